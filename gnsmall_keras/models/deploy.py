@@ -1,0 +1,61 @@
+"""From the branched, trainable network to the fused one that is deployed."""
+
+import keras
+
+from gnsmall_keras.models.layers import (
+    BranchedConv2D,
+    BranchedDepthwiseConv2D,
+)
+
+
+def to_deploy(model: keras.Model) -> keras.Model:
+    """Returns a new model in which every sum of branches is one convolution.
+
+    Only layers of `keras.layers` remain, so the result needs nothing of this
+    package to load, convert or quantise. Layer names stay the same.
+
+    Args:
+        model: a functional model; it is left untouched. Layers that are not
+            branched are copied with their weights, so a model that is already
+            fused comes back as a copy.
+
+    Returns:
+        A functional model with the same inputs and, to float32 rounding, the
+        same inference outputs.
+
+    Raises:
+        ValueError: if `model` is not a functional `keras.Model`.
+    """
+    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
+        raise ValueError(
+            "`model` must be a functional keras.Model, such as "
+            f"ghostnetv3_small() returns. Received: {type(model).__name__}. "
+            "Give the student of a Distiller, not the Distiller."
+        )
+    fused = keras.models.clone_model(model, clone_function=_fused_twin)
+    for layer in model.layers:
+        twin = fused.get_layer(layer.name)
+        branched = isinstance(layer, (BranchedConv2D, BranchedDepthwiseConv2D))
+        weights = layer.merged() if branched else layer.get_weights()
+        twin.set_weights(weights)
+    return fused
+
+
+def _fused_twin(layer):
+    if isinstance(layer, BranchedConv2D):
+        return keras.layers.Conv2D(
+            layer.filters,
+            layer.kernel_size,
+            padding="same",
+            dtype=layer.dtype_policy,
+            name=layer.name,
+        )
+    if isinstance(layer, BranchedDepthwiseConv2D):
+        return keras.layers.DepthwiseConv2D(
+            layer.kernel_size,
+            strides=layer.strides,
+            padding=layer.padding,
+            dtype=layer.dtype_policy,
+            name=layer.name,
+        )
+    return layer.__class__.from_config(layer.get_config())

@@ -1,0 +1,346 @@
+"""The two building blocks of GhostNetV3: sums of convolution-BatchNorm branches.
+
+Both layers compute a sum of branches that all see the same input, each linear
+before its BatchNorm. `call` therefore takes three steps: find the statistics
+(of the batch in training, moving otherwise), merge all branches into one
+kernel and bias, convolve once. The result, the gradient and the moving
+statistics are those of the separate branches.
+"""
+
+import keras
+from keras import ops
+
+from gnsmall_keras.models import fusion
+
+MOMENTUM = 0.9  # of the moving statistics; PyTorch writes it as 0.1
+
+
+class _Branched(keras.layers.Layer):
+    """What both branched layers share: BatchNorm groups and `call`.
+
+    A group is a name with BatchNorm weights `<name>_gamma`, `_beta`,
+    `_moving_mean` and `_moving_variance` of one shape: "conv" for the k x k
+    branches `(branches, channels)`, "scale" and "identity" `(channels,)`.
+    """
+
+    def _add_group(self, group, shape):
+        for suffix, initializer, trainable in (
+            ("gamma", "ones", True),
+            ("beta", "zeros", True),
+            ("moving_mean", "zeros", False),
+            ("moving_variance", "ones", False),
+        ):
+            weight = self.add_weight(
+                name=f"{group}_{suffix}",
+                shape=shape,
+                initializer=initializer,
+                trainable=trainable,
+                autocast=False,
+            )
+            setattr(self, f"{group}_{suffix}", weight)
+
+    def _add_kernel(self, name, shape, fan_out):
+        # Kaiming normal with PyTorch's fan-out, which ignores groups.
+        initializer = keras.initializers.RandomNormal(
+            stddev=(2.0 / fan_out) ** 0.5
+        )
+        return self.add_weight(name=name, shape=shape, initializer=initializer)
+
+    def _affine(self, group, mean, variance):
+        gamma = getattr(self, f"{group}_gamma")
+        beta = getattr(self, f"{group}_beta")
+        return fusion.batch_norm_affine(gamma, beta, mean, variance)
+
+    def _moving_statistics(self):
+        return {
+            group: (
+                getattr(self, f"{group}_moving_mean"),
+                getattr(self, f"{group}_moving_variance"),
+            )
+            for group in self.groups
+        }
+
+    def _update_moving_statistics(self, statistics, count):
+        # PyTorch stores the unbiased variance and normalises with the biased.
+        unbias = count / ops.maximum(count - 1.0, 1.0)
+        for group, (mean, variance) in statistics.items():
+            for suffix, value in (
+                ("moving_mean", mean),
+                ("moving_variance", variance * unbias),
+            ):
+                moving = getattr(self, f"{group}_{suffix}")
+                moving.assign(MOMENTUM * moving + (1 - MOMENTUM) * value)
+
+    def call(self, inputs, training=False):
+        if training and self.trainable:
+            statistics, count = self._batch_statistics(inputs)
+            self._update_moving_statistics(statistics, count)
+        else:
+            statistics = self._moving_statistics()
+        kernel, bias = self._merge(statistics)
+        dtype = self.compute_dtype
+        outputs = self._convolve(inputs, ops.cast(kernel, dtype))
+        return outputs + ops.cast(bias, dtype)
+
+    def merged(self):
+        """Returns the deployed `(kernel, bias)` as NumPy arrays.
+
+        Shapes are those of the `keras.layers` twin: `(height, width, in, out)`
+        or `(height, width, channels, 1)`, and `(channels,)`.
+        """
+        kernel, bias = self._merge(self._moving_statistics())
+        return ops.convert_to_numpy(kernel), ops.convert_to_numpy(bias)
+
+
+@keras.saving.register_keras_serializable("gnsmall_keras")
+class BranchedConv2D(_Branched):
+    """Sum of stride-1 convolutions, each with BatchNorm, and a BatchNorm.
+
+    `y = sum_b BN_b(conv_b(x)) + BN_identity(x)`, without activation.
+
+    Args:
+        filters: output channels.
+        kernel_size: side of the square kernel, odd; zeros are padded to keep
+            the size of the image.
+        branches: number of convolutions, at least 1.
+        identity: whether to add `BN(x)`; needs as many filters as inputs.
+
+    Input shape:
+        `(batch, height, width, channels)`.
+
+    Output shape:
+        `(batch, height, width, filters)`.
+
+    Raises:
+        ValueError: in `build`, if `identity` and the channels differ.
+    """
+
+    def __init__(
+        self, filters, *, kernel_size=1, branches=3, identity=False, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.branches = branches
+        self.identity = identity
+        self.groups = ("conv", "identity") if identity else ("conv",)
+
+    def build(self, input_shape):
+        channels, size = input_shape[-1], self.kernel_size
+        if self.identity and channels != self.filters:
+            raise ValueError(
+                "An identity branch needs as many filters as input channels. "
+                f"Received: filters={self.filters}, input channels={channels}."
+            )
+        shape = (self.branches, size, size, channels, self.filters)
+        fan_out = size * size * self.filters
+        self.kernel = self._add_kernel("kernel", shape, fan_out)
+        self._add_group("conv", (self.branches, self.filters))
+        if self.identity:
+            self._add_group("identity", (channels,))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
+
+    def _batch_statistics(self, inputs):
+        inputs = ops.cast(inputs, "float32")
+        if self.kernel_size == 1:
+            return self._pointwise_statistics(inputs)
+        # (branches, h, w, in, out) -> (h, w, in, branches * out)
+        size, channels = self.kernel_size, inputs.shape[-1]
+        kernel = ops.transpose(self.kernel, (1, 2, 3, 0, 4))
+        kernel = ops.reshape(kernel, (size, size, channels, -1))
+        mean, variance, count = _moments(self._convolve(inputs, kernel))
+        shape = (self.branches, self.filters)
+        moments = ops.reshape(mean, shape), ops.reshape(variance, shape)
+        statistics = {"conv": moments}
+        if self.identity:
+            statistics["identity"] = _moments(inputs)[:2]
+        return statistics, count
+
+    def _pointwise_statistics(self, inputs):
+        """Moments of every 1x1 branch from those of the input.
+
+        For `y = W x`: mean(y) = W mean(x), var(y) = diag(W cov(x) W^T).
+        """
+        pixels = ops.reshape(inputs, (-1, inputs.shape[-1]))
+        count = ops.cast(ops.shape(pixels)[0], "float32")
+        mean = ops.mean(pixels, axis=0)
+        # Centred first: E[x x] - E[x] E[x] cancels where |mean| >> deviation.
+        centered = pixels - ops.stop_gradient(mean)
+        covariance = ops.matmul(ops.transpose(centered), centered) / count
+        kernels = self.kernel[:, 0, 0]  # (branches, in, filters)
+        variance = ops.sum(kernels * ops.matmul(covariance, kernels), axis=1)
+        statistics = {"conv": (ops.matmul(mean, kernels), variance)}
+        if self.identity:
+            statistics["identity"] = (mean, ops.diagonal(covariance))
+        return statistics, count
+
+    def _merge(self, statistics):
+        affine = self._affine("conv", *statistics["conv"])
+        kernel, bias = fusion.merge_conv(self.kernel, *affine)
+        if self.identity:
+            scale, offset = self._affine("identity", *statistics["identity"])
+            kernel = fusion.add_at_center(kernel, ops.diag(scale))
+            bias = bias + offset
+        return kernel, bias
+
+    def _convolve(self, inputs, kernel):
+        return ops.conv(inputs, kernel, strides=1, padding="same")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "branches": self.branches,
+            "identity": self.identity,
+        }
+
+
+@keras.saving.register_keras_serializable("gnsmall_keras")
+class BranchedDepthwiseConv2D(_Branched):
+    """Sum of depthwise convolutions, each with BatchNorm, and two more.
+
+    `y = sum_b BN_b(depthwise_b(x)) + BN_scale(w * x) + BN_identity(x)`,
+    without activation.
+
+    Args:
+        kernel_size: `(height, width)`, both odd.
+        strides: 1, or 2 with `padding="valid"`.
+        padding: "same" (stride 1 only: Keras's "same" is off by one pixel from
+            PyTorch's at stride 2), or "valid" for an input padded by
+            `kernel_size // 2` zeros before this layer.
+        branches: number of k x k branches, at least 1.
+        scale: whether to add a 1x1 depthwise branch; it reads the pixel in the
+            middle of each window.
+        identity: whether to add `BN(x)` (the same pixel).
+
+    Input shape:
+        `(batch, height, width, channels)`.
+
+    Output shape:
+        `(batch, new_height, new_width, channels)`.
+
+    Raises:
+        ValueError: if "same" padding is asked for at a stride other than 1.
+    """
+
+    def __init__(
+        self,
+        kernel_size,
+        *,
+        strides=1,
+        padding="same",
+        branches=3,
+        scale=False,
+        identity=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if strides != 1 and padding != "valid":
+            raise ValueError(
+                "A strided depthwise convolution needs an input padded by hand "
+                f"and padding='valid'. Received: strides={strides}, "
+                f"padding={padding!r}."
+            )
+        self.kernel_size = tuple(kernel_size)
+        self.strides = strides
+        self.padding = padding
+        self.branches = branches
+        self.scale = scale
+        self.identity = identity
+        optional = (("scale", scale), ("identity", identity))
+        self.groups = ("conv", *(name for name, on in optional if on))
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        shape = (self.branches, *self.kernel_size, channels)
+        fan_out = self.kernel_size[0] * self.kernel_size[1] * channels
+        self.kernel = self._add_kernel("kernel", shape, fan_out)
+        if self.scale:
+            self.scale_kernel = self._add_kernel(
+                "scale_kernel", (channels,), channels
+            )
+        self._add_group("conv", (self.branches, channels))
+        for group in self.groups[1:]:
+            self._add_group(group, (channels,))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        if self.padding == "same":
+            return batch, height, width, channels
+        sides = (
+            None if side is None else (side - size) // self.strides + 1
+            for side, size in zip((height, width), self.kernel_size, strict=True)
+        )
+        return (batch, *sides, channels)
+
+    def _batch_statistics(self, inputs):
+        inputs = ops.cast(inputs, "float32")
+        channels = inputs.shape[-1]
+        # (branches, h, w, channels) -> (h, w, channels, branches)
+        kernel = ops.transpose(self.kernel, (1, 2, 3, 0))
+        mean, variance, count = _moments(self._convolve(inputs, kernel))
+        shape = (channels, self.branches)
+        statistics = {
+            "conv": tuple(
+                ops.transpose(ops.reshape(moment, shape))
+                for moment in (mean, variance)
+            )
+        }
+        if self.groups[1:]:
+            mean, variance, _ = _moments(self._window_centers(inputs))
+        if self.scale:
+            weight = self.scale_kernel
+            statistics["scale"] = (mean * weight, variance * weight * weight)
+        if self.identity:
+            statistics["identity"] = (mean, variance)
+        return statistics, count
+
+    def _window_centers(self, inputs):
+        if self.padding == "same":
+            return inputs
+        below, beside = (size // 2 for size in self.kernel_size)
+        height, width = inputs.shape[1] - below, inputs.shape[2] - beside
+        step = self.strides
+        return inputs[:, below:height:step, beside:width:step]
+
+    def _merge(self, statistics):
+        affine = self._affine("conv", *statistics["conv"])
+        kernel, bias = fusion.merge_depthwise(self.kernel, *affine)
+        tap = 0.0
+        if self.scale:
+            scale, offset = self._affine("scale", *statistics["scale"])
+            tap, bias = tap + self.scale_kernel * scale, bias + offset
+        if self.identity:
+            scale, offset = self._affine("identity", *statistics["identity"])
+            tap, bias = tap + scale, bias + offset
+        if self.groups[1:]:
+            kernel = fusion.add_at_center(kernel, tap)
+        return kernel[..., None], bias
+
+    def _convolve(self, inputs, kernel):
+        return ops.depthwise_conv(
+            inputs, kernel, strides=self.strides, padding=self.padding
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "branches": self.branches,
+            "scale": self.scale,
+            "identity": self.identity,
+        }
+
+
+def _moments(inputs):
+    """Mean and biased variance per channel, and the number of values."""
+    count = ops.cast(ops.prod(ops.shape(inputs)[:-1]), "float32")
+    mean = ops.mean(inputs, axis=(0, 1, 2))
+    # d variance / d mean is zero, so the gradient need not pass there.
+    centered = inputs - ops.stop_gradient(mean)
+    return mean, ops.mean(ops.square(centered), axis=(0, 1, 2)), count

@@ -1,0 +1,138 @@
+"""The networks as tables in paper units, and the counts they must have.
+
+Source of every number: arXiv 2509.12380 and its authors' published code, see
+docs/provenance.md. "gns" is GhostNetV3-Small, "gnd" the original GhostNetV3
+with its first stride set to 1.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+STEM_CHANNELS = 16
+HEAD_UNITS = 1280  # does not scale with the width
+FIRST_GATED_BLOCK = 2  # blocks 0 and 1 have no attention gate
+PAPER_WIDTHS = (1.0, 1.3, 1.6, 1.9, 2.2, 2.8, 3.4)
+
+
+class Block(NamedTuple):
+    """One ghost bottleneck in paper units (width 1.0)."""
+
+    kernel: int
+    hidden: int
+    out: int
+    se_ratio: float
+    stride: int
+
+
+# A row is a stage; its number and the block's place in it make the name, as in
+# the original's state dict ("blocks.5.2" is `blocks_5_2` here).
+GNS_STAGES: tuple[tuple[Block, ...], ...] = (
+    # kernel, hidden, out, se_ratio, stride     output for a 32 x 32 input
+    (Block(3, 16, 16, 0.00, 1),),  #            32 x 32
+    (Block(3, 32, 20, 0.00, 2),),  #            16 x 16
+    (Block(3, 40, 20, 0.00, 1),),
+    (Block(3, 48, 32, 0.25, 1),),
+    (Block(3, 64, 32, 0.25, 1),),
+    (
+        Block(3, 80, 48, 0.00, 2),  #             8 x 8
+        Block(3, 96, 48, 0.00, 1),
+        Block(3, 120, 64, 0.25, 1),
+    ),
+    (
+        Block(3, 128, 80, 0.25, 1),
+        Block(3, 160, 80, 0.25, 1),
+    ),
+)
+
+GND_STAGES: tuple[tuple[Block, ...], ...] = (
+    (Block(3, 16, 16, 0.00, 1),),  #            32 x 32
+    (Block(3, 48, 24, 0.00, 2),),  #            16 x 16
+    (Block(3, 72, 24, 0.00, 1),),
+    (Block(5, 72, 40, 0.25, 2),),  #              8 x 8
+    (Block(5, 120, 40, 0.25, 1),),
+    (Block(3, 240, 80, 0.00, 2),),  #             4 x 4
+    (
+        Block(3, 200, 80, 0.00, 1),
+        Block(3, 184, 80, 0.00, 1),
+        Block(3, 184, 80, 0.00, 1),
+        Block(3, 480, 112, 0.25, 1),
+        Block(3, 672, 112, 0.25, 1),
+    ),
+    (Block(5, 672, 160, 0.25, 2),),  #            2 x 2
+    (
+        Block(5, 960, 160, 0.00, 1),
+        Block(5, 960, 160, 0.25, 1),
+        Block(5, 960, 160, 0.00, 1),
+        Block(5, 960, 160, 0.25, 1),
+    ),
+)
+
+
+class Counts(NamedTuple):
+    """Pinned sizes of one network with 10 classes and 32 x 32 x 3 input."""
+
+    parameters: int  # trainable, branched: as the paper counts
+    deployed_parameters: int
+    deployed_macs: int
+
+
+# (network, width) -> counts. tests/models/test_counts.py checks every row and
+# that every published width has one.
+COUNTS: dict[tuple[str, float], Counts] = {}
+
+
+class BlockPlan(NamedTuple):
+    """One ghost bottleneck with the width applied; all sizes in channels."""
+
+    name: str
+    kernel: int
+    hidden: int
+    out: int
+    squeeze: int  # 0: no squeeze-excite
+    stride: int
+    gate: bool
+
+
+def make_divisible(value: float, divisor: int = 4) -> int:
+    """Rounds to a multiple of `divisor`, never below 90 % of `value`."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def check_width(width: float) -> float:
+    """Returns `width` as a float.
+
+    Raises:
+        ValueError: if `width` is not a finite number above 0.
+    """
+    is_number = isinstance(width, (int, float)) and not isinstance(width, bool)
+    if not is_number or not math.isfinite(width) or width <= 0:
+        raise ValueError(
+            f"`width` must be a finite number > 0. Received: width={width!r}. "
+            f"The paper's widths are {PAPER_WIDTHS}."
+        )
+    return float(width)
+
+
+def plan_blocks(
+    stages: tuple[tuple[Block, ...], ...], width: float
+) -> Iterator[BlockPlan]:
+    """Yields every bottleneck of `stages` with its channels at `width`."""
+    index = 0
+    for stage_index, stage in enumerate(stages):
+        for block_index, block in enumerate(stage):
+            hidden = make_divisible(block.hidden * width)
+            squeeze = (
+                make_divisible(hidden * block.se_ratio) if block.se_ratio else 0
+            )
+            yield BlockPlan(
+                name=f"blocks_{stage_index}_{block_index}",
+                kernel=block.kernel,
+                hidden=hidden,
+                out=make_divisible(block.out * width),
+                squeeze=squeeze,
+                stride=block.stride,
+                gate=index >= FIRST_GATED_BLOCK,
+            )
+            index += 1
