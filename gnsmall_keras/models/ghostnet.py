@@ -12,6 +12,7 @@ from gnsmall_keras.models import spec
 from gnsmall_keras.models.layers import (
     BranchedConv2D,
     BranchedDepthwiseConv2D,
+    KaimingNormal,
 )
 from gnsmall_keras.models.spec import make_divisible
 
@@ -195,16 +196,13 @@ def _strided_depthwise(inputs, kernel, *, branches, scale, name):
 
 def _conv_with_bias(filters, name):
     return layers.Conv2D(
-        filters, 1, kernel_initializer=_kaiming(filters), name=name
+        filters, 1, kernel_initializer=KaimingNormal(filters), name=name
     )
 
 
 def _dense(units, name):
-    return layers.Dense(units, kernel_initializer=_kaiming(units), name=name)
-
-
-def _kaiming(fan_out):
-    return keras.initializers.RandomNormal(stddev=(2.0 / fan_out) ** 0.5)
+    initializer = KaimingNormal(units)
+    return layers.Dense(units, kernel_initializer=initializer, name=name)
 
 
 def _check_count(name, value, least):

@@ -7,12 +7,43 @@ kernel and bias, convolve once. The result, the gradient and the moving
 statistics are those of the separate branches.
 """
 
+import random
+
 import keras
+import numpy as np
 from keras import ops
 
 from gnsmall_keras.models import fusion
 
 MOMENTUM = 0.9  # of the moving statistics; PyTorch writes it as 0.1
+
+
+@keras.saving.register_keras_serializable("gnsmall_keras")
+class KaimingNormal(keras.initializers.Initializer):
+    """Normal values with variance `2 / fan_out`, the same on every backend.
+
+    NumPy draws them, so that a seed names one set of initial weights whatever
+    the backend.
+
+    Args:
+        fan_out: output channels times kernel taps. PyTorch's count, which this
+            follows, ignores groups: a depthwise kernel has all its channels.
+        seed: whole number; by default drawn from Python's generator, which
+            `keras.utils.set_random_seed` sets.
+    """
+
+    def __init__(self, fan_out, seed=None):
+        self.fan_out = fan_out
+        self.seed = random.randint(1, 2**31) if seed is None else seed
+
+    def __call__(self, shape, dtype=None):
+        generator = np.random.default_rng(self.seed)
+        values = generator.normal(0.0, (2.0 / self.fan_out) ** 0.5, shape)
+        return ops.convert_to_tensor(values, dtype=dtype)
+
+    def get_config(self):
+        """Returns the arguments of `__init__`."""
+        return {"fan_out": self.fan_out, "seed": self.seed}
 
 
 class _Branched(keras.layers.Layer):
@@ -40,11 +71,9 @@ class _Branched(keras.layers.Layer):
             setattr(self, f"{group}_{suffix}", weight)
 
     def _add_kernel(self, name, shape, fan_out):
-        # Kaiming normal with PyTorch's fan-out, which ignores groups.
-        initializer = keras.initializers.RandomNormal(
-            stddev=(2.0 / fan_out) ** 0.5
+        return self.add_weight(
+            name=name, shape=shape, initializer=KaimingNormal(fan_out)
         )
-        return self.add_weight(name=name, shape=shape, initializer=initializer)
 
     def _affine(self, group, mean, variance):
         gamma = getattr(self, f"{group}_gamma")
@@ -143,7 +172,7 @@ class BranchedConv2D(_Branched):
         return (*input_shape[:-1], self.filters)
 
     def _batch_statistics(self, inputs):
-        inputs = ops.cast(inputs, "float32")
+        inputs = ops.cast(inputs, self.variable_dtype)
         if self.kernel_size == 1:
             return self._pointwise_statistics(inputs)
         # (branches, h, w, in, out) -> (h, w, in, branches * out)
@@ -164,7 +193,7 @@ class BranchedConv2D(_Branched):
         For `y = W x`: mean(y) = W mean(x), var(y) = diag(W cov(x) W^T).
         """
         pixels = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        count = ops.cast(ops.shape(pixels)[0], "float32")
+        count = ops.cast(ops.shape(pixels)[0], pixels.dtype)
         mean = ops.mean(pixels, axis=0)
         # Centred first: E[x x] - E[x] E[x] cancels where |mean| >> deviation.
         centered = pixels - ops.stop_gradient(mean)
@@ -277,7 +306,7 @@ class BranchedDepthwiseConv2D(_Branched):
         return (batch, *sides, channels)
 
     def _batch_statistics(self, inputs):
-        inputs = ops.cast(inputs, "float32")
+        inputs = ops.cast(inputs, self.variable_dtype)
         channels = inputs.shape[-1]
         # (branches, h, w, channels) -> (h, w, channels, branches)
         kernel = ops.transpose(self.kernel, (1, 2, 3, 0))
@@ -339,7 +368,7 @@ class BranchedDepthwiseConv2D(_Branched):
 
 def _moments(inputs):
     """Mean and biased variance per channel, and the number of values."""
-    count = ops.cast(ops.prod(ops.shape(inputs)[:-1]), "float32")
+    count = ops.cast(ops.prod(ops.shape(inputs)[:-1]), inputs.dtype)
     mean = ops.mean(inputs, axis=(0, 1, 2))
     # d variance / d mean is zero, so the gradient need not pass there.
     centered = inputs - ops.stop_gradient(mean)

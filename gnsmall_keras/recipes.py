@@ -1,0 +1,46 @@
+"""Training recipes: named, frozen sets of hyper-parameters."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained; rates are per step, decay is coupled L2."""
+
+    epochs: int
+    batch_size: int
+    peak_learning_rate: float
+    warmup_fraction: float  # of all steps, rising linearly; then a cosine
+    momentum: float  # Nesterov
+    weight_decay: float
+    decay_all: bool  # else kernels only: BatchNorm and biases are spared
+    label_smoothing: float
+    drop_remainder: bool  # whether an epoch leaves out its last short batch
+
+
+RECIPES = {
+    # The paper's, see docs/provenance.md.
+    "paper": Recipe(
+        epochs=200,
+        batch_size=256,
+        peak_learning_rate=0.01,
+        warmup_fraction=0.3,
+        momentum=0.9,
+        weight_decay=0.01,
+        decay_all=True,
+        label_smoothing=0.0,
+        drop_remainder=False,
+    ),
+    # Minutes on two CPU cores. Not tuned.
+    "quick": Recipe(
+        epochs=8,
+        batch_size=128,
+        peak_learning_rate=0.1,
+        warmup_fraction=0.25,
+        momentum=0.9,
+        weight_decay=5e-4,
+        decay_all=False,
+        label_smoothing=0.1,
+        drop_remainder=True,
+    ),
+}

@@ -1,0 +1,181 @@
+"""Run records: one JSON line a run, appended under a lock."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+_PACKAGES = (
+    "gnsmall-keras",
+    "keras",
+    "tensorflow",
+    "jax",
+    "torch",
+    "numpy",
+    "ai-edge-litert",
+    "tflite-micro",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What one finished run was, and what came of it. Accuracies in [0, 1]."""
+
+    slug: str
+    digest: str
+    config: dict[str, Any]
+    recipe: dict[str, Any]
+    data_digest: str
+    backend: str
+    parameters: int
+    deployed_parameters: int
+    deployed_macs: int
+    train_images: int
+    validation_images: int
+    test_images: int
+    train_loss: float
+    validation_accuracy: float | None
+    test_accuracy: float | None
+    best_test_accuracy: float | None  # protocol "paper" only
+    history: dict[str, list[float]]
+    train_seconds: float
+    started_at: str  # UTC, ISO 8601
+    commit: str
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        """Returns the record as one line of JSON, without the line's end."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, line: str) -> "RunRecord":
+        """Reads a record back.
+
+        Raises:
+            ValueError: if `line` is not JSON or not of this schema.
+        """
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"Not a JSON record: {error}.") from None
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or set(values) != names:
+            found = set(values) if isinstance(values, dict) else set()
+            raise ValueError(
+                "A record needs exactly the fields of schema "
+                f"{SCHEMA}. Missing: {sorted(names - found)}; "
+                f"unknown: {sorted(found - names)}."
+            )
+        return cls(**values)
+
+
+def append_record(record: RunRecord, index: str | os.PathLike) -> None:
+    """Appends `record` to the file `index` as one line.
+
+    Processes that append at once wait for each other (POSIX `flock`).
+    """
+    path = Path(index)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = record.to_json().encode() + b"\n"
+    with path.open("ab+") as file:
+        _lock(file)
+        # A line cut short by a full disk must not swallow this one.
+        file.seek(0, os.SEEK_END)
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = b"\n" + line
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_records(index: str | os.PathLike) -> Iterator[RunRecord]:
+    """Yields the records of the file `index` in order.
+
+    Raises:
+        ValueError: at a line that is not a record, with its number.
+    """
+    lines = Path(index).read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield RunRecord.from_json(line)
+            except ValueError as error:
+                raise ValueError(f"{index}, line {number}: {error}") from None
+
+
+def package_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages a result rests on."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def describe_hardware() -> dict[str, Any]:
+    """Returns the processor's name, its cores and the operating system."""
+    return {
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def source_commit() -> str:
+    """Returns the commit of this package's checkout, or "unknown".
+
+    "+changes" is added where tracked files differ from the commit.
+    """
+    folder = Path(__file__).parent
+    try:
+        commit = _git("rev-parse", "HEAD", folder=folder)
+        tracked = _git("ls-files", "--", "records.py", folder=folder)
+        changes = _git(
+            "status", "--porcelain", "--untracked-files=no", folder=folder
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    if not tracked:  # installed inside somebody else's checkout
+        return "unknown"
+    return commit + ("+changes" if changes else "")
+
+
+def _git(*arguments, folder):
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip()
+
+
+def _processor_name():
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _lock(file):
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
