@@ -99,6 +99,14 @@ def append_record(record: RunRecord, index: str | os.PathLike) -> None:
         os.fsync(file.fileno())
 
 
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a whole file or nothing: to a temporary name, then renamed."""
+    path = Path(path)
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
 def read_records(index: str | os.PathLike) -> Iterator[RunRecord]:
     """Yields the records of the file `index` in order.
 

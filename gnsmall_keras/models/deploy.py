@@ -5,6 +5,7 @@ import keras
 from gnsmall_keras.models.layers import (
     BranchedConv2D,
     BranchedDepthwiseConv2D,
+    KaimingNormal,
 )
 
 
@@ -58,4 +59,7 @@ def _fused_twin(layer):
             dtype=layer.dtype_policy,
             name=layer.name,
         )
-    return layer.__class__.from_config(layer.get_config())
+    config = layer.get_config()
+    if isinstance(getattr(layer, "kernel_initializer", None), KaimingNormal):
+        config["kernel_initializer"] = "zeros"  # ours would need this package
+    return layer.__class__.from_config(config)

@@ -95,10 +95,13 @@ def _ghostnet(stages, width, *, classes, input_shape, head_units, name):
     name_of_last = f"blocks_{len(stages)}_0"
     x = BranchedConv2D(channels, branches=1, name=f"{name_of_last}_conv")(x)
     x = layers.ReLU(name=f"{name_of_last}_relu")(x)
-    x = layers.GlobalAveragePooling2D(name="head_pool")(x)
-    x = _dense(head_units, "head_dense")(x)
-    x = layers.ReLU(name="head_dense_relu")(x)
-    logits = _dense(classes, "classifier")(x)
+    x = layers.GlobalAveragePooling2D(keepdims=True, name="head_pool")(x)
+    x = _conv_with_bias(head_units, "head_conv")(x)
+    x = layers.ReLU(name="head_relu")(x)
+    x = layers.Flatten(name="head_flatten")(x)
+    logits = layers.Dense(
+        classes, kernel_initializer=KaimingNormal(classes), name="classifier"
+    )(x)
     return keras.Model(inputs, logits, name=name)
 
 
@@ -198,11 +201,6 @@ def _conv_with_bias(filters, name):
     return layers.Conv2D(
         filters, 1, kernel_initializer=KaimingNormal(filters), name=name
     )
-
-
-def _dense(units, name):
-    initializer = KaimingNormal(units)
-    return layers.Dense(units, kernel_initializer=initializer, name=name)
 
 
 def _check_count(name, value, least):

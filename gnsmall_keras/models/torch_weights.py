@@ -34,8 +34,6 @@ DEPTHWISE = Layout(
     lambda a: a[:, 0].transpose(1, 2, 0), lambda a: a.transpose(2, 0, 1)[:, None]
 )
 SCALE = Layout(lambda a: a[:, 0, 0, 0], lambda a: a[:, None, None, None])
-# conv_head is a 1x1 convolution of a 1x1 map there, a dense layer here.
-HEAD = Layout(lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None])
 DENSE = Layout(np.transpose, np.transpose)
 VECTOR = Layout(np.asarray, np.asarray)
 
@@ -59,7 +57,7 @@ _SINGLE = {
 _PLAIN = {
     "se_reduce": ("se.conv_reduce", CONV),
     "se_expand": ("se.conv_expand", CONV),
-    "head_dense": ("conv_head", HEAD),
+    "head_conv": ("conv_head", CONV),
     "classifier": ("classifier", DENSE),
 }
 _NAMES_SHOWN = 4  # of a mismatch

@@ -1,0 +1,211 @@
+"""From a trained model to a checked .tflite file and its report."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from gnsmall_keras import evaluation
+from gnsmall_keras.config import ExportConfig
+from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.export.checks import find_faults, read_contents
+from gnsmall_keras.export.convert import convert
+from gnsmall_keras.export.runtime import TFLiteModel
+from gnsmall_keras.export.targets import TARGETS
+from gnsmall_keras.models.deploy import to_deploy
+from gnsmall_keras.records import package_versions, write_text
+
+COMPARED_IMAGES = 100  # on which the runtimes are compared
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What an exported file contains and does; measured, not intended.
+
+    Accuracies and agreement are in [0, 1] on `evaluated_images` images;
+    differences are in steps of the output's quantisation (LSB) on
+    `compared_images`. All are None where no images were given.
+    """
+
+    path: str
+    target: str
+    quantization: str
+    size_bytes: int
+    sha256: str
+    parameters: int
+    macs: int
+    ops: dict[str, int]
+    dtypes: dict[str, int]
+    faults: list[str]
+    arena_bytes: int
+    calibration_images: int
+    evaluated_images: int
+    float_accuracy: float | None
+    accuracy: float | None
+    agreement: float | None  # of the file's argmax with the float model's
+    compared_images: int
+    xnnpack_difference_lsb: int | None  # LiteRT's default against reference
+    micro_difference_lsb: int | None  # TFLite Micro against reference
+    versions: dict[str, str]
+
+    def to_json(self) -> str:
+        """Returns the report as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
+
+
+def export_tflite(
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    target: str = "micro",
+    quantization: str = "int8",
+    calibration_images: np.ndarray,
+    evaluation_images: np.ndarray | None = None,
+    evaluation_labels: np.ndarray | None = None,
+) -> ExportReport:
+    """Writes `model` as a .tflite file, and what it contains beside it.
+
+    The branched network is fused first. The file takes raw pixels of one
+    image and returns logits; `path` with the suffix ".json" gets the report.
+
+    Args:
+        model: from normalised images to logits, branched or fused.
+        path: of the new file, in a folder that exists, ending in ".tflite".
+        target: "micro".
+        quantization: "int8".
+        calibration_images: uint8 `(n, height, width, 3)` of the training
+            split; 100 to 500 are usual.
+        evaluation_images: uint8, for accuracy and agreement.
+        evaluation_labels: class indices of `evaluation_images`.
+
+    Returns:
+        The report. `report.faults` is empty if the file fits the target.
+
+    Raises:
+        ValueError: if an argument is out of range or the conversion fails;
+            nothing is written then.
+    """
+    ExportConfig(target=target, quantization=quantization)
+    path = _checked_path(path)
+    _check_images("calibration_images", calibration_images, model)
+    if evaluation_images is None:
+        evaluation_images = calibration_images[:0]
+    deployed = to_deploy(model)
+    data = convert(
+        deployed,
+        calibration_images=calibration_images,
+        input_dtype=TARGETS[target].input_dtype,
+    )
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    unfinished.write_bytes(data)
+    contents = read_contents(data)
+    report = ExportReport(
+        path=path.name,
+        target=target,
+        quantization=quantization,
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        parameters=evaluation.count_parameters(deployed),
+        macs=evaluation.count_macs(deployed),
+        ops=contents.ops,
+        dtypes=contents.dtypes,
+        faults=find_faults(contents, TARGETS[target]),
+        calibration_images=len(calibration_images),
+        **_measure(unfinished, deployed, evaluation_images, evaluation_labels),
+        versions=package_versions(),
+    )
+    unfinished.replace(path)
+    write_text(path.with_suffix(".json"), report.to_json() + "\n")
+    return report
+
+
+def calibration_indices(labels: np.ndarray, size: int) -> np.ndarray:
+    """Returns the indices of calibration images among a training split.
+
+    They are the same for the same labels: the first ones of each class in
+    turn, so that every class is seen.
+
+    Raises:
+        ValueError: if there are fewer labels than `size`.
+    """
+    if size > len(labels):
+        raise ValueError(
+            f"`calibration_size` must not exceed the {len(labels)} training "
+            f"images. Received: {size}."
+        )
+    rank = np.zeros(len(labels), np.int64)  # of an image within its class
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        rank[own] = np.arange(len(own))
+    return np.sort(np.lexsort((labels, rank))[:size])
+
+
+def calibration_split(dataset: Dataset, size: int) -> np.ndarray:
+    """Returns the calibration images of a dataset's training split."""
+    return dataset.train_images[calibration_indices(dataset.train_labels, size)]
+
+
+def _measure(path, deployed, images, labels) -> dict[str, Any]:
+    """Runs the file on every runtime."""
+    litert, reference, micro = (
+        TFLiteModel(path, runtime=runtime)
+        for runtime in ("litert", "litert-reference", "tflite-micro")
+    )
+    measured = dict.fromkeys(
+        (
+            "float_accuracy",
+            "accuracy",
+            "agreement",
+            "xnnpack_difference_lsb",
+            "micro_difference_lsb",
+        )
+    )
+    compared = images[:COMPARED_IMAGES]
+    if len(images):
+        floats = evaluation.predict_logits(deployed, images)
+        integers = litert.predict(images)
+        measured["agreement"] = evaluation.agreement(integers, floats)
+        expected = reference.predict_raw(compared).astype(np.int64)
+        for name, model in (("xnnpack", litert), ("micro", micro)):
+            found = model.predict_raw(compared)
+            difference = int(np.abs(found - expected).max())
+            measured[f"{name}_difference_lsb"] = difference
+        if labels is not None:
+            measured["float_accuracy"] = evaluation.accuracy(floats, labels)
+            measured["accuracy"] = evaluation.accuracy(integers, labels)
+    return {
+        **measured,
+        "arena_bytes": micro.arena_bytes,
+        "evaluated_images": len(images),
+        "compared_images": len(compared),
+    }
+
+
+def _checked_path(path):
+    path = Path(path)
+    if path.suffix != ".tflite":
+        raise ValueError(
+            f"`path` must end in .tflite. Received: {os.fspath(path)}."
+        )
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"The folder of `path` does not exist: {path.parent}. Make it "
+            "first."
+        )
+    return path
+
+
+def _check_images(name, images, model):
+    shape = tuple(model.input_shape[1:])
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
+        raise ValueError(
+            f"`{name}` must be at least one image of raw pixels, uint8 of "
+            f"shape (n, {', '.join(map(str, shape))}). Received: "
+            f"{images.dtype} {images.shape}."
+        )

@@ -1,0 +1,80 @@
+"""Networks as `.keras` files."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import keras
+
+# Importing the layers registers them, so that Keras can read them back.
+from gnsmall_keras.models import layers as _layers  # noqa: F401
+
+
+def save_model(model: keras.Model, path: str | os.PathLike) -> None:
+    """Saves the network alone, without optimiser, losses and metrics.
+
+    A file that was there stays whole until the new one is complete.
+    """
+    path = Path(path)
+    network = keras.models.clone_model(model)
+    network.set_weights(model.get_weights())
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    network.save(unfinished)
+    unfinished.replace(path)
+
+
+def load_model(path: str | os.PathLike) -> keras.Model:
+    """Loads a classifier of 32 x 32 (or other) RGB images from a `.keras` file.
+
+    Nothing in the file is executed (Keras's safe mode is on).
+
+    Returns:
+        The network, not compiled.
+
+    Raises:
+        ValueError: if there is no such file, it cannot be read, or its model
+            is not one from images to logits of classes.
+    """
+    path = Path(path)
+    if path.suffix != ".keras" or not path.is_file():
+        raise ValueError(
+            f"A model is a file that ends in .keras. Received: "
+            f"{os.fspath(path)!r}"
+            + ("." if path.exists() else ", which does not exist.")
+        )
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{os.fspath(path)} is not a .keras file (a zip archive). It may "
+            "be truncated; save or copy it again."
+        )
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        raise ValueError(
+            f"{os.fspath(path)} cannot be loaded by Keras: {reason}"
+        ) from None
+    inputs = getattr(model, "input_shape", ())
+    outputs = getattr(model, "output_shape", ())
+    if not _is_classifier(inputs, outputs):
+        raise ValueError(
+            f"{os.fspath(path)} is not a classifier of RGB images: it maps "
+            f"{inputs} to {outputs}. Needed: (batch, height, width, 3) to "
+            "(batch, classes)."
+        )
+    return model
+
+
+def _is_classifier(inputs, outputs):
+    are_shapes = all(
+        isinstance(shape, tuple)
+        and all(side is None or isinstance(side, int) for side in shape)
+        for shape in (inputs, outputs)
+    )
+    return (
+        are_shapes
+        and len(inputs) == 4
+        and inputs[-1] == 3
+        and None not in inputs[1:]
+        and len(outputs) == 2
+    )
