@@ -1,0 +1,47 @@
+"""GhostNetV3-Small in Keras 3: training, distillation, microcontrollers.
+
+Public names are imported when they are first used, so that importing the
+package loads no framework and chooses no backend.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Dataset": "data.dataset",
+    "ExportConfig": "config",
+    "ExportReport": "export.tflite",
+    "RunRecord": "records",
+    "TFLiteModel": "export.runtime",
+    "TrainConfig": "config",
+    "calibration_split": "export.tflite",
+    "count_macs": "evaluation",
+    "count_parameters": "evaluation",
+    "create_model": "models.registry",
+    "export_tflite": "export.tflite",
+    "ghostnetv3": "models.ghostnet",
+    "ghostnetv3_small": "models.ghostnet",
+    "load_data": "data.sources",
+    "load_model": "models.files",
+    "load_torch_weights": "models.torch_weights",
+    "normalize": "data.augment",
+    "read_records": "records",
+    "save_model": "models.files",
+    "to_deploy": "models.deploy",
+    "train": "training.fit",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_PUBLIC[name]}")
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -1,0 +1,1 @@
+"""Images in memory: sources, split, augmentation, batches."""

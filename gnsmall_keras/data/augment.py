@@ -1,4 +1,4 @@
-"""Normalisation and augmentation: vectorised, seeded, NumPy on every backend."""
+"""Normalisation and augmentation: vectorised, seeded, plain NumPy."""
 
 import numpy as np
 

@@ -105,7 +105,10 @@ def _place(name, path):
 def _decode(data, name):
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            if (
+                image.mode in ("RGBA", "LA", "PA")
+                or "transparency" in image.info
+            ):
                 image = image.convert("RGBA")
                 black = Image.new("RGBA", image.size, (0, 0, 0, 255))
                 image = Image.alpha_composite(black, image)

@@ -1,0 +1,1 @@
+"""Losses for labels and, later, for teachers."""

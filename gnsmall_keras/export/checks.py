@@ -32,7 +32,9 @@ def read_contents(data: bytes) -> Contents:
     from ai_edge_litert import schema_py_generated as schema
 
     if data[4:8] != b"TFL3":
-        raise ValueError("The bytes are not a .tflite file: no TFL3 identifier.")
+        raise ValueError(
+            "The bytes are not a .tflite file: no TFL3 identifier."
+        )
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     if len(model.subgraphs) != 1:
         raise ValueError(
@@ -55,7 +57,9 @@ def read_contents(data: bytes) -> Contents:
         for tensor in graph.tensors
         if tensor.shapeSignature is not None and -1 in tensor.shapeSignature
     )
-    return Contents(dict(ops.most_common()), dict(dtypes.most_common()), dynamic)
+    return Contents(
+        dict(ops.most_common()), dict(dtypes.most_common()), dynamic
+    )
 
 
 def find_faults(contents: Contents, target: Target) -> list[str]:
@@ -66,7 +70,7 @@ def find_faults(contents: Contents, target: Target) -> list[str]:
         if op in contents.ops
     ]
     faults += [
-        f"{contents.dtypes[dtype]} {dtype} tensors: the target has integers only"
+        f"{contents.dtypes[dtype]} {dtype} tensors where only integers run"
         for dtype in _FLOATS
         if dtype in contents.dtypes
     ]

@@ -146,7 +146,10 @@ class _LiteRT:
             _Tensor(each["shape"], each["dtype"], each["quantization"])
             for each in (details, output)
         )
-        self._input_index, self._output_index = details["index"], output["index"]
+        self._input_index, self._output_index = (
+            details["index"],
+            output["index"],
+        )
 
     def run(self, values):
         self._interpreter.set_tensor(self._input_index, values)

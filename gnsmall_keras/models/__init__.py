@@ -1,0 +1,1 @@
+"""The networks, their fused form and their files."""

@@ -48,6 +48,7 @@ def _fused_twin(layer):
             layer.filters,
             layer.kernel_size,
             padding="same",
+            kernel_initializer="zeros",
             dtype=layer.dtype_policy,
             name=layer.name,
         )
@@ -56,6 +57,7 @@ def _fused_twin(layer):
             layer.kernel_size,
             strides=layer.strides,
             padding=layer.padding,
+            depthwise_initializer="zeros",
             dtype=layer.dtype_policy,
             name=layer.name,
         )

@@ -2,16 +2,15 @@
 
 A branch is "linear operation, then BatchNorm". Given the statistics (of the
 batch or moving), each is an affine map of the same input, so a sum of branches
-is one kernel and one bias. Training and deployment both use these functions;
-they differ only in where the statistics come from.
+is one kernel and one bias. Training uses these functions with `keras.ops` and
+the batch's statistics, deployment with NumPy and the moving ones: `xp` is
+either of the two modules.
 """
-
-from keras import ops
 
 EPSILON = 1e-5  # PyTorch's BatchNorm default; Keras's own is 1e-3
 
 
-def batch_norm_affine(gamma, beta, mean, variance):
+def batch_norm_affine(gamma, beta, mean, variance, *, xp):
     """Turns BatchNorm into `scale * x + offset`.
 
     Args:
@@ -20,11 +19,11 @@ def batch_norm_affine(gamma, beta, mean, variance):
     Returns:
         `(scale, offset)`, each of that shape.
     """
-    scale = gamma * ops.rsqrt(variance + EPSILON)
+    scale = gamma / xp.sqrt(variance + EPSILON)
     return scale, beta - mean * scale
 
 
-def merge_conv(kernels, scales, offsets):
+def merge_conv(kernels, scales, offsets, *, xp):
     """Sums scaled convolution branches.
 
     Args:
@@ -34,11 +33,11 @@ def merge_conv(kernels, scales, offsets):
     Returns:
         kernel `(height, width, in, out)` and bias `(out,)`.
     """
-    scales = ops.reshape(scales, (scales.shape[0], 1, 1, 1, -1))
-    return ops.sum(kernels * scales, axis=0), ops.sum(offsets, axis=0)
+    scales = xp.reshape(scales, (scales.shape[0], 1, 1, 1, -1))
+    return xp.sum(kernels * scales, axis=0), xp.sum(offsets, axis=0)
 
 
-def merge_depthwise(kernels, scales, offsets):
+def merge_depthwise(kernels, scales, offsets, *, xp):
     """Sums scaled depthwise branches.
 
     Args:
@@ -48,11 +47,11 @@ def merge_depthwise(kernels, scales, offsets):
     Returns:
         kernel `(height, width, channels)` and bias `(channels,)`.
     """
-    scales = ops.reshape(scales, (scales.shape[0], 1, 1, -1))
-    return ops.sum(kernels * scales, axis=0), ops.sum(offsets, axis=0)
+    scales = xp.reshape(scales, (scales.shape[0], 1, 1, -1))
+    return xp.sum(kernels * scales, axis=0), xp.sum(offsets, axis=0)
 
 
-def add_at_center(kernel, tap):
+def add_at_center(kernel, tap, *, xp):
     """Adds `tap` to the middle of `kernel`'s two leading (odd) axes.
 
     A 1x1 or identity branch is a k x k kernel that is zero elsewhere. `tap`
@@ -62,4 +61,4 @@ def add_at_center(kernel, tap):
     rank = len(kernel.shape) - 2
     below, beside = height // 2, width // 2
     padding = [(below, below), (beside, beside)] + [(0, 0)] * rank
-    return kernel + ops.pad(tap[None, None], padding)
+    return kernel + xp.pad(tap[None, None], padding)

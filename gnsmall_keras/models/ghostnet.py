@@ -107,7 +107,11 @@ def _ghostnet(stages, width, *, classes, input_shape, head_units, name):
 
 def _bottleneck(inputs, plan):
     x = _ghost_module(
-        inputs, plan.hidden, relu=True, gate=plan.gate, name=f"{plan.name}_ghost1"
+        inputs,
+        plan.hidden,
+        relu=True,
+        gate=plan.gate,
+        name=f"{plan.name}_ghost1",
     )
     if plan.stride == 2:
         x = _strided_depthwise(
@@ -125,7 +129,7 @@ def _bottleneck(inputs, plan):
 
 
 def _ghost_module(inputs, filters, *, relu, gate, name):
-    """Half of the channels by 1x1 convolutions, half by cheap depthwise ones."""
+    """Half of the channels by 1x1 convolutions, half by depthwise ones."""
     half = (filters + 1) // 2
     primary = BranchedConv2D(
         half, identity=inputs.shape[-1] == half, name=f"{name}_primary"
@@ -164,7 +168,9 @@ def _gate(inputs, filters, *, name):
 
 
 def _squeeze_excite(inputs, squeeze, *, name):
-    x = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(inputs)
+    x = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(
+        inputs
+    )
     x = _conv_with_bias(squeeze, f"{name}_reduce")(x)
     x = layers.ReLU(name=f"{name}_relu")(x)
     x = _conv_with_bias(inputs.shape[-1], f"{name}_expand")(x)

@@ -1,4 +1,4 @@
-"""The two building blocks of GhostNetV3: sums of convolution-BatchNorm branches.
+"""GhostNetV3's building blocks: sums of convolution-BatchNorm branches.
 
 Both layers compute a sum of branches that all see the same input, each linear
 before its BatchNorm. `call` therefore takes three steps: find the statistics
@@ -75,16 +75,15 @@ class _Branched(keras.layers.Layer):
             name=name, shape=shape, initializer=KaimingNormal(fan_out)
         )
 
-    def _affine(self, group, mean, variance):
-        gamma = getattr(self, f"{group}_gamma")
-        beta = getattr(self, f"{group}_beta")
-        return fusion.batch_norm_affine(gamma, beta, mean, variance)
+    def _weights(self):
+        """Every weight by its name."""
+        return {weight.name: weight for weight in self.weights}
 
-    def _moving_statistics(self):
+    def _moving_statistics(self, weights):
         return {
             group: (
-                getattr(self, f"{group}_moving_mean"),
-                getattr(self, f"{group}_moving_variance"),
+                weights[f"{group}_moving_mean"],
+                weights[f"{group}_moving_variance"],
             )
             for group in self.groups
         }
@@ -105,8 +104,8 @@ class _Branched(keras.layers.Layer):
             statistics, count = self._batch_statistics(inputs)
             self._update_moving_statistics(statistics, count)
         else:
-            statistics = self._moving_statistics()
-        kernel, bias = self._merge(statistics)
+            statistics = self._moving_statistics(self._weights())
+        kernel, bias = self._merge(self._weights(), statistics, xp=ops)
         dtype = self.compute_dtype
         outputs = self._convolve(inputs, ops.cast(kernel, dtype))
         return outputs + ops.cast(bias, dtype)
@@ -117,8 +116,13 @@ class _Branched(keras.layers.Layer):
         Shapes are those of the `keras.layers` twin: `(height, width, in, out)`
         or `(height, width, channels, 1)`, and `(channels,)`.
         """
-        kernel, bias = self._merge(self._moving_statistics())
-        return ops.convert_to_numpy(kernel), ops.convert_to_numpy(bias)
+        weights = {
+            name: ops.convert_to_numpy(weight.value).astype(np.float64)
+            for name, weight in self._weights().items()
+        }
+        statistics = self._moving_statistics(weights)
+        kernel, bias = self._merge(weights, statistics, xp=np)
+        return kernel.astype(np.float32), bias.astype(np.float32)
 
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
@@ -205,12 +209,14 @@ class BranchedConv2D(_Branched):
             statistics["identity"] = (mean, ops.diagonal(covariance))
         return statistics, count
 
-    def _merge(self, statistics):
-        affine = self._affine("conv", *statistics["conv"])
-        kernel, bias = fusion.merge_conv(self.kernel, *affine)
+    def _merge(self, weights, statistics, *, xp):
+        affine = _affines(weights, statistics, xp=xp)
+        kernel, bias = fusion.merge_conv(
+            weights["kernel"], *affine["conv"], xp=xp
+        )
         if self.identity:
-            scale, offset = self._affine("identity", *statistics["identity"])
-            kernel = fusion.add_at_center(kernel, ops.diag(scale))
+            scale, offset = affine["identity"]
+            kernel = fusion.add_at_center(kernel, xp.diag(scale), xp=xp)
             bias = bias + offset
         return kernel, bias
 
@@ -301,7 +307,9 @@ class BranchedDepthwiseConv2D(_Branched):
             return batch, height, width, channels
         sides = (
             None if side is None else (side - size) // self.strides + 1
-            for side, size in zip((height, width), self.kernel_size, strict=True)
+            for side, size in zip(
+                (height, width), self.kernel_size, strict=True
+            )
         )
         return (batch, *sides, channels)
 
@@ -333,18 +341,20 @@ class BranchedDepthwiseConv2D(_Branched):
         step = self.strides
         return inputs[:, below:height:step, beside:width:step]
 
-    def _merge(self, statistics):
-        affine = self._affine("conv", *statistics["conv"])
-        kernel, bias = fusion.merge_depthwise(self.kernel, *affine)
+    def _merge(self, weights, statistics, *, xp):
+        affine = _affines(weights, statistics, xp=xp)
+        kernel, bias = fusion.merge_depthwise(
+            weights["kernel"], *affine["conv"], xp=xp
+        )
         tap = 0.0
         if self.scale:
-            scale, offset = self._affine("scale", *statistics["scale"])
-            tap, bias = tap + self.scale_kernel * scale, bias + offset
+            scale, offset = affine["scale"]
+            tap, bias = tap + weights["scale_kernel"] * scale, bias + offset
         if self.identity:
-            scale, offset = self._affine("identity", *statistics["identity"])
+            scale, offset = affine["identity"]
             tap, bias = tap + scale, bias + offset
         if self.groups[1:]:
-            kernel = fusion.add_at_center(kernel, tap)
+            kernel = fusion.add_at_center(kernel, tap, xp=xp)
         return kernel[..., None], bias
 
     def _convolve(self, inputs, kernel):
@@ -362,6 +372,20 @@ class BranchedDepthwiseConv2D(_Branched):
             "scale": self.scale,
             "identity": self.identity,
         }
+
+
+def _affines(weights, statistics, *, xp):
+    """Scale and offset of every group's BatchNorm."""
+    return {
+        group: fusion.batch_norm_affine(
+            weights[f"{group}_gamma"],
+            weights[f"{group}_beta"],
+            mean,
+            variance,
+            xp=xp,
+        )
+        for group, (mean, variance) in statistics.items()
+    }
 
 
 def _moments(inputs):

@@ -79,7 +79,19 @@ class Counts(NamedTuple):
 
 # (network, width) -> counts. tests/models/test_counts.py checks every row and
 # that every published width has one.
-COUNTS: dict[tuple[str, float], Counts] = {}
+COUNTS: dict[tuple[str, float], Counts] = {
+    ("gns", 0.25): Counts(91_494, 79_336, 982_176),
+    ("gns", 0.5): Counts(195_038, 160_850, 2_818_176),
+    ("gns", 0.75): Counts(327_150, 260_200, 5_492_512),
+    ("gns", 1.0): Counts(483_554, 374_174, 8_962_176),
+    ("gns", 1.3): Counts(712_198, 536_712, 14_311_328),
+    ("gns", 1.6): Counts(973_606, 719_316, 20_829_312),
+    ("gns", 1.9): Counts(1_277_070, 927_000, 29_022_944),
+    ("gns", 2.2): Counts(1_617_674, 1_159_656, 38_014_304),
+    ("gns", 2.8): Counts(2_426_850, 1_701_424, 59_466_208),
+    ("gns", 3.4): Counts(3_380_066, 2_331_712, 86_629_408),
+    ("gnd", 1.0): Counts(6_860_838, 4_857_526, 16_223_168),
+}
 
 
 class BlockPlan(NamedTuple):

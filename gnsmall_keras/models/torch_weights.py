@@ -31,7 +31,8 @@ CONV = Layout(
     lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)
 )
 DEPTHWISE = Layout(
-    lambda a: a[:, 0].transpose(1, 2, 0), lambda a: a.transpose(2, 0, 1)[:, None]
+    lambda a: a[:, 0].transpose(1, 2, 0),
+    lambda a: a.transpose(2, 0, 1)[:, None],
 )
 SCALE = Layout(lambda a: a[:, 0, 0, 0], lambda a: a[:, None, None, None])
 DENSE = Layout(np.transpose, np.transpose)

@@ -1,0 +1,1 @@
+"""Training: optimiser, schedule, progress, and the run itself."""

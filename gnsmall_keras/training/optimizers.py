@@ -17,7 +17,7 @@ class CoupledSGD(keras.optimizers.Optimizer):
         w = w - learning_rate * (g + momentum * v)
 
     Args:
-        learning_rate: float or `keras.optimizers.schedules.LearningRateSchedule`.
+        learning_rate: float or a Keras `LearningRateSchedule`.
         momentum: in [0, 1).
         weight_decay: coupled L2 factor, >= 0. Call
             `exclude_from_weight_decay` before `build` to spare variables.

@@ -1,0 +1,56 @@
+# One command per task; `make` alone prints this list.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := pyproject.toml gnsmall_keras/__init__.py
+
+.PHONY: help quickstart test lint types notebooks bench clean
+
+help: ## print this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# Each stamp is one set of extras in the one environment.
+$(BIN)/python:
+	@echo "== making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gnsmall_keras needs Python 3.11 to 3.13; set PYTHON=python3.x")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/export.stamp: $(SOURCES) | $(BIN)/python
+	@echo "== installing the package with TensorFlow and the runtimes (about 700 MB, minutes)"
+	@$(PIP) install --quiet --editable '.[export]'
+	@touch $@
+
+$(VENV)/test.stamp: $(SOURCES) | $(BIN)/python
+	@echo "== installing the package with the test and lint tools (about 900 MB, minutes)"
+	@$(PIP) install --quiet --editable '.[dev]'
+	@touch $@
+
+quickstart: $(VENV)/export.stamp ## train, fuse, quantise and check a network
+	@echo "== gnsmall quickstart"
+	@$(BIN)/gnsmall quickstart
+
+test: $(VENV)/test.stamp ## run all tests, on every installed backend
+	@$(BIN)/python tests/run.py
+
+lint: $(VENV)/test.stamp types ## check style, notebooks' pairing and types
+	@echo "== ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo "== notebooks and their .py files agree"
+	@$(BIN)/python tests/check_pairs.py
+
+types: $(VENV)/test.stamp ## check types
+	@echo "== pyright"
+	@$(BIN)/pyright
+
+notebooks: $(VENV)/test.stamp ## bring notebooks and their .py files together
+	@$(BIN)/jupytext --sync notebooks/*.py
+
+bench: $(VENV)/test.stamp ## print speed as ratios
+	@$(BIN)/python benchmarks/train_step.py
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -1,0 +1,314 @@
+"""The command line: parse, call, print."""
+
+import contextlib
+import functools
+import io
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from gnsmall_keras.config import ExportConfig, TrainConfig
+from gnsmall_keras.models import spec
+
+_DIGITS_QUICKSTART = TrainConfig(data="digits", epochs=12, batch_size=64)
+_CIFAR_QUICKSTART = TrainConfig(data="cifar10", width=0.5, epochs=2)
+_console = Console()
+
+_Path = Annotated[Path, tyro.conf.Positional]
+_Flat = tyro.conf.OmitArgPrefixes
+
+
+def quickstart(out: Path = Path("runs")) -> None:
+    """Trains a network, fuses it, quantises it and checks the file: minutes.
+
+    It uses scikit-learn's digits, or CIFAR-10 with a smaller budget where the
+    environment variable GNSMALL_DATA says where that is.
+
+    Args:
+        out: folder for the model, the .tflite file and the records.
+    """
+    from gnsmall_keras.data.sources import DATA_VARIABLE
+    from gnsmall_keras.models.files import load_model
+    from gnsmall_keras.training.fit import MODEL_FILE, train
+
+    place = os.environ.get(DATA_VARIABLE)
+    config = _CIFAR_QUICKSTART if place else _DIGITS_QUICKSTART
+    epochs = config.resolved_recipe.epochs
+    _console.print(
+        f"[bold]1/2[/] training GhostNetV3-Small {config.width:g} on "
+        + (f"CIFAR-10 from {place}" if place else "scikit-learn's digits")
+        + f", {epochs} epochs (a demonstration, not a result of the study)"
+    )
+    record = train(config, out=out)
+    folder = out / record.slug
+    _console.print("[bold]2/2[/] fusing, quantising and checking the file")
+    report = _export(
+        load_model(folder / MODEL_FILE),
+        folder / "model.tflite",
+        config.data,
+        ExportConfig(),
+    )
+    table = Table("", "test accuracy", "images", title=record.slug)
+    for name, accuracy, images in (
+        ("float, branched", record.test_accuracy, record.test_images),
+        ("float, fused", report.float_accuracy, report.evaluated_images),
+        ("int8 on LiteRT", report.accuracy, report.evaluated_images),
+        ("int8 on TFLite Micro", report.micro_accuracy, report.compared_images),
+    ):
+        table.add_row(name, _percent(accuracy), f"{images:,}")
+    _console.print(table)
+    _print_report(report)
+    _console.print(f"Files: {folder}")
+
+
+def train(
+    config: _Flat[TrainConfig],
+    out: Path = Path("runs"),
+    index: Path | None = None,
+) -> None:
+    """Trains one network and appends a record of the run.
+
+    Args:
+        config: the experiment.
+        out: folder of all runs.
+        index: JSON-lines file of records; by default index.jsonl in `out`.
+    """
+    from gnsmall_keras.training.fit import train
+
+    record = train(config, out=out, index=index)
+    table = Table("split", "accuracy", "images", title=record.slug)
+    table.add_row(
+        "validation",
+        _percent(record.validation_accuracy),
+        f"{record.validation_images:,}",
+    )
+    table.add_row(
+        "test", _percent(record.test_accuracy), f"{record.test_images:,}"
+    )
+    if record.best_test_accuracy is not None:
+        table.add_row(
+            "test, best epoch (the paper's way of selecting)",
+            _percent(record.best_test_accuracy),
+            f"{record.test_images:,}",
+        )
+    _console.print(table)
+    _console.print(
+        f"{record.train_seconds:,.0f} s on {record.backend}; files: "
+        f"{out / record.slug}"
+    )
+
+
+def export(
+    model: _Path,
+    data: str,
+    config: _Flat[ExportConfig],
+    out: Path | None = None,
+) -> None:
+    """Fuses and quantises a .keras file into a .tflite file, and checks it.
+
+    Args:
+        model: the .keras file.
+        data: where calibration images (training split) and test images are
+            from: "digits", "cifar10", "cifar100" or a path.
+        config: what kind of file.
+        out: the new file; by default beside `model`.
+    """
+    from gnsmall_keras.models.files import load_model
+
+    report = _export(
+        load_model(model), out or model.with_suffix(".tflite"), data, config
+    )
+    _print_report(report)
+    if report.faults:
+        raise ValueError(
+            f"The file does not fit {report.target!r}: "
+            f"{'; '.join(report.faults)}."
+        )
+
+
+def evaluate(
+    model: _Path,
+    data: str,
+    runtime: Literal["litert", "litert-reference", "tflite-micro"] = "litert",
+    limit: int | None = None,
+) -> None:
+    """Prints the test accuracy of a .keras or .tflite file.
+
+    Args:
+        model: the file.
+        data: "digits", "cifar10", "cifar100" or a path.
+        runtime: for .tflite files.
+        limit: at most so many test images.
+    """
+    from gnsmall_keras import evaluation
+    from gnsmall_keras.data.sources import load_data
+    from gnsmall_keras.export.runtime import TFLiteModel
+    from gnsmall_keras.models.files import load_model
+
+    if limit is not None and limit < 1:
+        raise ValueError(f"`limit` must be >= 1. Received: {limit}.")
+    if model.suffix == ".tflite":
+        predict = TFLiteModel(model, runtime=runtime).predict
+        where = runtime
+    else:
+        network = load_model(model)
+        predict = functools.partial(evaluation.predict_logits, network)
+        where = "float32"
+    dataset = load_data(data)
+    images, labels = dataset.test_images[:limit], dataset.test_labels[:limit]
+    if not len(images):
+        raise ValueError(f"{data!r} has no test split. Add a folder test/.")
+    logits = predict(images)
+    if logits.shape[-1] != dataset.classes:
+        raise ValueError(
+            f"{model} tells {logits.shape[-1]} classes apart, {data!r} has "
+            f"{dataset.classes}. Give the data it was trained on."
+        )
+    accuracy = evaluation.accuracy(logits, labels)
+    _console.print(
+        f"{model} ({where}) on {dataset.name}: test accuracy "
+        f"{_percent(accuracy)}, n={len(images):,}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def models() -> None:
+    """Prints the networks with their sizes."""
+    table = Table(
+        "name",
+        "width",
+        "parameters",
+        "deployed",
+        "deployed MACs",
+        title="32 x 32 x 3 input, 10 classes",
+    )
+    for (name, width), counts in spec.COUNTS.items():
+        table.add_row(
+            name,
+            f"{width:g}",
+            f"{counts.parameters:,}",
+            f"{counts.deployed_parameters:,}",
+            f"{counts.deployed_macs:,}",
+        )
+    _console.print(table)
+    _console.print(
+        "gns: GhostNetV3-Small, gnd: GhostNetV3. Any width > 0 builds."
+    )
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "quickstart": quickstart,
+    "train": train,
+    "export": export,
+    "evaluate": evaluate,
+    "models": models,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs `gnsmall`; returns the exit status (2 for bad input)."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        command = _parse(sys.argv[1:] if arguments is None else arguments)
+        command()
+    except ValueError as error:
+        print(f"gnsmall: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(arguments):
+    """Returns the chosen command with its arguments, not yet called.
+
+    Raises:
+        ValueError: if the arguments do not fit, in one line.
+    """
+    commands = {
+        name: functools.wraps(command)(_deferred(command))
+        for name, command in COMMANDS.items()
+    }
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            return tyro.extras.subcommand_cli_from_dict(
+                commands,
+                args=arguments,
+                prog="gnsmall",
+                description="GhostNetV3-Small: train, deploy, check.",
+            )
+    except SystemExit as stop:
+        if stop.code == 0:  # --help
+            raise
+        # A box of several lines becomes one line, without tyro's inner names.
+        text = " ".join(re.sub(r"[│╭╮╰╯─]+", " ", messages.getvalue()).split())
+        text = re.sub(r"Value error Error parsing \S+config: ", "", text)
+        text = re.sub(r"For full helptext, (see|run) ", "Help: ", text)
+        raise ValueError(text) from None
+
+
+def _deferred(command):
+    return lambda *args, **kwargs: functools.partial(command, *args, **kwargs)
+
+
+def _export(network, path, data, config):
+    from gnsmall_keras.data.sources import load_data
+    from gnsmall_keras.export.tflite import calibration_split, export_tflite
+
+    dataset = load_data(data)
+    with _console.status("converting, then running the test images"):
+        return export_tflite(
+            network,
+            path,
+            target=config.target,
+            quantization=config.quantization,
+            calibration_images=calibration_split(
+                dataset, config.calibration_size
+            ),
+            evaluation_images=dataset.test_images,
+            evaluation_labels=dataset.test_labels,
+        )
+
+
+def _print_report(report):
+    table = Table(
+        "property", "value", title=f"{report.path} for {report.target}"
+    )
+    rows = {
+        "parameters": f"{report.parameters:,}",
+        "multiply-accumulates": f"{report.macs:,}",
+        "size": f"{report.size_bytes:,} bytes",
+        "arena on TFLite Micro": f"{report.arena_bytes:,} bytes",
+        "float accuracy": _percent(report.float_accuracy),
+        "int8 accuracy": _percent(report.accuracy),
+        "argmax agreement with float": _percent(report.agreement),
+        "test images": f"{report.evaluated_images:,}",
+        "TFLite Micro - reference": f"{report.micro_difference_lsb} LSB",
+        "XNNPACK - reference": f"{report.xnnpack_difference_lsb} LSB",
+        "images compared": f"{report.compared_images:,}",
+        "element types": _counts(report.dtypes),
+        "operators": _counts(report.ops),
+        "faults": "; ".join(report.faults) or "none",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    _console.print(table)
+
+
+def _counts(counts):
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _percent(value):
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

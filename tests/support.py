@@ -1,0 +1,95 @@
+"""What several test files use."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+# The fixture of width 0.5 is here; the others are read where they are.
+PARITY_FOLDERS = (TESTS / "parity", ROOT.parent / "shared/reference/parity")
+sys.path.insert(0, str(TESTS / "parity"))
+
+from fill import fill  # noqa: E402
+
+
+class Fixture(NamedTuple):
+    """Weights, inputs and outputs of the original code."""
+
+    state: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
+    trainable_parameters: int
+
+
+def find_fixture(name: str) -> Path | None:
+    """The fixture's JSON file, or None where it is not at hand."""
+    for folder in PARITY_FOLDERS:
+        if (folder / f"{name}.json").is_file():
+            return folder / f"{name}.json"
+    return None
+
+
+def load_fixture(path: Path) -> Fixture:
+    description = json.loads(path.read_text())
+    with np.load(path.with_suffix(".npz")) as arrays:
+        arrays = dict(arrays)
+    state = {
+        name: arrays[f"state/{name}"]
+        if f"state/{name}" in arrays
+        else fill(name, tuple(shape))
+        for name, shape in description["state_dict"]
+    }
+    return Fixture(state, arrays, description["trainable_parameters"])
+
+
+def run(model: keras.Model, images: np.ndarray, *, training: bool) -> Any:
+    """Calls a model without changing it; compiled as a whole on JAX.
+
+    JAX would compile each of some thousand operations by itself.
+    """
+    values = (
+        [v.value for v in model.trainable_variables],
+        [v.value for v in model.non_trainable_variables],
+    )
+    images = keras.ops.convert_to_tensor(images)
+    if keras.config.backend() == "jax":
+        import jax
+
+        call = jax.jit(model.stateless_call, static_argnames="training")
+        outputs, _ = call(*values, images, training=training)
+    else:
+        outputs, _ = model.stateless_call(*values, images, training=training)
+    return keras.ops.convert_to_numpy(outputs)
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference in units of the expected values' deviation."""
+    return float(np.abs(found - expected).max() / expected.std())
+
+
+def randomize(model: keras.Model, seed: int) -> None:
+    """Gives every weight, BatchNorm's included, a random value."""
+    generator = np.random.default_rng(seed)
+    for variable in model.variables:
+        shape = variable.shape
+        if variable.name.endswith("moving_variance"):
+            value = generator.uniform(0.3, 3.0, shape)
+        elif variable.name.endswith("gamma"):
+            # Five branches at most are added: the sum has about unit gain.
+            value = generator.uniform(0.3, 1.7, shape) / 5**0.5
+        elif variable.name.endswith(("beta", "bias", "moving_mean")):
+            value = generator.normal(0.0, 0.5, shape)
+        else:  # kernels (branches, taps..., in, out): about unit gain
+            taps = np.prod(shape[1:-1]) if len(shape) > 2 else 1
+            value = generator.normal(0.0, (2.0 / taps) ** 0.5, shape)
+        variable.assign(value.astype("float32"))
+
+
+def cifar10_folder() -> str | None:
+    """Where real CIFAR-10 is, from the environment, or None."""
+    return os.environ.get("GNSMALL_DATA")
