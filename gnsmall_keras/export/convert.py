@@ -80,9 +80,6 @@ def _work(folder):
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([x[None]] for x in images)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    # Per-channel dense layers differ by 1 between LiteRT and TFLite Micro, and
-    # the Edge TPU does not know them.
-    converter._experimental_disable_per_channel_quantization_for_dense_layers = True  # noqa: E501
     dtype = {"int8": tf.int8, "uint8": tf.uint8}[job["input_dtype"]]
     converter.inference_input_type = dtype
     converter.inference_output_type = dtype

@@ -98,10 +98,10 @@ def _ghostnet(stages, width, *, classes, input_shape, head_units, name):
     x = layers.GlobalAveragePooling2D(keepdims=True, name="head_pool")(x)
     x = _conv_with_bias(head_units, "head_conv")(x)
     x = layers.ReLU(name="head_relu")(x)
-    x = layers.Flatten(name="head_flatten")(x)
-    logits = layers.Dense(
-        classes, kernel_initializer=KaimingNormal(classes), name="classifier"
-    )(x)
+    # A 1x1 convolution is the dense layer of the paper. Integer kernels of
+    # runtimes agree to the bit on it, on FULLY_CONNECTED they do not.
+    x = _conv_with_bias(classes, "classifier")(x)
+    logits = layers.Flatten(name="logits")(x)
     return keras.Model(inputs, logits, name=name)
 
 

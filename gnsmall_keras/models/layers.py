@@ -72,7 +72,10 @@ class _Branched(keras.layers.Layer):
 
     def _add_kernel(self, name, shape, fan_out):
         return self.add_weight(
-            name=name, shape=shape, initializer=KaimingNormal(fan_out)
+            name=name,
+            shape=shape,
+            initializer=KaimingNormal(fan_out),
+            autocast=False,  # only the merged kernel is cast
         )
 
     def _weights(self):

@@ -35,7 +35,8 @@ DEPTHWISE = Layout(
     lambda a: a.transpose(2, 0, 1)[:, None],
 )
 SCALE = Layout(lambda a: a[:, 0, 0, 0], lambda a: a[:, None, None, None])
-DENSE = Layout(np.transpose, np.transpose)
+# classifier is a linear layer there, a 1x1 convolution here.
+LINEAR = Layout(lambda a: a.T[None, None], lambda a: a[0, 0].T)
 VECTOR = Layout(np.asarray, np.asarray)
 
 _NORM = (
@@ -59,7 +60,7 @@ _PLAIN = {
     "se_reduce": ("se.conv_reduce", CONV),
     "se_expand": ("se.conv_expand", CONV),
     "head_conv": ("conv_head", CONV),
-    "classifier": ("classifier", DENSE),
+    "classifier": ("classifier", LINEAR),
 }
 _NAMES_SHOWN = 4  # of a mismatch
 
