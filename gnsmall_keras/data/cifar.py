@@ -66,6 +66,9 @@ def find(name: str, root: Path) -> Path | None:
     """Returns where the files of `name` are at or below `root`, if anywhere.
 
     `root` may be the folder with the files, its parent, or the tar.gz.
+
+    Raises:
+        ValueError: if the archive is there but damaged.
     """
     published = PUBLISHED[name]
     first = next(iter(published.train_files))
@@ -73,11 +76,10 @@ def find(name: str, root: Path) -> Path | None:
         if (folder / first).is_file():
             return folder
     archive = root if root.is_file() else root / f"{_archive(name)}.tar.gz"
-    if archive.is_file() and tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as tar:
-            if f"{published.folder}/{first}" in tar.getnames():
-                return archive
-    return None
+    if not archive.is_file() or not tarfile.is_tarfile(archive):
+        return None
+    inside = f"{published.folder}/{first}" in _member_names(archive)
+    return archive if inside else None
 
 
 def load(name: str, path: Path) -> Dataset:
@@ -136,6 +138,17 @@ def download(name: str) -> Path:
             "data='digits'."
         ) from None
     return Path(path)
+
+
+def _member_names(archive):
+    try:
+        with tarfile.open(archive) as tar:
+            return tar.getnames()
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise ValueError(
+            f"{archive} cannot be read ({error}). It may be truncated; "
+            "download it again."
+        ) from None
 
 
 def _archive(name):

@@ -105,9 +105,9 @@ def export_tflite(
         calibration_images=calibration_images,
         input_dtype=TARGETS[target].input_dtype,
     )
+    contents = read_contents(data)
     unfinished = path.with_name(f"unfinished-{path.name}")
     unfinished.write_bytes(data)
-    contents = read_contents(data)
     report = ExportReport(
         path=path.name,
         target=target,

@@ -1,0 +1,130 @@
+"""Splits, augmentation and batches: seeded, complete, the same everywhere."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from gnsmall_keras.data.augment import MEAN, STD, Augmentation, normalize
+from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
+from gnsmall_keras.data.dataset import split_indices
+
+GENERATOR = np.random.default_rng(0)
+IMAGES = GENERATOR.integers(0, 256, (50, 32, 32, 3), np.uint8)
+LABELS = np.arange(50) % 5
+
+
+def _epoch(batches):
+    batches.on_epoch_begin()
+    pairs = [batches[i] for i in range(len(batches))]
+    batches.on_epoch_end()
+    return [np.concatenate(part) for part in zip(*pairs, strict=True)]
+
+
+def test_split_is_stratified_seeded_and_complete():
+    labels = np.repeat(np.arange(10), 50)
+    train, validation = split_indices(labels, fraction=0.1, seed=3)
+    assert np.all(np.bincount(labels[validation]) == 5)
+    assert sorted([*train, *validation]) == list(range(500))
+    again, _ = split_indices(labels, fraction=0.1, seed=3)
+    np.testing.assert_array_equal(train, again)
+    other, _ = split_indices(labels, fraction=0.1, seed=4)
+    assert not np.array_equal(train, other)
+
+
+def test_split_of_too_few_images_is_refused():
+    with pytest.raises(ValueError, match="cannot be split"):
+        split_indices(np.arange(5), fraction=0.1, seed=0)
+
+
+def test_normalisation_is_the_papers():
+    pixels = np.array([0, 128, 255], np.uint8)
+    expected = (pixels / 255 - MEAN) / STD
+    np.testing.assert_allclose(normalize(pixels), expected, rtol=1e-5)
+    assert normalize(pixels).dtype == np.float32
+
+
+def test_crops_and_flips_are_parts_of_the_padded_image():
+    views = Augmentation(IMAGES, flip=True)(
+        np.arange(50), np.random.default_rng(1)
+    )
+    padded = np.pad(IMAGES, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    flipped = 0
+    for view, image in zip(views, padded, strict=True):
+        crops = [
+            image[row : row + 32, column : column + 32]
+            for row in range(9)
+            for column in range(9)
+        ]
+        straight = any(np.array_equal(view, crop) for crop in crops)
+        mirrored = any(np.array_equal(view, crop[:, ::-1]) for crop in crops)
+        assert straight or mirrored
+        flipped += mirrored
+    assert 10 < flipped < 40
+
+
+def test_digits_are_not_mirrored():
+    image = IMAGES[:1]
+    augment = Augmentation(image, flip=False)
+    padded = np.pad(image[0], ((4, 4), (4, 4), (0, 0)))
+    for seed in range(20):
+        (view,) = augment(np.array([0]), np.random.default_rng(seed))
+        assert any(
+            np.array_equal(view, padded[r : r + 32, c : c + 32])
+            for r in range(9)
+            for c in range(9)
+        )
+
+
+@pytest.mark.backend
+def test_batches_are_the_same_on_every_backend():
+    batches = TrainingBatches(IMAGES, LABELS, batch_size=16, seed=7)
+    images, labels = _epoch(batches)
+    digest = hashlib.sha256(np.rint((images * STD + MEAN) * 255).astype("u1"))
+    digest.update(labels.astype("u1"))
+    assert digest.hexdigest()[:16] == "6f4162107c6aaec1"
+
+
+def test_every_epoch_has_its_own_order_and_views():
+    batches = TrainingBatches(IMAGES, LABELS, batch_size=16, seed=7)
+    first, second = _epoch(batches), _epoch(batches)
+    assert not np.array_equal(first[1], second[1])
+    again = TrainingBatches(IMAGES, LABELS, batch_size=16, seed=7)
+    np.testing.assert_array_equal(first[0], _epoch(again)[0])
+    np.testing.assert_array_equal(second[0], _epoch(again)[0])
+
+
+def test_an_epoch_has_every_image_once():
+    batches = TrainingBatches(
+        IMAGES, np.arange(50), batch_size=16, seed=7, augment=False
+    )
+    images, numbers = _epoch(batches)
+    assert sorted(numbers) == list(range(50))
+    np.testing.assert_array_equal(images, normalize(IMAGES)[numbers])
+
+
+def test_remainder_can_be_dropped():
+    batches = TrainingBatches(
+        IMAGES, LABELS, batch_size=16, seed=7, drop_remainder=True
+    )
+    assert len(batches) == 3
+
+
+def test_without_shuffling_the_order_is_the_given_one():
+    batches = TrainingBatches(
+        IMAGES, np.arange(50), batch_size=16, seed=7, shuffle=False
+    )
+    assert _epoch(batches)[1].tolist() == list(range(50))
+
+
+def test_evaluation_keeps_order_and_rest():
+    images, numbers = _epoch(
+        EvaluationBatches(IMAGES, np.arange(50), batch_size=16)
+    )
+    assert numbers.tolist() == list(range(50))
+    np.testing.assert_array_equal(images, normalize(IMAGES))
+
+
+def test_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="batch_size=51, images=50"):
+        TrainingBatches(IMAGES, LABELS, batch_size=51, seed=0)

@@ -1,0 +1,61 @@
+"""Every notebook runs from a fresh kernel, by papermill and by nbval."""
+
+import os
+import subprocess
+import sys
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+from support import ROOT
+
+pytestmark = pytest.mark.notebook
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestNotebook:
+    def test_has_no_outputs_and_a_parameters_cell(self, path):
+        notebook = nbformat.read(path, as_version=4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert code
+        assert all(not cell.outputs for cell in code)
+        assert papermill.inspect_notebook(str(path))
+
+    def test_agrees_with_its_py_file(self, path):
+        ours = [cell.source for cell in jupytext.read(path).cells]
+        paired = jupytext.read(path.with_suffix(".py")).cells
+        assert ours == [cell.source for cell in paired]
+
+    def test_runs_under_papermill(self, path, tmp_path):
+        done = self._run(
+            tmp_path,
+            *("-m", "papermill", path, tmp_path / "out.ipynb"),
+            *("-k", "python3", "-p", "width", "0.25", "-p", "epochs", "1"),
+            *("--no-progress-bar",),
+        )
+        assert done.returncode == 0, done.stdout
+        assert (tmp_path / "runs/index.jsonl").is_file()
+
+    def test_runs_under_nbval(self, path, tmp_path, monkeypatch):
+        monkeypatch.setenv("GNSMALL_SMOKE", "1")  # nbval passes no parameters
+        copy = tmp_path / path.name
+        copy.write_text(path.read_text())
+        done = self._run(
+            tmp_path,
+            *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull),
+            *("--nbval-lax", "--nbval-current-env", copy),
+        )
+        assert done.returncode == 0, done.stdout
+
+    def _run(self, folder, *arguments):
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=folder,
+            env={**os.environ, "MPLBACKEND": "agg"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )

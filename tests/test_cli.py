@@ -1,0 +1,109 @@
+"""The command line: one line and exit status 2 for every bad input."""
+
+import keras
+import numpy as np
+import pytest
+
+from gnsmall_keras import cli
+from gnsmall_keras.models.files import save_model
+from gnsmall_keras.models.ghostnet import ghostnetv3_small
+
+
+def _error(capsys, *arguments):
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("gnsmall: error: ")
+    assert captured.err.count("\n") == 1, "one line"
+    return captured.err
+
+
+def test_models_prints_the_table(capsys):
+    assert cli.main(["models"]) == 0
+    assert "483,554" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [[], *[[name] for name in cli.COMMANDS]])
+def test_help_is_there(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: gnsmall" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fly"], "Available subcommands"),
+        (["train", "--width", "wide"], "--width"),
+        (["train", "--width", "0"], "must be a finite number > 0"),
+        (["train", "--width", "nan"], "must be a finite number > 0"),
+        (["train", "--recipe", "slow"], "`recipe` must be one of"),
+        (["train", "--data", "mnist"], "No data at 'mnist'"),
+        (["train", "--model", "resnet"], "`model` must be one of"),
+        (["train", "--speed", "9"], "--speed"),
+        (["export", "none.keras", "--data", "digits"], "does not exist"),
+        (["evaluate", "none.tflite", "--data", "digits"], "No file"),
+    ],
+)
+def test_bad_input_is_one_line(
+    capsys, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert message in _error(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_prints_accuracy_with_its_n(capsys, tmp_path):
+    save_model(ghostnetv3_small(0.25), tmp_path / "model.keras")
+    arguments = ["evaluate", str(tmp_path / "model.keras"), "--data", "digits"]
+    assert cli.main([*arguments, "--limit", "20"]) == 0
+    assert "n=20" in capsys.readouterr().out
+
+
+def test_data_of_other_classes_is_refused(capsys, tmp_path):
+    save_model(ghostnetv3_small(0.25, classes=3), tmp_path / "model.keras")
+    error = _error(
+        capsys, "evaluate", tmp_path / "model.keras", "--data", "digits"
+    )
+    assert "3 classes" in error
+
+
+def test_model_of_another_task_is_refused(capsys, tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.save(tmp_path / "model.keras")
+    error = _error(
+        capsys, "export", tmp_path / "model.keras", "--data", "digits"
+    )
+    assert "not a classifier" in error
+
+
+def test_export_into_a_missing_folder_is_refused(capsys, tmp_path):
+    save_model(ghostnetv3_small(0.25), tmp_path / "model.keras")
+    error = _error(
+        capsys,
+        "export",
+        tmp_path / "model.keras",
+        "--data",
+        "digits",
+        "--out",
+        tmp_path / "none" / "model.tflite",
+    )
+    assert "does not exist" in error
+
+
+def test_evaluate_needs_a_test_split(capsys, tmp_path):
+    save_model(ghostnetv3_small(0.25, classes=2), tmp_path / "model.keras")
+    from PIL import Image
+
+    for name in ("a", "b"):
+        (tmp_path / "images/train" / name).mkdir(parents=True)
+        pixels = np.zeros((32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images/train" / name / "0.png")
+    error = _error(
+        capsys,
+        "evaluate",
+        tmp_path / "model.keras",
+        "--data",
+        tmp_path / "images",
+    )
+    assert "no test split" in error

@@ -1,0 +1,105 @@
+"""The import law of docs/adr/0001, and an import without weight."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from support import ROOT
+
+PACKAGE = ROOT / "gnsmall_keras"
+# Longest matching name wins; a package's own folder is its default.
+LEVELS = {
+    "": 5,  # __init__ imports by name only, when asked
+    "config": 0,
+    "recipes": 0,
+    "records": 0,
+    "models.spec": 0,
+    "export.targets": 0,
+    "data": 1,
+    "models": 1,
+    "distill.losses": 1,
+    "training.schedules": 1,
+    "distill": 2,
+    "training": 3,
+    "evaluation": 3,
+    "export": 4,
+    "cli": 5,
+}
+HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib"}
+# Where each heavy package may be imported, inside functions only.
+ALLOWED = {
+    ("tensorflow", "export.convert"),
+    ("torch", "models.torch_weights"),
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _name(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def _level(name):
+    while name not in LEVELS:
+        name = name.rpartition(".")[0]
+    return LEVELS[name]
+
+
+def _imports(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_modules_import_downwards(path):
+    name = _name(path)
+    for imported in _imports(ast.parse(path.read_text())):
+        root, _, rest = imported.partition(".")
+        if root in HEAVY:
+            assert (root, name) in ALLOWED, imported
+        if root != "gnsmall_keras":
+            continue
+        target = rest
+        while target and not (
+            (PACKAGE / (target.replace(".", "/") + ".py")).is_file()
+        ):
+            target = target.rpartition(".")[0]
+        target = target or rest
+        siblings = target.rpartition(".")[0] == name.rpartition(".")[0]
+        assert _level(target) < _level(name) or (
+            siblings and _level(target) == _level(name)
+        ), f"{name} (L{_level(name)}) imports {target} (L{_level(target)})"
+
+
+def test_importing_the_package_loads_no_framework():
+    code = (
+        "import sys, gnsmall_keras; "
+        f"print([name for name in {sorted(HEAVY | {'keras'})} "
+        "if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    code = (
+        "import gnsmall_keras as g; "
+        "assert all(getattr(g, name) is not None for name in g.__all__); "
+        "assert set(g.__all__) <= set(dir(g))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_unknown_name_is_an_attribute_error():
+    import gnsmall_keras
+
+    with pytest.raises(AttributeError, match="no attribute 'distil'"):
+        _ = gnsmall_keras.distil

@@ -1,0 +1,159 @@
+"""Whole runs: what they write, that they repeat, and what they refuse."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from gnsmall_keras import evaluation
+from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.models.files import load_model
+from gnsmall_keras.records import RunRecord, read_records
+from gnsmall_keras.training import fit
+
+SMOKE = TrainConfig(width=0.25, epochs=2, batch_size=128)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    return out, fit.train(SMOKE, out=out, progress=False)
+
+
+@pytest.mark.backend
+def test_a_run_learns_and_writes_down_what_came_of_it(run):
+    out, record = run
+    assert record.history["loss"][1] < record.history["loss"][0]
+    assert (record.train_images, record.validation_images) == (1293, 144)
+    assert record.test_images == 360
+    assert record.backend == keras.config.backend()
+    folder = out / record.slug
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "model.keras",
+        "record.json",
+    ]
+    assert RunRecord.from_json((folder / "record.json").read_text()) == record
+    assert list(read_records(out / "index.jsonl")) == [record]
+
+
+@pytest.mark.backend
+def test_the_saved_network_has_the_recorded_accuracy(run):
+    out, record = run
+    model = load_model(out / record.slug / "model.keras")
+    digits = load_data("digits")
+    logits = evaluation.predict_logits(model, digits.test_images)
+    found = evaluation.accuracy(logits, digits.test_labels)
+    assert found == pytest.approx(record.test_accuracy, abs=0.01)
+
+
+def test_the_same_seed_gives_the_same_losses(run, tmp_path):
+    _, record = run
+    again = fit.train(SMOKE, out=tmp_path, progress=False)
+    assert again.history["loss"] == record.history["loss"]
+
+
+def test_validation_can_select_and_paper_watches_the_test_split(
+    tmp_path, monkeypatch
+):
+    """Both in runs whose fit is replaced: only the book-keeping is tested."""
+    best = TrainConfig(width=0.25, epochs=1, select="validation")
+    record = fit.train(best, out=tmp_path, progress=False)
+    assert record.validation_accuracy == pytest.approx(
+        max(record.history["val_accuracy"]), abs=1e-3
+    )
+    assert record.best_test_accuracy is None
+
+    def pretend(model, batches, watched, config, folder, progress):
+        assert len(watched.images) == 360
+        return {"loss": [2.0, 1.0], "val_accuracy": [0.4, 0.3]}
+
+    monkeypatch.setattr(fit, "_fit", pretend)
+    paper = TrainConfig(width=0.25, epochs=2, protocol="paper")
+    record = fit.train(paper, out=tmp_path, progress=False)
+    assert record.train_images == 1437
+    assert record.validation_accuracy is None
+    assert record.best_test_accuracy == 0.4
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    config = TrainConfig(width=0.25, epochs=1, peak_learning_rate=1e9)
+    with pytest.raises(ValueError, match="Lower `peak_learning_rate`"):
+        fit.train(config, out=tmp_path, progress=False)
+    assert not (tmp_path / "index.jsonl").exists()
+
+
+def test_selection_never_reads_the_test_split(monkeypatch, tmp_path):
+    digits = load_data("digits")
+    fitting, validation, watched = fit._splits(digits, SMOKE)
+    seen = {image.tobytes() for image in digits.test_images}
+    for part in (fitting, validation, watched):
+        assert not any(image.tobytes() in seen for image in part.images)
+
+
+def test_recipes_resolve_to_what_is_named():
+    config = TrainConfig(recipe="paper", epochs=3)
+    recipe = config.resolved_recipe
+    assert (recipe.epochs, recipe.batch_size) == (3, 256)
+    assert recipe.weight_decay == 0.01
+    assert recipe.decay_all
+
+
+def test_slug_and_digest_name_the_run():
+    config = TrainConfig(width=0.5, data="some/where/pets.tar", seed=4)
+    assert config.slug.startswith("gns-w0.5-pets-quick-e8-s4-")
+    assert config.slug.endswith(config.digest)
+    assert TrainConfig(seed=1).digest != TrainConfig(seed=2).digest
+    assert TrainConfig(epochs=8).digest != TrainConfig(epochs=9).digest
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"width": 0}, "width"),
+        ({"recipe": "slow"}, "recipe.*paper.*quick.*slow"),
+        ({"epochs": 0}, "epochs.*>= 1"),
+        ({"batch_size": -1}, "batch_size"),
+        ({"seed": -1}, "seed"),
+        ({"peak_learning_rate": float("nan")}, "peak_learning_rate"),
+        ({"validation_fraction": 1.0}, "validation_fraction"),
+        ({"protocol": "test"}, "protocol"),
+        ({"select": "test"}, "select"),
+        ({"protocol": "paper", "select": "validation"}, "no validation split"),
+    ],
+)
+def test_config_rules_are_checked(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**values)
+
+
+def test_records_survive_a_line_cut_short(run, tmp_path):
+    from gnsmall_keras.records import append_record
+
+    _, record = run
+    index = tmp_path / "index.jsonl"
+    index.write_text('{"slug": "cut')
+    append_record(record, index)
+    lines = index.read_text().splitlines()
+    assert RunRecord.from_json(lines[1]) == record
+    with pytest.raises(ValueError, match="line 1: Not a JSON record"):
+        list(read_records(index))
+
+
+def test_records_of_another_schema_are_refused(run):
+    _, record = run
+    values = json.loads(record.to_json())
+    del values["slug"]
+    values["surprise"] = 1
+    with pytest.raises(
+        ValueError, match=r"Missing: \['slug'\]; unknown: \['surprise'\]"
+    ):
+        RunRecord.from_json(json.dumps(values))
+
+
+def test_history_holds_plain_numbers(run):
+    _, record = run
+    values = np.array(record.history["accuracy"])
+    assert values.shape == (2,)
+    assert np.all((values >= 0) & (values <= 1))

@@ -1,0 +1,75 @@
+"""The optimiser and the schedule against the original's own numbers."""
+
+import keras
+import numpy as np
+import pytest
+from support import TESTS
+
+from gnsmall_keras.training.optimizers import CoupledSGD
+from gnsmall_keras.training.schedules import WarmupCosine
+
+pytestmark = pytest.mark.backend
+
+
+def _pytorch_sgd(weight, gradients, rates, momentum, weight_decay):
+    """`torch.optim.SGD(nesterov=True)`, from its documentation."""
+    velocity = 0.0
+    for gradient, rate in zip(gradients, rates, strict=True):
+        gradient = gradient + weight_decay * weight
+        velocity = momentum * velocity + gradient
+        weight = weight - rate * (gradient + momentum * velocity)
+    return weight
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_steps_are_pytorchs(weight_decay):
+    generator = np.random.default_rng(0)
+    weight = generator.normal(size=5).astype("float32")
+    gradients = generator.normal(size=(4, 5)).astype("float32")
+    rates = [0.1, 0.2, 0.05, 0.01]
+    optimizer = CoupledSGD(0.1, momentum=0.9, weight_decay=weight_decay)
+    variable = keras.Variable(weight)
+    for gradient, rate in zip(gradients, rates, strict=True):
+        optimizer.learning_rate = rate
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+    expected = _pytorch_sgd(weight, gradients, rates, 0.9, weight_decay)
+    found = keras.ops.convert_to_numpy(variable.value)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_spared_variables_do_not_decay():
+    kernel = keras.Variable(np.ones(2, "float32"), name="kernel")
+    gamma = keras.Variable(np.ones(2, "float32"), name="conv_gamma")
+    optimizer = CoupledSGD(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["gamma"])
+    zero = keras.ops.zeros(2)
+    optimizer.apply([zero, zero], [kernel, gamma])
+    assert keras.ops.convert_to_numpy(kernel.value)[0] < 1
+    assert keras.ops.convert_to_numpy(gamma.value)[0] == 1
+
+
+def test_optimizer_comes_back_from_its_config():
+    optimizer = CoupledSGD(WarmupCosine(0.1, 10), weight_decay=0.5)
+    config = keras.optimizers.serialize(optimizer)
+    twin = keras.optimizers.deserialize(config)
+    assert twin.get_config() == optimizer.get_config()
+
+
+def test_schedule_is_the_originals():
+    with np.load(TESTS / "parity/schedule_1000_steps.npz") as fixture:
+        expected = fixture["learning_rate"]
+    schedule = WarmupCosine(0.01, 1000, warmup_fraction=0.3)
+    found = [float(schedule(step)) for step in range(1000)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_schedule_stays_at_its_end():
+    schedule = WarmupCosine(0.01, 10)
+    assert float(schedule(10)) == pytest.approx(1e-8, abs=1e-9)
+    assert float(schedule(99)) == pytest.approx(1e-8, abs=1e-9)
+
+
+@pytest.mark.parametrize(("steps", "fraction"), [(0, 0.3), (10, 1.0)])
+def test_schedule_rules_are_checked(steps, fraction):
+    with pytest.raises(ValueError, match="must be"):
+        WarmupCosine(0.01, steps, fraction)
