@@ -67,7 +67,8 @@ def main() -> int:
         print(f"== failed on: {', '.join(bad)}")
     failed = max(counts["failed"] + counts["error"], len(bad))
     print(
-        f"{counts['passed']} passed, {failed} failed, {counts['skipped']} skipped"
+        f"{counts['passed']} passed, {failed} failed, "
+        f"{counts['skipped']} skipped"
     )
     return 1 if bad else 0
 

@@ -20,6 +20,7 @@ from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.files import save_model
 from gnsmall_keras.models.registry import create_model
+from gnsmall_keras.recipes import Recipe
 from gnsmall_keras.records import RunRecord
 from gnsmall_keras.training.callbacks import ProgressLine
 from gnsmall_keras.training.optimizers import CoupledSGD
@@ -82,7 +83,7 @@ def train(
         flip=dataset.flippable,
         drop_remainder=recipe.drop_remainder,
     )
-    _compile(model, recipe, steps=recipe.epochs * len(batches))
+    compile_model(model, recipe, steps=recipe.epochs * len(batches))
     folder = Path(out) / config.slug
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -140,7 +141,8 @@ def _test_split(dataset):
     return _Split(dataset.test_images, dataset.test_labels)
 
 
-def _compile(model, recipe, *, steps):
+def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
+    """Compiles `model` for a training of `steps` steps after `recipe`."""
     schedule = WarmupCosine(
         recipe.peak_learning_rate, steps, recipe.warmup_fraction
     )
