@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from gnsmall_keras.models.spec import HEAD_UNITS, check_width
 from gnsmall_keras.recipes import RECIPES, Recipe
@@ -143,7 +143,7 @@ class ExportConfig:
         _check_whole("calibration_size", self.calibration_size, least=1)
 
 
-def _check_whole(name, value, *, least):
+def _check_whole(name: str, value: Any, *, least: int) -> None:
     if value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < least:

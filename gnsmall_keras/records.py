@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 SCHEMA = 1
 _PACKAGES = (
@@ -64,21 +64,23 @@ class RunRecord:
             ValueError: if `line` is not JSON or not of this schema.
         """
         try:
-            values = json.loads(line)
+            values: Any = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"Not a JSON record: {error}.") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"A record is a JSON object. Received: {line!r}.")
+        fields = cast("dict[str, Any]", values)
         names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
-            found = set(values) if isinstance(values, dict) else set()
+        if set(fields) != names:
             raise ValueError(
-                "A record needs exactly the fields of schema "
-                f"{SCHEMA}. Missing: {sorted(names - found)}; "
-                f"unknown: {sorted(found - names)}."
+                f"A record needs exactly the fields of schema {SCHEMA}. "
+                f"Missing: {sorted(names - set(fields))}; "
+                f"unknown: {sorted(set(fields) - names)}."
             )
-        return cls(**values)
+        return cls(**fields)
 
 
-def append_record(record: RunRecord, index: str | os.PathLike) -> None:
+def append_record(record: RunRecord, index: str | os.PathLike[str]) -> None:
     """Appends `record` to the file `index` as one line.
 
     Processes that append at once wait for each other (POSIX `flock`).
@@ -99,7 +101,7 @@ def append_record(record: RunRecord, index: str | os.PathLike) -> None:
         os.fsync(file.fileno())
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a whole file or nothing: to a temporary name, then renamed."""
     path = Path(path)
     unfinished = path.with_name(f"unfinished-{path.name}")
@@ -107,7 +109,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     unfinished.replace(path)
 
 
-def read_records(index: str | os.PathLike) -> Iterator[RunRecord]:
+def read_records(index: str | os.PathLike[str]) -> Iterator[RunRecord]:
     """Yields the records of the file `index` in order.
 
     Raises:
@@ -161,7 +163,7 @@ def source_commit() -> str:
     return commit + ("+changes" if changes else "")
 
 
-def _git(*arguments, folder):
+def _git(*arguments: str, folder: Path) -> str:
     done = subprocess.run(
         ["git", *arguments],
         cwd=folder,
@@ -172,7 +174,7 @@ def _git(*arguments, folder):
     return done.stdout.strip()
 
 
-def _processor_name():
+def _processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
@@ -181,7 +183,7 @@ def _processor_name():
     return platform.processor() or platform.machine()
 
 
-def _lock(file):
+def _lock(file: BinaryIO) -> None:
     if sys.platform == "win32":
         return
     import fcntl
