@@ -1,5 +1,6 @@
 """Run records: one JSON line a run, appended under a lock."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -7,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -101,12 +102,19 @@ def append_record(record: RunRecord, index: str | os.PathLike[str]) -> None:
         os.fsync(file.fileno())
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a whole file or nothing: to a temporary name, then renamed."""
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
+    """Yields a temporary path beside `path` that takes its place at the end.
+
+    On an error the temporary file is removed and `path` stays as it was.
+    """
     path = Path(path)
     unfinished = path.with_name(f"unfinished-{path.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def read_records(index: str | os.PathLike[str]) -> Iterator[RunRecord]:

@@ -11,18 +11,18 @@ PACKAGE = ROOT / "gnsmall_keras"
 # Longest matching name wins; a package's own folder is its default.
 LEVELS = {
     "": 5,  # __init__ imports by name only, when asked
-    "config": 0,
-    "recipes": 0,
-    "records": 0,
-    "models.spec": 0,
+    "models.spec": 0,  # facts
     "export.targets": 0,
+    "recipes": 0,
+    "config": 0.5,  # values made of them
+    "records": 0.5,
     "data": 1,
     "models": 1,
     "distill.losses": 1,
     "training.schedules": 1,
     "distill": 2,
     "training": 3,
-    "evaluation": 3,
+    "evaluation": 2,
     "export": 4,
     "cli": 5,
 }

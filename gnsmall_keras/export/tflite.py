@@ -18,7 +18,7 @@ from gnsmall_keras.export.convert import convert
 from gnsmall_keras.export.runtime import TFLiteModel
 from gnsmall_keras.export.targets import TARGETS
 from gnsmall_keras.models.deploy import to_deploy
-from gnsmall_keras.records import package_versions, write_text
+from gnsmall_keras.records import package_versions, replacing
 
 # On so many the runtimes are compared; microcontroller kernels take some 16 ms
 # an image on a PC.
@@ -106,25 +106,25 @@ def export_tflite(
         input_dtype=TARGETS[target].input_dtype,
     )
     contents = read_contents(data)
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    unfinished.write_bytes(data)
-    report = ExportReport(
-        path=path.name,
-        target=target,
-        quantization=quantization,
-        size_bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        parameters=evaluation.count_parameters(deployed),
-        macs=evaluation.count_macs(deployed),
-        ops=contents.ops,
-        dtypes=contents.dtypes,
-        faults=find_faults(contents, TARGETS[target]),
-        calibration_images=len(calibration_images),
-        **_measure(unfinished, deployed, evaluation_images, evaluation_labels),
-        versions=package_versions(),
-    )
-    unfinished.replace(path)
-    write_text(path.with_suffix(".json"), report.to_json() + "\n")
+    report_path = path.with_suffix(".json")
+    with replacing(path) as file, replacing(report_path) as report_file:
+        file.write_bytes(data)
+        report = ExportReport(
+            path=path.name,
+            target=target,
+            quantization=quantization,
+            size_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            parameters=evaluation.count_parameters(deployed),
+            macs=evaluation.count_macs(deployed),
+            ops=contents.ops,
+            dtypes=contents.dtypes,
+            faults=find_faults(contents, TARGETS[target]),
+            calibration_images=len(calibration_images),
+            **_measure(file, deployed, evaluation_images, evaluation_labels),
+            versions=package_versions(),
+        )
+        report_file.write_text(report.to_json() + "\n", encoding="utf-8")
     return report
 
 

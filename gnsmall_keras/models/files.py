@@ -8,6 +8,7 @@ import keras
 
 # Importing the layers registers them, so that Keras can read them back.
 from gnsmall_keras.models import layers as _layers  # noqa: F401
+from gnsmall_keras.records import replacing
 
 
 def save_model(model: keras.Model, path: str | os.PathLike) -> None:
@@ -15,12 +16,10 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> None:
 
     A file that was there stays whole until the new one is complete.
     """
-    path = Path(path)
     network = keras.models.clone_model(model)
     network.set_weights(model.get_weights())
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    network.save(unfinished)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        network.save(unfinished)
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:

@@ -119,7 +119,8 @@ def train(
         versions=records.package_versions(),
     )
     save_model(model, folder / MODEL_FILE)
-    records.write_text(folder / RECORD_FILE, record.to_json() + "\n")
+    with records.replacing(folder / RECORD_FILE) as unfinished:
+        unfinished.write_text(record.to_json() + "\n", encoding="utf-8")
     records.append_record(record, index or Path(out) / INDEX_FILE)
     return record
 

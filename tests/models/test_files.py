@@ -65,6 +65,7 @@ def test_saving_keeps_the_old_file_until_the_new_is_whole(
     with pytest.raises(OSError, match="disk full"):
         save_model(model, path)
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_missing_file_is_named(tmp_path):
