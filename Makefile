@@ -40,7 +40,7 @@ lint: $(VENV)/test.stamp types ## check style, notebooks' pairing and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@echo "== notebooks and their .py files agree"
-	@$(BIN)/python tests/check_pairs.py
+	@$(BIN)/python -m pytest -q tests/notebooks -k agrees
 
 types: $(VENV)/test.stamp ## check types
 	@echo "== pyright"

@@ -29,7 +29,7 @@ import sys
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 if "google.colab" in sys.modules:
-    # %pip leaves Colab's own NumPy and TensorFlow where they are.
+    # Colab's own NumPy and TensorFlow stay as they are.
     os.system(f"{sys.executable} -m pip install -q 'gnsmall-keras[export]'")
 
 # %% [markdown]
