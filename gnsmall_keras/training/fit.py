@@ -158,6 +158,21 @@ def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=_jit_compile(),
     )
+    _make_variables(model)
+
+
+def _make_variables(model):
+    """Makes the variables of optimiser, loss and metrics before training.
+
+    TensorFlow traces the training step twice where the first trace makes any:
+    half a minute more until the first step.
+    """
+    model.optimizer.build(model.trainable_variables)
+    labels = keras.ops.zeros((1,), "int32")
+    logits = keras.ops.zeros((1, model.output_shape[-1]))
+    model.compute_loss(y=labels, y_pred=logits)
+    model.compute_metrics(None, labels, logits)
+    model.reset_metrics()
 
 
 def _jit_compile():
