@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import pytest
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -88,6 +89,14 @@ def randomize(model: keras.Model, seed: int) -> None:
             taps = np.prod(shape[1:-1]) if len(shape) > 2 else 1
             value = generator.normal(0.0, (2.0 / taps) ** 0.5, shape)
         variable.assign(value.astype("float32"))
+
+
+def skip_unless_all_on_jax() -> None:
+    """Leaves what compiles for minutes on JAX to runs with GNSMALL_TEST_ALL."""
+    if keras.config.backend() == "jax" and not os.environ.get(
+        "GNSMALL_TEST_ALL"
+    ):
+        pytest.skip("compiles for a minute on JAX; set GNSMALL_TEST_ALL=1")
 
 
 def cifar10_folder() -> str | None:

@@ -3,7 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from support import randomize, relative_error, run
+from support import (
+    randomize,
+    relative_error,
+    run,
+    skip_unless_all_on_jax,
+)
 
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.evaluation import count_macs, count_parameters
@@ -80,8 +85,8 @@ def test_batch_of_one_keeps_its_axis():
 @pytest.mark.backend
 @pytest.mark.parametrize("width", [0.35, 0.9, 1.15])
 def test_odd_widths_train_a_step_and_fuse(width):
-    if keras.config.backend() == "jax" and width != 0.35:
-        pytest.skip("one odd width on JAX: each compiles for a minute")
+    if width != 0.35:
+        skip_unless_all_on_jax()
     model = ghostnetv3_small(width)
     model.compile(
         optimizer="sgd",

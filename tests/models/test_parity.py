@@ -9,7 +9,13 @@ compared where follows from that.
 import keras
 import numpy as np
 import pytest
-from support import find_fixture, load_fixture, relative_error, run
+from support import (
+    find_fixture,
+    load_fixture,
+    relative_error,
+    run,
+    skip_unless_all_on_jax,
+)
 
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.evaluation import count_parameters
@@ -66,6 +72,8 @@ def test_training_logits_are_the_originals(original):
 def test_paper_steps_follow_the_originals(original):
     """Loss before and after the first update, in float32."""
     name, fixture, model = original
+    if name not in ("ghostnetv3_small_w0.5", "ghostnetv3_small_w1.0"):
+        skip_unless_all_on_jax()
     load_torch_weights(model, fixture.state)
     losses = _paper_steps(model, fixture, steps=2)
     load_torch_weights(model, fixture.state)
@@ -102,6 +110,7 @@ def test_three_paper_steps_are_the_originals_in_float64(name, nudge):
         pytest.skip(f"no fixture {name} at hand")
     if keras.config.backend() == "torch":
         pytest.skip("Keras multiplies matrices in float32 on PyTorch")
+    skip_unless_all_on_jax()
     if nudge and keras.config.backend() != "tensorflow":
         pytest.skip("the side of the kink depends on the backend's sums")
     fixture = load_fixture(path)
