@@ -18,7 +18,7 @@ from gnsmall_keras.config import ExportConfig, TrainConfig
 from gnsmall_keras.models import spec
 
 _DIGITS_QUICKSTART = TrainConfig(data="digits", epochs=10, batch_size=64)
-_CIFAR_QUICKSTART = TrainConfig(data="cifar10", width=0.5, epochs=2)
+_CIFAR_QUICKSTART = TrainConfig(data="cifar10", width=0.5, epochs=1)
 _console = Console()
 
 _Path = Annotated[Path, tyro.conf.Positional]
@@ -44,7 +44,7 @@ def quickstart(out: Path = Path("runs")) -> None:
     _console.print(
         f"[bold]1/2[/] training GhostNetV3-Small {config.width:g} on "
         + (f"CIFAR-10 from {place}" if place else "scikit-learn's digits")
-        + f", {epochs} epochs (a demonstration, not a result of the study)"
+        + f", epochs: {epochs} (a demonstration, not a result of the study)"
     )
     record = train(config, out=out)
     folder = out / record.slug
@@ -214,14 +214,17 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs `gnsmall`; returns the exit status (2 for bad input)."""
+    """Runs `gnsmall`; returns the exit status, 2 for bad input."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
         command()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"gnsmall: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("gnsmall: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
