@@ -17,8 +17,20 @@ from gnsmall_keras.models.ghostnet import ghostnetv3, ghostnetv3_small
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.models.spec import COUNTS, PAPER_WIDTHS
 
-# Deployed MACs as published, in millions; the counts pin the exact numbers.
-PUBLISHED_WIDTHS = {0.25, 0.5, 0.75, *PAPER_WIDTHS}
+# GN-S counted with the original code, fused by hand: parameters, deployed
+# parameters, deployed multiply-accumulates in millions.
+PUBLISHED = {
+    0.25: (91_494, 79_336, 0.98),
+    0.5: (195_038, 160_850, 2.82),
+    0.75: (327_150, 260_200, 5.49),
+    1.0: (483_554, 374_174, 8.96),
+    1.3: (712_198, 536_712, 14.31),
+    1.6: (973_606, 719_316, 20.83),
+    1.9: (1_277_070, 927_000, 29.02),
+    2.2: (1_617_674, 1_159_656, 38.01),
+    2.8: (2_426_850, 1_701_424, 59.47),
+    3.4: (3_380_066, 2_331_712, 86.63),
+}
 
 
 @pytest.fixture(scope="module", params=COUNTS, ids=str)
@@ -30,10 +42,18 @@ def network(request):
 
 
 def test_every_published_width_is_pinned():
-    assert {
-        width for name, width in COUNTS if name == "gns"
-    } == PUBLISHED_WIDTHS
-    assert ("gnd", 1.0) in COUNTS
+    widths = {width for name, width in COUNTS if name == "gns"}
+    assert widths == set(PUBLISHED)
+    assert set(PAPER_WIDTHS) <= widths
+    assert COUNTS["gnd", 1.0].parameters == 6_860_838
+
+
+@pytest.mark.parametrize("width", PUBLISHED)
+def test_pins_are_the_published_numbers(width):
+    counts = COUNTS["gns", width]
+    macs = round(counts.deployed_macs / 1e6, 2)
+    found = (counts.parameters, counts.deployed_parameters, macs)
+    assert found == PUBLISHED[width]
 
 
 def test_sizes_are_the_pinned_ones(network):
