@@ -17,7 +17,7 @@ from rich.table import Table
 from gnsmall_keras.config import ExportConfig, TrainConfig
 from gnsmall_keras.models import spec
 
-_DIGITS_QUICKSTART = TrainConfig(data="digits", epochs=10, batch_size=64)
+_DIGITS_QUICKSTART = TrainConfig(data="digits", epochs=12, batch_size=64)
 _CIFAR_QUICKSTART = TrainConfig(data="cifar10", width=0.5, epochs=1)
 _console = Console()
 

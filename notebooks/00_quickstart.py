@@ -38,7 +38,7 @@ if "google.colab" in sys.modules:
 # %% tags=["parameters"]
 data = "digits"  # or "cifar10", or a folder of images
 width = 1.0  # channel multiplier
-epochs = 10  # 200 in the paper
+epochs = 12  # 200 in the paper
 batch_size = 64  # images per step
 seed = 0  # of everything random
 out = "runs"  # folder for the model and the record
