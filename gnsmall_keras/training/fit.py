@@ -73,16 +73,7 @@ def train(
         classes=dataset.classes,
         head_units=config.head_units,
     )
-    batches = TrainingBatches(
-        fitting.images,
-        fitting.labels,
-        batch_size=recipe.batch_size,
-        seed=config.seed,
-        shuffle=config.shuffle,
-        augment=config.augment,
-        flip=dataset.flippable,
-        drop_remainder=recipe.drop_remainder,
-    )
+    batches = _batches(fitting, config, flip=dataset.flippable)
     compile_model(model, recipe, steps=recipe.epochs * len(batches))
     folder = Path(out) / config.slug
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,6 +127,20 @@ def _splits(dataset: Dataset, config: TrainConfig):
     )
     validation = _Split(images[held_out], labels[held_out])
     return _Split(images[fitting], labels[fitting]), validation, validation
+
+
+def _batches(split, config, *, flip):
+    recipe = config.resolved_recipe
+    return TrainingBatches(
+        split.images,
+        split.labels,
+        batch_size=recipe.batch_size,
+        seed=config.seed,
+        shuffle=config.shuffle,
+        augment=config.augment,
+        flip=flip,
+        drop_remainder=recipe.drop_remainder,
+    )
 
 
 def _test_split(dataset):
