@@ -183,7 +183,7 @@ def _make_variables(model):
 def _jit_compile():
     """Keras's choice, but no XLA for TensorFlow on a CPU.
 
-    There it compiles for over a minute and then runs slower (docs/log.md).
+    There it compiles for over a minute (docs/log.md).
     """
     if keras.config.backend() != "tensorflow":
         return "auto"
