@@ -25,11 +25,13 @@ _PUBLIC = {
     "ghostnetv3_small": "models.ghostnet",
     "load_data": "data.sources",
     "load_model": "models.files",
+    "load_teacher": "models.files",
     "load_torch_weights": "models.torch_weights",
     "normalize": "data.augment",
     "read_records": "records",
     "save_model": "models.files",
     "to_deploy": "models.deploy",
+    "to_torch_state_dict": "models.torch_weights",
     "train": "training.fit",
 }
 

@@ -8,14 +8,16 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from gnsmall_keras.config import ExportConfig, TrainConfig
 from gnsmall_keras.models import spec
+from gnsmall_keras.models.catalogue import NETWORKS
 
 _DIGITS_QUICKSTART = TrainConfig(data="digits", epochs=12, batch_size=64)
 _CIFAR_QUICKSTART = TrainConfig(data="cifar10", width=0.5, epochs=1)
@@ -35,8 +37,8 @@ def quickstart(out: Path = Path("runs")) -> None:
         out: folder for the model, the .tflite file and the records.
     """
     from gnsmall_keras.data.sources import DATA_VARIABLE
-    from gnsmall_keras.models.files import load_model
-    from gnsmall_keras.training.fit import MODEL_FILE, train
+    from gnsmall_keras.models.files import MODEL_FILE, load_model
+    from gnsmall_keras.training.fit import train
 
     place = os.environ.get(DATA_VARIABLE)
     config = _CIFAR_QUICKSTART if place else _DIGITS_QUICKSTART
@@ -180,27 +182,92 @@ def evaluate(
     )
 
 
+def import_torch(
+    file: _Path,
+    model: str,
+    out: Path,
+    data: str | None = None,
+    width: float = 1.0,
+    classes: int = 10,
+) -> None:
+    """Turns a PyTorch checkpoint into a .keras file.
+
+    Args:
+        file: a .pth, .pt or .safetensors file; nothing in it is executed.
+        model: the network, one of those that `gnsmall models` prints.
+        out: the new .keras file.
+        data: prints the accuracy on this test split: "digits", "cifar10",
+            "cifar100" or a path.
+        width: channel multiplier of a GhostNet.
+        classes: number of logits.
+    """
+    from gnsmall_keras.models.files import save_model
+    from gnsmall_keras.models.registry import create_model
+    from gnsmall_keras.models.torch_weights import load_torch_weights
+
+    config = TrainConfig(model=model, width=width)  # checks them
+    options: dict[str, Any] = {"classes": classes}
+    if NETWORKS[config.model].scales:
+        options["width"] = width
+    if config.model == "efficientnetv2_s":
+        options["form"] = "torch"
+    if out.suffix != ".keras":
+        raise ValueError(f"`out` must end in .keras. Received: {out}.")
+    network = create_model(model, **options)
+    mapped, ignored = load_torch_weights(network, file)
+    _console.print(
+        f"mapped {len(mapped)} entries: {_ends(mapped)}\n"
+        f"not needed {len(ignored)}: {_ends(ignored)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    save_model(network, out)
+    _console.print(f"Wrote {out}", soft_wrap=True)
+    if data:
+        evaluate(out, data)
+
+
+def _ends(names):
+    """The first and the last of many names."""
+    if len(names) > 4:
+        return f"{names[0]}, {names[1]}, ..., {names[-1]}"
+    return ", ".join(names) or "-"
+
+
 def models() -> None:
     """Prints the networks with their sizes."""
     table = Table(
-        "name",
-        "width",
-        "parameters",
-        "deployed",
-        "deployed MACs",
-        title="32 x 32 x 3 input, 10 classes",
+        title="32 x 32 x 3 input, 10 classes", box=box.SIMPLE, pad_edge=False
     )
-    for (name, width), counts in spec.COUNTS.items():
-        table.add_row(
-            name,
-            f"{width:g}",
-            f"{counts.parameters:,}",
-            f"{counts.deployed_parameters:,}",
-            f"{counts.deployed_macs:,}",
-        )
+    for column in ("name", "width", "parameters", "deployed", "MACs"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("what it is")
+    for name, network in NETWORKS.items():
+        what = f"{network.what} ({network.source})"
+        widths = [width for other, width in spec.COUNTS if other == name]
+        for width in widths:
+            counts = spec.COUNTS[name, width]
+            table.add_row(
+                name,
+                f"{width:g}",
+                f"{counts.parameters:,}",
+                f"{counts.deployed_parameters:,}",
+                f"{counts.deployed_macs:,}",
+                what if width == widths[0] else "",
+            )
+        if not widths:
+            table.add_row(
+                name,
+                "-",
+                f"{network.parameters:,}",
+                "-",
+                f"{network.macs:,}",
+                what,
+            )
     _console.print(table)
     _console.print(
-        "gns: GhostNetV3-Small, gnd: GhostNetV3. Any width > 0 builds."
+        "parameters: trainable; deployed: with every sum of branches fused, "
+        "as are GhostNets' MACs. gns and gnd build at any width > 0."
     )
 
 
@@ -209,6 +276,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "export": export,
     "evaluate": evaluate,
+    "import-torch": import_torch,
     "models": models,
 }
 

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any, Literal
 
+from gnsmall_keras.models.catalogue import check_network
 from gnsmall_keras.models.spec import HEAD_UNITS, check_width
 from gnsmall_keras.recipes import RECIPES, Recipe
 
@@ -21,15 +22,15 @@ class TrainConfig:
     """
 
     model: str = "gns"
-    """"gns" (GhostNetV3-Small) or "gnd" (GhostNetV3)."""
+    """A network of `gnsmall models`: "gns" (GhostNetV3-Small), "resnet18"..."""
     width: float = 1.0
-    """Channel multiplier, > 0."""
+    """Channel multiplier of a GhostNet, > 0."""
     head_units: int = HEAD_UNITS
-    """Units of the layer before the classifier."""
+    """Units of the layer before a GhostNet's classifier."""
     data: str = "digits"
     """"digits", "cifar10", "cifar100", or a path to images."""
     recipe: str = "quick"
-    """Named hyper-parameters: "quick" or "paper"."""
+    """Named hyper-parameters: "quick", "paper" or "teacher"."""
     epochs: int | None = None
     """Passes over the training split; None: the recipe's."""
     batch_size: int | None = None
@@ -49,9 +50,12 @@ class TrainConfig:
     """Random crops from 4 pixels of padding, and flips where classes allow."""
     seed: int = 0
     """Of the split, the initial weights, the order and the augmentation."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Of the computation; "mixed_..." keeps weights in float32, for GPUs."""
 
     def __post_init__(self):
         check_width(self.width)
+        self._check_size()
         if self.recipe not in RECIPES:
             raise ValueError(
                 f"`recipe` must be one of {sorted(RECIPES)}. "
@@ -74,6 +78,7 @@ class TrainConfig:
         for name, allowed in (
             ("protocol", ("validation", "paper")),
             ("select", ("last", "validation")),
+            ("precision", ("float32", "mixed_bfloat16", "mixed_float16")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
@@ -84,6 +89,16 @@ class TrainConfig:
             raise ValueError(
                 'protocol="paper" holds out no validation split to select on. '
                 'Use select="last"; the best test accuracy is reported apart.'
+            )
+
+    def _check_size(self):
+        default = (1.0, HEAD_UNITS)
+        given = (self.width, self.head_units)
+        if not check_network(self.model).scales and given != default:
+            raise ValueError(
+                "`width` and `head_units` are sizes of GhostNets (gns, gnd); "
+                f"{self.model!r} has one size. Received: width={self.width!r}, "
+                f"head_units={self.head_units!r}. Leave them out."
             )
 
     @property
@@ -108,9 +123,10 @@ class TrainConfig:
     def slug(self) -> str:
         """A run's name: for people in front, for machines at the end."""
         data = self.data.rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+        size = f"-w{self.width:g}" if check_network(self.model).scales else ""
         epochs = self.resolved_recipe.epochs
         return (
-            f"{self.model}-w{self.width:g}-{data}-{self.recipe}-e{epochs}"
+            f"{self.model}{size}-{data}-{self.recipe}-e{epochs}"
             f"-s{self.seed}-{self.digest}"
         )
 

@@ -30,7 +30,12 @@ def count_macs(model: keras.Model) -> int:
     Raises:
         ValueError: if the model's images have no fixed size.
     """
-    return sum(_layer_macs(layer) for layer in model.layers)
+    return sum(
+        count_macs(layer)
+        if isinstance(layer, keras.Model)
+        else _layer_macs(layer)
+        for layer in model.layers
+    )
 
 
 def _layer_macs(layer):

@@ -31,6 +31,20 @@ RECIPES = {
         label_smoothing=0.0,
         drop_remainder=False,
     ),
+    # Common for CIFAR-10 (github.com/kuangliu/pytorch-cifar). Labels are not
+    # smoothed: a teacher that was tells less of how classes resemble each
+    # other (Mueller et al., "When Does Label Smoothing Help?", 2019).
+    "teacher": Recipe(
+        epochs=200,
+        batch_size=128,
+        peak_learning_rate=0.1,
+        warmup_fraction=0.05,
+        momentum=0.9,
+        weight_decay=5e-4,
+        decay_all=True,
+        label_smoothing=0.0,
+        drop_remainder=True,
+    ),
     # Minutes on two CPU cores. Not tuned.
     "quick": Recipe(
         epochs=8,

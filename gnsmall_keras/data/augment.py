@@ -2,10 +2,10 @@
 
 import numpy as np
 
-# CIFAR-10's, in [0, 1] per channel, as the paper uses them. Every source is
-# normalised with them, so that a model file needs no numbers beside it.
-MEAN = np.array((0.4914, 0.4822, 0.4465), np.float32)
-STD = np.array((0.2471, 0.2435, 0.2616), np.float32)
+from gnsmall_keras.models.spec import PIXEL_MEAN, PIXEL_STD
+
+MEAN = np.array(PIXEL_MEAN, np.float32)
+STD = np.array(PIXEL_STD, np.float32)
 PADDING = 4  # pixels of black on each side before a crop
 
 

@@ -5,10 +5,13 @@ import zipfile
 from pathlib import Path
 
 import keras
+import numpy as np
 
 # Importing the layers registers them, so that Keras can read them back.
 from gnsmall_keras.models import layers as _layers  # noqa: F401
 from gnsmall_keras.records import replacing
+
+MODEL_FILE = "model.keras"  # in the folder of a run
 
 
 def save_model(model: keras.Model, path: str | os.PathLike) -> None:
@@ -62,6 +65,91 @@ def load_model(path: str | os.PathLike) -> keras.Model:
             "(batch, classes)."
         )
     return model
+
+
+def load_teacher(
+    path: str | os.PathLike,
+    *,
+    classes: int,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+) -> keras.Model:
+    """Loads any `.keras` classifier to distil from.
+
+    Args:
+        path: a `.keras` file, or the folder of a run of `train`.
+        classes: of the student.
+        input_shape: the student's, `(height, width, 3)`.
+
+    Returns:
+        The network, from the student's normalised images to logits.
+
+    Raises:
+        ValueError: if it cannot be loaded, takes other images or tells other
+            classes apart, or does not end in logits.
+    """
+    path = Path(path)
+    if (path / MODEL_FILE).is_file():
+        path = path / MODEL_FILE
+    teacher = load_model(path)
+    check_teacher(
+        teacher, classes=classes, input_shape=input_shape, origin=str(path)
+    )
+    return teacher
+
+
+def check_teacher(
+    teacher: keras.Model,
+    *,
+    classes: int,
+    input_shape: tuple[int, int, int],
+    origin: str | None = None,
+) -> None:
+    """Checks that a student of these images and classes can learn from it.
+
+    Args:
+        teacher: a model from images to logits.
+        classes: of the student.
+        input_shape: the student's, `(height, width, channels)`.
+        origin: what messages call the teacher; by default its name.
+
+    Raises:
+        ValueError: if it takes other images, tells other classes apart, or
+            does not end in logits.
+    """
+    origin = origin or repr(teacher.name)
+    taken = teacher.input_shape[1:]
+    fits = len(taken) == len(input_shape) and all(
+        side in (None, wanted)
+        for side, wanted in zip(taken, input_shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"The teacher {origin} takes images {tuple(taken)}, the student "
+            f"{tuple(input_shape)}. Put keras.layers.Resizing before it: "
+            f"keras.Sequential([keras.Input({tuple(input_shape)}), "
+            "keras.layers.Resizing(height, width), teacher])."
+        )
+    if teacher.output_shape[-1] != classes:
+        raise ValueError(
+            f"The teacher {origin} tells {teacher.output_shape[-1]} classes "
+            f"apart, the student {classes}. Take a teacher of the same data."
+        )
+    if _gives_probabilities(teacher, input_shape):
+        raise ValueError(
+            f"The teacher {origin} ends in probabilities (a softmax), logits "
+            'are needed. If its last layer is Dense(activation="softmax"), set '
+            "that layer's activation to keras.activations.linear and save it "
+            "again; if it is a Softmax layer, leave that out."
+        )
+
+
+def _gives_probabilities(model, input_shape):
+    """Whether its outputs for noise are in [0, 1] and add up to 1."""
+    noise = np.random.default_rng(0).normal(0.0, 1.0, (4, *input_shape))
+    outputs = model(noise.astype("float32"), training=False)
+    outputs = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
+    sums = outputs.sum(axis=-1)
+    return bool(outputs.min() >= 0 and np.allclose(sums, 1.0, atol=1e-2))
 
 
 def _is_classifier(inputs, outputs):

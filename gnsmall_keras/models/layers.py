@@ -7,6 +7,7 @@ kernel and bias, convolve once. The result, the gradient and the moving
 statistics are those of the separate branches.
 """
 
+import math
 import random
 
 import keras
@@ -16,34 +17,42 @@ from keras import ops
 from gnsmall_keras.models import fusion
 
 MOMENTUM = 0.9  # of the moving statistics; PyTorch writes it as 0.1
+_DRAWN = 2**20  # initial values at a time
 
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
 class KaimingNormal(keras.initializers.Initializer):
-    """Normal values with variance `2 / fan_out`, the same on every backend.
+    """Normal values with variance `2 / fan`, the same on every backend.
 
     NumPy draws them, so that a seed names one set of initial weights whatever
     the backend.
 
     Args:
-        fan_out: output channels times kernel taps. PyTorch's count, which this
-            follows, ignores groups: a depthwise kernel has all its channels.
+        fan: output channels times kernel taps ("fan-out"). PyTorch's count,
+            which this follows, ignores groups: a depthwise kernel has all its
+            channels. A last layer may take its inputs ("fan-in").
         seed: whole number; by default drawn from Python's generator, which
             `keras.utils.set_random_seed` sets.
     """
 
-    def __init__(self, fan_out, seed=None):
-        self.fan_out = fan_out
+    def __init__(self, fan, seed=None):
+        self.fan = fan
         self.seed = random.randint(1, 2**31) if seed is None else seed
 
     def __call__(self, shape, dtype=None):
         generator = np.random.default_rng(self.seed)
-        values = generator.normal(0.0, (2.0 / self.fan_out) ** 0.5, shape)
-        return ops.convert_to_tensor(values, dtype=dtype)
+        dtype = keras.backend.standardize_dtype(dtype)
+        kept = "float64" if dtype == "float64" else "float32"
+        values = np.empty(math.prod(shape), kept)
+        # A part at a time: drawn as float64, large kernels would need much
+        # memory. The values are those of one draw.
+        for part in np.split(values, range(_DRAWN, len(values), _DRAWN)):
+            part[:] = generator.normal(0.0, (2.0 / self.fan) ** 0.5, len(part))
+        return ops.convert_to_tensor(values.reshape(shape), dtype=dtype)
 
     def get_config(self):
         """Returns the arguments of `__init__`."""
-        return {"fan_out": self.fan_out, "seed": self.seed}
+        return {"fan": self.fan, "seed": self.seed}
 
 
 class _Branched(keras.layers.Layer):

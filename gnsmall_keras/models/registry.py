@@ -1,12 +1,36 @@
 """Networks by name."""
 
+import inspect
+
 import keras
 
+from gnsmall_keras.models.catalogue import check_network
 from gnsmall_keras.models.ghostnet import ghostnetv3, ghostnetv3_small
+from gnsmall_keras.models.teachers.densenet import densenet161
+from gnsmall_keras.models.teachers.efficientnet import efficientnetv2_s
+from gnsmall_keras.models.teachers.inception import inception_v3
+from gnsmall_keras.models.teachers.resnet import (
+    resnet18,
+    resnet18_nopool,
+    resnet34,
+    resnet50,
+)
+from gnsmall_keras.models.teachers.vgg import vgg13_bn
+from gnsmall_keras.models.teachers.wide_resnet import wrn_16_4, wrn_28_10
 
-MODELS = {
+BUILDERS = {
     "gns": ghostnetv3_small,
     "gnd": ghostnetv3,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "vgg13_bn": vgg13_bn,
+    "densenet161": densenet161,
+    "inception_v3": inception_v3,
+    "efficientnetv2_s": efficientnetv2_s,
+    "resnet18_nopool": resnet18_nopool,
+    "wrn_16_4": wrn_16_4,
+    "wrn_28_10": wrn_28_10,
 }
 
 
@@ -14,14 +38,26 @@ def create_model(name: str, **options) -> keras.Model:
     """Builds a network by its short name.
 
     Args:
-        name: "gns" (GhostNetV3-Small) or "gnd" (GhostNetV3).
-        **options: of that network's function, `width=0.5` for example.
+        name: one of those that `gnsmall models` prints, "gns"
+            (GhostNetV3-Small) or "resnet18" for example.
+        **options: of that network's function: `classes`, `input_shape`; of
+            GhostNets `width` and `head_units`; of "efficientnetv2_s" `weights`
+            and `form`.
+
+    Returns:
+        A functional model from normalised images `(batch, height, width, 3)`
+        to logits `(batch, classes)`.
 
     Raises:
-        ValueError: if the name is unknown or an option is out of range.
+        ValueError: if the name or an option is unknown, or an option is out of
+            range.
     """
-    if name not in MODELS:
+    check_network(name)
+    builder = BUILDERS[name]
+    known = list(inspect.signature(builder).parameters)
+    unknown = [option for option in options if option not in known]
+    if unknown:
         raise ValueError(
-            f"`model` must be one of {sorted(MODELS)}. Received: {name!r}."
+            f"{name!r} takes the options {known}. Received: {unknown}."
         )
-    return MODELS[name](**options)
+    return builder(**options)

@@ -9,6 +9,12 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+# Of CIFAR-10's pixels in [0, 1], per channel, as the paper uses them. Every
+# source is normalised with them, so that a model file needs no numbers beside
+# it.
+PIXEL_MEAN = (0.4914, 0.4822, 0.4465)
+PIXEL_STD = (0.2471, 0.2435, 0.2616)
+
 STEM_CHANNELS = 16
 HEAD_UNITS = 1280  # does not scale with the width
 FIRST_GATED_BLOCK = 2  # blocks 0 and 1 have no attention gate
@@ -77,7 +83,7 @@ class Counts(NamedTuple):
     deployed_macs: int
 
 
-# (network, width) -> counts. tests/models/test_counts.py checks every row and
+# (network, width) -> counts. tests/models/test_networks.py checks every row and
 # that every published width has one.
 COUNTS: dict[tuple[str, float], Counts] = {
     ("gns", 0.25): Counts(91_494, 79_336, 982_176),

@@ -17,8 +17,9 @@ from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
 from gnsmall_keras.data.dataset import Dataset, split_indices
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.losses import LabelCrossEntropy
+from gnsmall_keras.models.catalogue import check_network
 from gnsmall_keras.models.deploy import to_deploy
-from gnsmall_keras.models.files import save_model
+from gnsmall_keras.models.files import MODEL_FILE, save_model
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.recipes import Recipe
 from gnsmall_keras.records import RunRecord
@@ -26,7 +27,6 @@ from gnsmall_keras.training.callbacks import ProgressLine
 from gnsmall_keras.training.optimizers import CoupledSGD
 from gnsmall_keras.training.schedules import WarmupCosine
 
-MODEL_FILE = "model.keras"
 RECORD_FILE = "record.json"
 INDEX_FILE = "index.jsonl"
 # Names of the variables whose decay a recipe with decay_all=False spares.
@@ -67,12 +67,7 @@ def train(
     dataset = load_data(config.data)
     fitting, validation, watched = _splits(dataset, config)
     keras.utils.set_random_seed(config.seed)
-    model = create_model(
-        config.model,
-        width=config.width,
-        classes=dataset.classes,
-        head_units=config.head_units,
-    )
+    model = _network(config, dataset)
     batches = _batches(fitting, config, flip=dataset.flippable)
     compile_model(model, recipe, steps=recipe.epochs * len(batches))
     folder = Path(out) / config.slug
@@ -114,6 +109,18 @@ def train(
         unfinished.write_text(record.to_json() + "\n", encoding="utf-8")
     records.append_record(record, index or Path(out) / INDEX_FILE)
     return record
+
+
+def _network(config, dataset):
+    options = {"classes": dataset.classes}
+    if check_network(config.model).scales:
+        options |= {"width": config.width, "head_units": config.head_units}
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        return create_model(config.model, **options)
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _splits(dataset: Dataset, config: TrainConfig):

@@ -1,0 +1,96 @@
+"""What each network is, as facts that load no framework."""
+
+from typing import NamedTuple
+
+from gnsmall_keras.models.spec import COUNTS
+
+
+class Network(NamedTuple):
+    """One network for `create_model`, with 10 classes and 32 x 32 images."""
+
+    parameters: int  # trainable
+    macs: int  # multiply-accumulates of an image; GhostNets fused
+    what: str
+    source: str
+    scales: bool = False  # whether it takes `width` and `head_units`
+
+
+_HE = "He et al. 2016"
+# tests/models/test_teachers.py checks every number.
+NETWORKS: dict[str, Network] = {
+    "gns": Network(
+        COUNTS["gns", 1.0].parameters,
+        COUNTS["gns", 1.0].deployed_macs,
+        "GhostNetV3-Small",
+        "arXiv 2509.12380",
+        scales=True,
+    ),
+    "gnd": Network(
+        COUNTS["gnd", 1.0].parameters,
+        COUNTS["gnd", 1.0].deployed_macs,
+        "GhostNetV3, first stride 1",
+        "arXiv 2509.12380",
+        scales=True,
+    ),
+    "resnet18": Network(
+        11_173_962, 140_186_624, "the paper's teacher; max-pool", _HE
+    ),
+    "resnet34": Network(
+        21_282_122, 291_181_568, "the paper's teacher; max-pool", _HE
+    ),
+    "resnet50": Network(
+        23_520_842, 325_799_936, "the paper's teacher; max-pool", _HE
+    ),
+    "vgg13_bn": Network(
+        28_334_410,
+        247_177_216,
+        "the paper's teacher",
+        "Simonyan, Zisserman 2015",
+    ),
+    "densenet161": Network(
+        26_482_570,
+        618_894_912,
+        "the paper's teacher; max-pool",
+        "Huang et al. 2017",
+    ),
+    "inception_v3": Network(
+        21_638_954,
+        3_460_465_664,
+        "the paper's teacher; one-layer stem",
+        "Szegedy et al. 2016",
+    ),
+    "efficientnetv2_s": Network(
+        20_190_298,
+        2_848_628_672,
+        "the paper's teacher; enlarges to 224 x 224",
+        "Tan, Le 2021",
+    ),
+    "resnet18_nopool": Network(
+        11_173_962, 555_422_720, "strong teacher", "kuangliu/pytorch-cifar"
+    ),
+    "wrn_16_4": Network(
+        2_748_890,
+        392_612_352,
+        "teacher for CPUs",
+        "Zagoruyko, Komodakis 2016",
+    ),
+    "wrn_28_10": Network(
+        36_479_194,
+        5_243_328_768,
+        "strongest teacher",
+        "Zagoruyko, Komodakis 2016",
+    ),
+}
+
+
+def check_network(name: str) -> Network:
+    """Returns the facts of a network.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if name not in NETWORKS:
+        raise ValueError(
+            f"`model` must be one of {sorted(NETWORKS)}. Received: {name!r}."
+        )
+    return NETWORKS[name]

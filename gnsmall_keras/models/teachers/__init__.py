@@ -1,0 +1,1 @@
+"""Networks to distil from, a file a family."""
