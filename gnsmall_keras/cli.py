@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -236,38 +235,32 @@ def _ends(names):
 
 def models() -> None:
     """Prints the networks with their sizes."""
-    table = Table(
-        title="32 x 32 x 3 input, 10 classes", box=box.SIMPLE, pad_edge=False
+    sizes = Table(
+        "name",
+        "width",
+        "parameters",
+        "deployed",
+        "deployed MACs",
+        title="GhostNets: any width > 0 builds",
     )
-    for column in ("name", "width", "parameters", "deployed", "MACs"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("what it is")
+    for (name, width), counts in spec.COUNTS.items():
+        numbers = (f"{number:,}" for number in counts)
+        sizes.add_row(name, f"{width:g}", *numbers)
+    facts = Table(
+        "name", "parameters", "MACs", "what, and whose", title="Networks"
+    )
     for name, network in NETWORKS.items():
-        what = f"{network.what} ({network.source})"
-        widths = [width for other, width in spec.COUNTS if other == name]
-        for width in widths:
-            counts = spec.COUNTS[name, width]
-            table.add_row(
-                name,
-                f"{width:g}",
-                f"{counts.parameters:,}",
-                f"{counts.deployed_parameters:,}",
-                f"{counts.deployed_macs:,}",
-                what if width == widths[0] else "",
-            )
-        if not widths:
-            table.add_row(
-                name,
-                "-",
-                f"{network.parameters:,}",
-                "-",
-                f"{network.macs:,}",
-                what,
-            )
-    _console.print(table)
+        facts.add_row(
+            name,
+            f"{network.parameters:,}",
+            f"{network.macs:,}",
+            f"{network.what}; {network.source}",
+        )
+    _console.print(facts, sizes)
     _console.print(
-        "parameters: trainable; deployed: with every sum of branches fused, "
-        "as are GhostNets' MACs. gns and gnd build at any width > 0."
+        "For 32 x 32 x 3 images and 10 classes. Parameters are the trainable "
+        "ones; deployed: with every sum of branches fused, as are GhostNets' "
+        "MACs."
     )
 
 

@@ -32,15 +32,9 @@ NETWORKS: dict[str, Network] = {
         "arXiv 2509.12380",
         scales=True,
     ),
-    "resnet18": Network(
-        11_173_962, 140_186_624, "the paper's teacher; max-pool", _HE
-    ),
-    "resnet34": Network(
-        21_282_122, 291_181_568, "the paper's teacher; max-pool", _HE
-    ),
-    "resnet50": Network(
-        23_520_842, 325_799_936, "the paper's teacher; max-pool", _HE
-    ),
+    "resnet18": Network(11_173_962, 140_186_624, "the paper's teacher", _HE),
+    "resnet34": Network(21_282_122, 291_181_568, "the paper's teacher", _HE),
+    "resnet50": Network(23_520_842, 325_799_936, "the paper's teacher", _HE),
     "vgg13_bn": Network(
         28_334_410,
         247_177_216,
@@ -50,34 +44,34 @@ NETWORKS: dict[str, Network] = {
     "densenet161": Network(
         26_482_570,
         618_894_912,
-        "the paper's teacher; max-pool",
+        "the paper's teacher",
         "Huang et al. 2017",
     ),
     "inception_v3": Network(
         21_638_954,
         3_460_465_664,
-        "the paper's teacher; one-layer stem",
+        "the paper's teacher",
         "Szegedy et al. 2016",
     ),
     "efficientnetv2_s": Network(
         20_190_298,
         2_848_628_672,
-        "the paper's teacher; enlarges to 224 x 224",
+        "the paper's teacher, at 224 x 224",
         "Tan, Le 2021",
     ),
     "resnet18_nopool": Network(
-        11_173_962, 555_422_720, "strong teacher", "kuangliu/pytorch-cifar"
+        11_173_962, 555_422_720, "strong: no max-pool", "kuangliu/pytorch-cifar"
     ),
     "wrn_16_4": Network(
         2_748_890,
         392_612_352,
-        "teacher for CPUs",
+        "small enough for a CPU",
         "Zagoruyko, Komodakis 2016",
     ),
     "wrn_28_10": Network(
         36_479_194,
         5_243_328_768,
-        "strongest teacher",
+        "strongest",
         "Zagoruyko, Komodakis 2016",
     ),
 }

@@ -30,7 +30,7 @@ class KaimingNormal(keras.initializers.Initializer):
     Args:
         fan: output channels times kernel taps ("fan-out"). PyTorch's count,
             which this follows, ignores groups: a depthwise kernel has all its
-            channels. A last layer may take its inputs ("fan-in").
+            channels.
         seed: whole number; by default drawn from Python's generator, which
             `keras.utils.set_random_seed` sets.
     """

@@ -2,7 +2,6 @@
 
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -85,13 +84,7 @@ def _read(path):
             ".safetensors file, or a mapping from names to NumPy arrays."
         ) from None
     try:
-        # Pages of the file are read when a tensor is looked at.
-        state = torch.load(
-            path,
-            map_location="cpu",
-            weights_only=True,
-            mmap=zipfile.is_zipfile(path),
-        )
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_refusal(path, error)) from None
     except Exception as error:
@@ -124,13 +117,21 @@ def _refusal(path, error):
 
 def _read_safetensors(path):
     try:
-        from safetensors.numpy import load_file
+        from safetensors import safe_open
     except ImportError:
         raise ValueError(
             f"Reading {path} needs safetensors: pip install safetensors."
         ) from None
+
+    def read(name):
+        # Opened for each by itself: an open file's pages stay in memory.
+        with safe_open(path, framework="numpy") as file:
+            return file.get_tensor(name)
+
     try:
-        return load_file(path)
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+        return {name: read(name) for name in names}
     except Exception as error:
         raise ValueError(
             f"{path} is not a safetensors file, or it is cut off ({error}). "

@@ -5,6 +5,7 @@ dict. `entries` lists the pairs; loading checks all of them before it assigns
 the first, so that a state dict which does not fit changes nothing.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -118,6 +119,22 @@ class TorchImport(NamedTuple):
     ignored: tuple[str, ...]  # BatchNorm's counters, auxiliary heads
 
 
+class _Lent:
+    """An array that nobody changes: TensorFlow would copy it once more.
+
+    From a NumPy array itself it takes two copies, of 64 MB each for VGG's
+    largest kernel.
+    """
+
+    def __init__(self, array):
+        self._array = array
+        self.dtype = array.dtype
+        self.shape = array.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return self._array
+
+
 def load_torch_weights(model: keras.Model, source) -> TorchImport:
     """Loads a PyTorch checkpoint of the same network into `model`.
 
@@ -144,6 +161,8 @@ def load_torch_weights(model: keras.Model, source) -> TorchImport:
         else:
             state[_known_name(name, expected)] = array
     _check(expected, state, model)
+    # The largest first: each is copied while the rest of the state dict waits.
+    pairs.sort(key=lambda entry: -math.prod(entry.variable.shape))
     branches: list[np.ndarray] = []
     for entry in pairs:
         array = entry.layout.to_keras(state.pop(entry.torch_name))
@@ -152,7 +171,8 @@ def load_torch_weights(model: keras.Model, source) -> TorchImport:
             if len(branches) < entry.variable.shape[0]:
                 continue
             array, branches = np.stack(branches), []
-        entry.variable.assign(array)
+        array = np.ascontiguousarray(array)
+        entry.variable.assign(keras.ops.convert_to_tensor(_Lent(array)))
     return TorchImport(tuple(expected), tuple(ignored))
 
 
