@@ -5,6 +5,7 @@ dict. `entries` lists the pairs; loading checks all of them before it assigns
 the first, so that a state dict which does not fit changes nothing.
 """
 
+import gc
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -155,6 +156,7 @@ def load_torch_weights(model: keras.Model, source) -> TorchImport:
     pairs = list(entries(model))
     expected = {entry.torch_name: entry.torch_shape for entry in pairs}
     state, ignored = {}, []
+    gc.collect()  # on JAX, building leaves large initial values in cycles
     for name, array in read_state_dict(source).items():
         if name not in expected and _IGNORED.fullmatch(name):
             ignored.append(name)
