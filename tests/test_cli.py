@@ -3,10 +3,12 @@
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from gnsmall_keras import cli
-from gnsmall_keras.models.files import save_model
+from gnsmall_keras.models.files import load_model, save_model
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
+from gnsmall_keras.models.torch_weights import to_torch_state_dict
 
 
 def _error(capsys, *arguments):
@@ -17,9 +19,34 @@ def _error(capsys, *arguments):
     return captured.err
 
 
-def test_models_prints_the_table(capsys):
+def test_models_prints_the_tables(capsys):
     assert cli.main(["models"]) == 0
-    assert "483,554" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("483,554", "91,494", "28,334,410"))
+
+
+def test_a_checkpoint_is_imported(capsys, tmp_path):
+    model = ghostnetv3_small(0.25)
+    file, out = tmp_path / "gns.safetensors", tmp_path / "gns.keras"
+    save_file(to_torch_state_dict(model), file)
+    arguments = ["import-torch", str(file), "--model", "gns", "--width", "0.25"]
+    assert cli.main([*arguments, "--out", str(out), "--data", "digits"]) == 0
+    printed = capsys.readouterr().out
+    assert "mapped 1034 entries: conv_stem.weight" in printed
+    assert "num_batches_tracked" in printed
+    assert "n=360" in printed
+    np.testing.assert_array_equal(
+        load_model(out).get_weights()[0], model.get_weights()[0]
+    )
+
+
+def test_a_checkpoint_of_another_network_leaves_no_file(capsys, tmp_path):
+    file = tmp_path / "gns.safetensors"
+    save_file(to_torch_state_dict(ghostnetv3_small(0.25)), file)
+    arguments = ["import-torch", file, "--model", "gns", "--width", "0.5"]
+    message = _error(capsys, *arguments, "--out", tmp_path / "gns.keras")
+    assert "gns of width 0.25" in message
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("command", [[], *[[name] for name in cli.COMMANDS]])
@@ -41,6 +68,14 @@ def test_help_is_there(command, capsys):
         (["train", "--data", "mnist"], "No data at 'mnist'"),
         (["train", "--model", "resnet"], "`model` must be one of"),
         (["train", "--speed", "9"], "--speed"),
+        (
+            ["import-torch", "no.pth", "--model", "gns", "--out", "a.keras"],
+            "No checkpoint file",
+        ),
+        (
+            ["import-torch", "no.pth", "--model", "gns", "--out", "a.h5"],
+            "must end in .keras",
+        ),
         (["export", "none.keras", "--data", "digits"], "does not exist"),
         (["evaluate", "none.tflite", "--data", "digits"], "No file"),
     ],

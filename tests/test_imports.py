@@ -72,9 +72,9 @@ def test_modules_import_downwards(path):
         ):
             target = target.rpartition(".")[0]
         target = target or rest
-        siblings = target.rpartition(".")[0] == name.rpartition(".")[0]
+        folder, other = (module.partition(".")[0] for module in (name, target))
         assert _level(target) < _level(name) or (
-            siblings and _level(target) == _level(name)
+            folder == other and _level(target) == _level(name)
         ), f"{name} (L{_level(name)}) imports {target} (L{_level(target)})"
 
 

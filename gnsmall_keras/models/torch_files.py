@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -84,7 +85,9 @@ def _read(path):
             ".safetensors file, or a mapping from names to NumPy arrays."
         ) from None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of other pickles' protocols
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_refusal(path, error)) from None
     except Exception as error:
@@ -102,7 +105,7 @@ def _read(path):
 
 
 def _refusal(path, error):
-    named = re.search(r"(?:GLOBAL|global:?) (\S+\.\S+)", str(error))
+    named = re.search(r"GLOBAL (\S+)", str(error))
     if not named:
         return (
             f"{path} is not a PyTorch checkpoint, or it is cut off. Copy or "

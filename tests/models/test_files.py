@@ -1,5 +1,7 @@
 """Networks written to and read from files."""
 
+import importlib.util
+import os
 import subprocess
 import sys
 import zipfile
@@ -7,18 +9,26 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from support import randomize, run
+from support import randomize, relative_error, run
 
-from gnsmall_keras.models.files import load_model, save_model
+from gnsmall_keras.models.files import (
+    check_teacher,
+    load_model,
+    load_teacher,
+    save_model,
+)
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
+from gnsmall_keras.models.registry import create_model
 
 READ_IN_A_FRESH_PROCESS = """
 import sys
+import keras
 import numpy as np
 import gnsmall_keras
 model = gnsmall_keras.load_model(sys.argv[1])
 images = np.load(sys.argv[2])
-np.save(sys.argv[3], model(images, training=False))
+logits = keras.ops.convert_to_numpy(model(images, training=False))
+np.save(sys.argv[3], logits)
 """
 
 
@@ -29,27 +39,49 @@ def model():
     return model
 
 
-def test_round_trip_in_a_fresh_process(model, tmp_path):
-    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3))
-    images = images.astype("float32")
-    np.save(tmp_path / "images.npy", images)
-    save_model(model, tmp_path / "model.keras")
+def _logits_elsewhere(model, images, folder, backend):
+    """What a process of its own, on `backend`, makes of the saved model."""
+    np.save(folder / "images.npy", images)
+    save_model(model, folder / "model.keras")
+    arguments = [
+        folder / f"{name}" for name in ("model.keras", "images.npy", "out.npy")
+    ]
     subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            READ_IN_A_FRESH_PROCESS,
-            tmp_path / "model.keras",
-            tmp_path / "images.npy",
-            tmp_path / "logits.npy",
-        ],
+        [sys.executable, "-c", READ_IN_A_FRESH_PROCESS, *arguments],
         check=True,
         capture_output=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
     )
-    found = np.load(tmp_path / "logits.npy")
+    return np.load(folder / "out.npy")
+
+
+def _images():
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3))
+    return images.astype("float32")
+
+
+def test_round_trip_in_a_fresh_process(model, tmp_path):
+    backend = keras.config.backend()
     np.testing.assert_allclose(
-        found, run(model, images, training=False), rtol=1e-5, atol=1e-5
+        _logits_elsewhere(model, _images(), tmp_path, backend),
+        run(model, _images(), training=False),
+        rtol=1e-5,
+        atol=1e-5,
     )
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_a_teacher_is_the_same_on_the_other_backends(backend, tmp_path):
+    if backend == keras.config.backend():
+        pytest.skip("the backend that writes")
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    teacher = create_model("resnet18")
+    randomize(teacher, seed=5)
+    found = _logits_elsewhere(teacher, _images(), tmp_path, backend)
+    expected = run(teacher, _images(), training=False)
+    assert relative_error(found, expected) <= 1e-4
 
 
 def test_saving_keeps_the_old_file_until_the_new_is_whole(
@@ -100,3 +132,52 @@ def test_model_of_another_task_is_refused(tmp_path):
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
     with pytest.raises(ValueError, match="not a classifier of RGB images"):
         load_model(path)
+
+
+def _classifier(shape=(32, 32, 3), *, activation=None):
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(10, activation=activation),
+        ]
+    )
+
+
+def test_any_classifier_of_the_right_shapes_is_a_teacher(tmp_path):
+    teacher = _classifier()
+    teacher.save(tmp_path / "model.keras")
+    for path in (tmp_path, tmp_path / "model.keras"):  # a run's folder, a file
+        loaded = load_teacher(path, classes=10)
+        for saved, read in zip(
+            teacher.get_weights(), loaded.get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(saved, read)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        (_classifier(activation="softmax"), "logits are needed"),
+        (
+            keras.Sequential([_classifier(), keras.layers.Softmax()]),
+            "logits are needed",
+        ),
+        (_classifier((64, 64, 3)), "Resizing before it"),
+    ],
+    ids=["softmax", "softmax layer", "size"],
+)
+def test_teacher_that_does_not_fit_is_refused(teacher, message):
+    with pytest.raises(ValueError, match=message):
+        check_teacher(teacher, classes=10, input_shape=(32, 32, 3))
+
+
+def test_teacher_of_other_classes_is_refused():
+    with pytest.raises(ValueError, match="10 classes apart, the student 100"):
+        check_teacher(_classifier(), classes=100, input_shape=(32, 32, 3))
+
+
+def test_teacher_may_take_images_of_any_size():
+    teacher = _classifier((None, None, 3))
+    check_teacher(teacher, classes=10, input_shape=(32, 32, 3))

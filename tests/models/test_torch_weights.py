@@ -1,13 +1,21 @@
-"""State dicts of the paper's repository, and ones that are not."""
+"""PyTorch checkpoints, and files that are not."""
+
+import pickle
 
 import keras
 import numpy as np
 import pytest
-from support import find_fixture, load_fixture
+from safetensors.numpy import save_file
+from support import find_fixture, load_fixture, randomize
 
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
-from gnsmall_keras.models.torch_weights import entries, load_torch_weights
+from gnsmall_keras.models.registry import create_model
+from gnsmall_keras.models.torch_weights import (
+    entries,
+    load_torch_weights,
+    to_torch_state_dict,
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +68,88 @@ def test_entry_that_does_not_fit_is_named(model, state, name, value, message):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.fixture(scope="module")
+def resnet():
+    return create_model("resnet18")
+
+
+@pytest.fixture(scope="module")
+def resnet_state():
+    model = create_model("resnet18")
+    randomize(model, seed=4)
+    return to_torch_state_dict(model)
+
+
+def _assert_loads(model, source, state):
+    model.get_layer("fc").set_weights([np.ones((512, 10)), np.ones(10)])
+    found = load_torch_weights(model, source)
+    bias = model.get_layer("fc").get_weights()[1]
+    np.testing.assert_array_equal(bias, state["fc.bias"])
+    assert len(found.mapped) == 102
+    return found
+
+
+@pytest.mark.parametrize("nest", ["state_dict", "model_state_dict", "net"])
+@pytest.mark.parametrize("prefix", ["module.", "model.module."])
+def test_wrapped_state_dict_is_understood(resnet, resnet_state, nest, prefix):
+    wrapped = {prefix + name: array for name, array in resnet_state.items()}
+    found = _assert_loads(resnet, {nest: wrapped, "epoch": 3}, resnet_state)
+    assert "bn1.num_batches_tracked" in found.ignored
+
+
+def test_other_codes_names_are_understood(resnet, resnet_state):
+    names = {"downsample": "shortcut", "fc.": "linear."}
+    renamed = {}
+    for name, array in resnet_state.items():
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        renamed[name] = array
+    _assert_loads(resnet, renamed, resnet_state)
+
+
+def test_likely_network_is_named(model, resnet_state):
+    with pytest.raises(ValueError, match="looks like resnet18"):
+        load_torch_weights(model, resnet_state)
+
+
+def test_likely_width_is_named(state):
+    with pytest.raises(ValueError, match=r"gns of width 0\.5"):
+        load_torch_weights(ghostnetv3_small(0.25), state)
+
+
+def test_number_of_classes_is_named(resnet_state):
+    hundred = create_model("resnet18", classes=100)
+    with pytest.raises(ValueError, match=r"with classes=10\."):
+        load_torch_weights(hundred, resnet_state)
+
+
+def test_model_of_other_layers_is_refused(state):
+    inputs = keras.Input((8, 3))
+    other = keras.Model(inputs, keras.layers.LSTM(2)(inputs))
+    with pytest.raises(ValueError, match="LSTM, which has no counterpart"):
+        load_torch_weights(other, state)
+
+
+@pytest.mark.parametrize("source", [{}, {"fc.bias": "text"}])
+def test_mapping_without_arrays_is_refused(model, source):
+    with pytest.raises(ValueError, match="not a state dict of arrays"):
+        load_torch_weights(model, source)
+
+
+def test_safetensors_file_is_read(resnet, resnet_state, tmp_path):
+    path = tmp_path / "resnet18.safetensors"
+    save_file(resnet_state, path)
+    _assert_loads(resnet, path, resnet_state)
+
+
+def test_truncated_safetensors_file_is_refused(resnet, resnet_state, tmp_path):
+    path = tmp_path / "resnet18.safetensors"
+    save_file(resnet_state, path)
+    path.write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(ValueError, match="cut off"):
+        load_torch_weights(resnet, path)
+
+
 def test_fused_model_is_refused(model, state):
     with pytest.raises(ValueError, match="Give a branched model"):
         load_torch_weights(to_deploy(model), state)
@@ -72,7 +162,7 @@ def test_missing_file_is_named(model, tmp_path):
 
 def test_file_of_another_kind_is_refused(model, tmp_path):
     (tmp_path / "weights.h5").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"\.pth or \.pt"):
+    with pytest.raises(ValueError, match=r"ends in one of"):
         load_torch_weights(model, tmp_path / "weights.h5")
 
 
@@ -103,9 +193,48 @@ class TestFiles:
                 return marker.touch, ()
 
         torch.save({"classifier.bias": Payload()}, path)
-        with pytest.raises(ValueError, match="without running code"):
+        with pytest.raises(ValueError, match="would run code from the file"):
             load_torch_weights(model, path)
         assert not marker.exists()
+
+    def test_old_file_with_code_is_refused(self, model, tmp_path):
+        """A plain pickle, as torch.save wrote before version 1.6."""
+        path = tmp_path / "weights.pth"
+        marker = tmp_path / "executed"
+
+        class Payload:
+            def __reduce__(self):
+                return marker.touch, ()
+
+        path.write_bytes(pickle.dumps({"fc.bias": Payload()}, 2))
+        with pytest.raises(ValueError, match="would run code"):
+            load_torch_weights(model, path)
+        assert not marker.exists()
+
+    def test_half_precision_is_widened(self, torch, resnet, tmp_path):
+        state = {
+            name: torch.from_numpy(array).to(torch.bfloat16)
+            for name, array in to_torch_state_dict(resnet).items()
+        }
+        torch.save(state, tmp_path / "half.pth")
+        expected = state["fc.bias"].float().numpy()
+        _assert_loads(resnet, tmp_path / "half.pth", {"fc.bias": expected})
+
+    @pytest.mark.parametrize("part", [1000, -1000])
+    def test_truncated_file_is_refused(
+        self, torch, model, state, tmp_path, part
+    ):
+        path = tmp_path / "weights.pth"
+        torch.save({k: torch.tensor(v) for k, v in state.items()}, path)
+        path.write_bytes(path.read_bytes()[:part])
+        with pytest.raises(ValueError, match="cut off"):
+            load_torch_weights(model, path)
+
+    def test_file_of_something_else_is_refused(self, model, tmp_path):
+        path = tmp_path / "weights.pth"
+        path.write_text("# Read me")
+        with pytest.raises(ValueError, match="not a PyTorch checkpoint"):
+            load_torch_weights(model, path)
 
     def test_file_without_tensors_is_refused(self, torch, model, tmp_path):
         path = tmp_path / "weights.pt"

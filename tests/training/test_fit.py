@@ -6,11 +6,12 @@ import json
 import keras
 import numpy as np
 import pytest
+from support import skip_unless_all_on_jax
 
 from gnsmall_keras import evaluation
 from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.data.sources import load_data
-from gnsmall_keras.models.files import load_model
+from gnsmall_keras.models.files import load_model, load_teacher
 from gnsmall_keras.records import RunRecord, read_records
 from gnsmall_keras.training import fit
 
@@ -47,6 +48,52 @@ def test_the_saved_network_has_the_recorded_accuracy(run):
     logits = evaluation.predict_logits(model, digits.test_images)
     found = evaluation.accuracy(logits, digits.test_labels)
     assert found == pytest.approx(record.test_accuracy, abs=0.01)
+
+
+@pytest.mark.backend
+def test_a_teacher_improves_for_three_epochs(tmp_path, monkeypatch):
+    """ResNet-18 on a part of the digits, with a rate for so few steps."""
+    skip_unless_all_on_jax()
+    digits = load_data("digits")
+    part = dataclasses.replace(
+        digits,
+        train_images=digits.train_images[:120],
+        train_labels=digits.train_labels[:120],
+        test_images=digits.test_images[:20],
+        test_labels=digits.test_labels[:20],
+    )
+    monkeypatch.setattr(fit, "load_data", lambda name: part)
+    config = TrainConfig(
+        model="resnet18",
+        recipe="teacher",
+        epochs=3,
+        batch_size=16,
+        peak_learning_rate=0.01,
+        augment=False,
+    )
+    record = fit.train(config, out=tmp_path, progress=False)
+    losses = record.history["loss"]
+    assert losses[0] > losses[1] > losses[2]
+    assert record.slug.startswith("resnet18-digits-teacher-e3-s0-")
+    assert record.parameters == 11_173_962
+    load_teacher(tmp_path / record.slug, classes=10)
+
+
+def test_mixed_precision_keeps_weights_and_logits_in_float32(
+    tmp_path, monkeypatch
+):
+    def pretend(model, batches, watched, config, folder, progress):
+        conv = model.get_layer("conv1")
+        assert conv.compute_dtype == "bfloat16"
+        assert conv.kernel.dtype == "float32"
+        assert model.output.dtype == "float32"
+        return {"loss": [1.0]}
+
+    monkeypatch.setattr(fit, "_fit", pretend)
+    config = TrainConfig(model="resnet18", epochs=1, precision="mixed_bfloat16")
+    record = fit.train(config, out=tmp_path, progress=False)
+    assert record.config["precision"] == "mixed_bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
 
 
 def test_the_same_seed_gives_the_same_losses(run, tmp_path):
@@ -117,6 +164,9 @@ def test_slug_and_digest_name_the_run():
         ({"validation_fraction": 1.0}, "validation_fraction"),
         ({"protocol": "test"}, "protocol"),
         ({"select": "test"}, "select"),
+        ({"precision": "int4"}, "precision"),
+        ({"model": "resnet19"}, "must be one of"),
+        ({"model": "resnet18", "width": 2.0}, "has one size"),
         ({"protocol": "paper", "select": "validation"}, "no validation split"),
     ],
 )
