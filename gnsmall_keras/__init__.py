@@ -10,12 +10,19 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "CachedTeacher": "distill.cache",
     "Dataset": "data.dataset",
+    "DistillConfig": "config",
+    "Distiller": "distill.distiller",
     "ExportConfig": "config",
     "ExportReport": "export.tflite",
+    "FeaturePair": "distill.features",
+    "FrozenTeacher": "distill.teachers",
     "RunRecord": "records",
     "TFLiteModel": "export.runtime",
+    "TeacherEnsemble": "distill.teachers",
     "TrainConfig": "config",
+    "cache_teacher": "distill.cache",
     "calibration_split": "export.tflite",
     "count_macs": "evaluation",
     "count_parameters": "evaluation",

@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from gnsmall_keras.config import ExportConfig, TrainConfig
+from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
 from gnsmall_keras.models import spec
 from gnsmall_keras.models.catalogue import NETWORKS
 
@@ -103,6 +103,78 @@ def train(
     _console.print(
         f"{record.train_seconds:,.0f} s on {record.backend}; files: "
         f"{out / record.slug}"
+    )
+
+
+def distill(
+    config: _Flat[DistillConfig],
+    out: Path = Path("runs"),
+    index: Path | None = None,
+) -> None:
+    """Trains a student from teachers and appends a record of the run.
+
+    Args:
+        config: the experiment.
+        out: folder of all runs.
+        index: JSON-lines file of records; by default index.jsonl in `out`.
+    """
+    train(config, out=out, index=index)
+
+
+def cache_teacher(
+    teacher: Path,
+    out: Path,
+    data: str = "digits",
+    views: int = 8,
+    seed: int = 0,
+    augment: bool = True,
+    protocol: Literal["validation", "paper"] = "validation",
+    validation_fraction: float = 0.1,
+) -> None:
+    """Stores a teacher's logits of the training images, for `--cache`.
+
+    Args:
+        teacher: a .keras file or the folder of a run.
+        out: the cache's folder; what is in it already is kept.
+        data: "digits", "cifar10", "cifar100" or a path.
+        views: crops and mirror images of each image; epochs go round them.
+        seed: of the split, as in the training that will use it, and of the
+            views.
+        augment: False stores the plain images' logits, one view.
+        protocol: of the training that will use it; "paper" holds nothing out.
+        validation_fraction: of the training that will use it.
+    """
+    from gnsmall_keras.data.sources import load_data
+    from gnsmall_keras.distill import cache
+    from gnsmall_keras.models.files import load_teacher
+    from gnsmall_keras.training.fit import split
+
+    config = TrainConfig(
+        data=data,
+        seed=seed,
+        augment=augment,
+        protocol=protocol,
+        validation_fraction=validation_fraction,
+    )
+    dataset = load_data(data)
+    images, labels = split(dataset, config).fitting
+    network = load_teacher(
+        teacher, classes=dataset.classes, input_shape=images.shape[1:]
+    )
+    cached = cache.cache_teacher(
+        network,
+        images,
+        labels,
+        path=out,
+        views=views if augment else 1,
+        seed=seed,
+        augment=augment,
+        flip=dataset.flippable,
+    )
+    _console.print(
+        f"{out}: {cached.views} views of {cached.images:,} images",
+        highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -267,6 +339,8 @@ def models() -> None:
 COMMANDS: dict[str, Callable[..., None]] = {
     "quickstart": quickstart,
     "train": train,
+    "distill": distill,
+    "cache-teacher": cache_teacher,
     "export": export,
     "evaluate": evaluate,
     "import-torch": import_torch,

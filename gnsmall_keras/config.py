@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from gnsmall_keras.models.catalogue import check_network
@@ -132,6 +133,106 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillConfig(TrainConfig):
+    """One run of a student that learns from teachers.
+
+    Raises:
+        ValueError: if a value breaks its rule; the message has the cure.
+    """
+
+    strategy: Literal["baseline", "kd", "assistant", "ensemble"] = "kd"
+    """"baseline": labels alone; "kd": one teacher; "assistant": teacher, then
+    assistants, then the student, each learning from the one before; "ensemble":
+    several teachers at once."""
+    teachers: tuple[str, ...] = ()
+    """Files of models (.keras) or folders of runs."""
+    assistants: tuple[str, ...] = ()
+    """Of strategy "assistant", from the teacher on: networks to train, such as
+    "gns-w0.75" or "wrn_16_4", or files and folders of trained ones."""
+    dense: bool = False
+    """Whether all earlier ones teach each stage of "assistant" ("densely
+    guided"), not only the one before."""
+    loss: str = "kd"
+    """Towards the teacher: "kd", "dkd", "standardized_kd" or "dist"."""
+    label_weight: float = 0.5
+    """Of the labels' loss, in [0, 1]; the rest is the teacher's."""
+    temperature: float = 4.0
+    """Divides logits before their softmax, > 0."""
+    combine: Literal["probabilities", "logits", "per_teacher"] = "probabilities"
+    """How several teachers become one target."""
+    teacher_weights: tuple[float, ...] = ()
+    """A number >= 0 for each teacher; empty: equal ones."""
+    confidence_weights: bool = False
+    """Whether a teacher counts by the probability it gives to the label."""
+    cache: str = ""
+    """Of strategy "kd": folder of `gnsmall cache-teacher`; no teacher runs."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("teachers", "assistants", "teacher_weights"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, allowed in (
+            ("strategy", ("baseline", "kd", "assistant", "ensemble")),
+            ("loss", ("kd", "dkd", "standardized_kd", "dist")),
+            ("combine", ("probabilities", "logits", "per_teacher")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"`{name}` must be one of {allowed}. "
+                    f"Received: {name}={getattr(self, name)!r}."
+                )
+        check_label_weight(self.label_weight)
+        check_temperature(self.temperature)
+        self._check_teachers()
+        self._check_chain()
+        if self.teacher_weights:
+            normalize_weights(self.teacher_weights, len(self.teachers))
+
+    def _check_teachers(self):
+        given = len(self.teachers) + bool(self.cache)
+        rule = {
+            "baseline": ("no teacher", given == 0),
+            "kd": ("one teacher or a cache", given == 1),
+            "assistant": (
+                "one teacher, no cache",
+                given == 1 and not self.cache,
+            ),
+            "ensemble": (
+                "one teacher or more, no cache",
+                given >= 1 and not self.cache,
+            ),
+        }[self.strategy]
+        if not rule[1]:
+            raise ValueError(
+                f"strategy={self.strategy!r} takes {rule[0]}. Received: "
+                f"teachers={self.teachers}, cache={self.cache!r}."
+            )
+        if self.strategy != "assistant" and (self.assistants or self.dense):
+            raise ValueError(
+                "`assistants` and `dense` belong to strategy='assistant'. "
+                f"Received: strategy={self.strategy!r}."
+            )
+
+    def _check_chain(self):
+        chain = [*self.teachers, *self.assistants]
+        twice = sorted({link for link in chain if chain.count(link) > 1})
+        if twice and self.strategy == "assistant":
+            raise ValueError(
+                "A chain must not come back to where it was. Received twice: "
+                f"{twice}. Name each model once."
+            )
+
+    @property
+    def slug(self) -> str:
+        """A run's name, with strategy and temperature."""
+        first, seed, digest = super().slug.rsplit("-", 2)
+        how = self.strategy
+        if self.strategy != "baseline":
+            how += f"-{self.loss}-t{self.temperature:g}-l{self.label_weight:g}"
+        return f"{first}-{how}-{seed}-{digest}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     """How a model becomes a `.tflite` file.
 
@@ -157,6 +258,55 @@ class ExportConfig:
                     f"Received: {name}={getattr(self, name)!r}."
                 )
         _check_whole("calibration_size", self.calibration_size, least=1)
+
+
+def check_label_weight(label_weight: float) -> None:
+    """Checks the labels' part of the loss.
+
+    Raises:
+        ValueError: if it is not in [0, 1].
+    """
+    if not (math.isfinite(label_weight) and 0.0 <= label_weight <= 1.0):
+        raise ValueError(
+            "`label_weight` must be in [0, 1]: 1 is labels alone. "
+            f"Received: {label_weight!r}."
+        )
+
+
+def check_temperature(temperature: float) -> None:
+    """Checks what logits are divided by.
+
+    Raises:
+        ValueError: if it is not a finite number > 0.
+    """
+    if not (math.isfinite(temperature) and temperature > 0.0):
+        raise ValueError(
+            "`temperature` must be a finite number > 0; 1 leaves logits as "
+            f"they are. Received: {temperature!r}."
+        )
+
+
+def normalize_weights(
+    weights: Sequence[float] | None, teachers: int
+) -> tuple[float, ...]:
+    """Returns one weight for each teacher; they add up to 1.
+
+    Raises:
+        ValueError: if a weight is below 0, their sum is not above 0, or their
+            number is not that of the teachers.
+    """
+    values = [1.0] * teachers if weights is None else [*map(float, weights)]
+    total = sum(values)
+    if (
+        len(values) != teachers
+        or not all(math.isfinite(value) and value >= 0 for value in values)
+        or total <= 0
+    ):
+        raise ValueError(
+            "`weights` must be a number >= 0 for each teacher, with a sum > 0. "
+            f"Received: {weights!r} for {teachers} teachers."
+        )
+    return tuple(value / total for value in values)
 
 
 def _check_whole(name: str, value: Any, *, least: int) -> None:

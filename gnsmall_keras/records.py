@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-SCHEMA = 1
+SCHEMA = 2
 _PACKAGES = (
     "gnsmall-keras",
     "keras",
@@ -45,6 +45,7 @@ class RunRecord:
     validation_accuracy: float | None
     test_accuracy: float | None
     best_test_accuracy: float | None  # protocol "paper" only
+    distillation: dict[str, Any] | None  # teachers, and assistants' stages
     history: dict[str, list[float]]
     train_seconds: float
     started_at: str  # UTC, ISO 8601

@@ -1,5 +1,7 @@
 """Batches for `model.fit`, the same on every backend."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
@@ -9,7 +11,12 @@ from gnsmall_keras.data.augment import Augmentation, normalize
 class TrainingBatches(keras.utils.PyDataset):
     """Shuffled, augmented, normalised batches.
 
-    Order and augmentation are functions of `(seed, epoch, batch)` alone.
+    Order and augmentation are functions of `(seed, epoch, batch)` alone. A
+    batch is `(images, labels)`: float32 `(batch, h, w, 3)` and `(batch,)`.
+
+    With `teacher_logits` every image has as many fixed views as there are
+    logits for it, epoch e shows view `e % views`, and a batch is
+    `({"images": images, "teacher_logits": float32 (batch, classes)}, labels)`.
 
     Args:
         images, labels: uint8 `(n, h, w, 3)` and whole numbers `(n,)`.
@@ -19,9 +26,14 @@ class TrainingBatches(keras.utils.PyDataset):
         augment: whether images are cropped and, if `flip`, mirrored.
         flip: whether a mirrored image keeps its class.
         drop_remainder: whether the last, short batch is left out.
+        teacher_logits: `(views, images, classes)`, or one `(images, classes)`
+            for each view; view v is `Augmentation.view(seed=view_seed,
+            view=v)`, without `augment` the plain image.
+        view_seed: names the fixed views; `seed` where it is left out.
 
     Raises:
-        ValueError: if not one batch can be made.
+        ValueError: if not one batch can be made, or `teacher_logits` does not
+            fit the images.
     """
 
     def __init__(
@@ -35,6 +47,8 @@ class TrainingBatches(keras.utils.PyDataset):
         augment: bool = True,
         flip: bool = True,
         drop_remainder: bool = False,
+        teacher_logits: np.ndarray | Sequence[np.ndarray] | None = None,
+        view_seed: int | None = None,
     ):
         super().__init__()
         if len(images) < batch_size:
@@ -42,10 +56,14 @@ class TrainingBatches(keras.utils.PyDataset):
                 "`batch_size` must not exceed the number of training images. "
                 f"Received: batch_size={batch_size}, images={len(images)}."
             )
+        if teacher_logits is not None:
+            _check_teacher_logits(teacher_logits, len(images), augment)
         self._images = images
         self._labels = labels
         self._batch_size = batch_size
         self._seed = seed
+        self._teacher_logits = teacher_logits
+        self._view_seed = seed if view_seed is None else view_seed
         self._shuffle = shuffle
         self._augmentation = (
             Augmentation(images, flip=flip) if augment else None
@@ -58,24 +76,65 @@ class TrainingBatches(keras.utils.PyDataset):
         return full + (rest > 0 and not self._drop_remainder)
 
     def __getitem__(self, batch):
-        start = batch * self._batch_size
-        indices = self._order()[start : start + self._batch_size]
-        if self._augmentation:
-            seed = (self._seed, max(self._epoch, 0), batch + 1)
-            images = self._augmentation(indices, np.random.default_rng(seed))
-        else:
-            images = self._images[indices]
-        return normalize(images), self._labels[indices]
+        epoch = max(self._epoch, 0)
+        indices = self.indices(epoch, batch)
+        images = normalize(self._pixels(indices, epoch, batch))
+        labels = self._labels[indices]
+        if self._teacher_logits is None:
+            return images, labels
+        logits = self._teacher_logits[self._view(epoch)][indices]
+        logits = np.asarray(logits, np.float32)
+        return {"images": images, "teacher_logits": logits}, labels
 
     def on_epoch_begin(self):
         """Moves on to the next epoch's order and views."""
         self._epoch += 1
 
-    def _order(self):
+    def start_at(self, epoch: int) -> None:
+        """Makes the next epoch number `epoch`, counted from 0."""
+        self._epoch = epoch - 1
+
+    def indices(self, epoch: int, batch: int) -> np.ndarray:
+        """Returns which images are in a batch; both are counted from 0."""
+        start = batch * self._batch_size
+        return self._order(epoch)[start : start + self._batch_size]
+
+    def _order(self, epoch):
         if not self._shuffle:
             return np.arange(len(self._images))
-        seed = (self._seed, max(self._epoch, 0), 0)
-        return np.random.default_rng(seed).permutation(len(self._images))
+        generator = np.random.default_rng((self._seed, epoch, 0))
+        return generator.permutation(len(self._images))
+
+    def _pixels(self, indices, epoch, batch):
+        if not self._augmentation:
+            return self._images[indices]
+        if self._teacher_logits is not None:
+            return self._augmentation.view(
+                indices, seed=self._view_seed, view=self._view(epoch)
+            )
+        generator = np.random.default_rng((self._seed, epoch, batch + 1))
+        return self._augmentation(indices, generator)
+
+    def _view(self, epoch):
+        return epoch % len(self._teacher_logits)
+
+
+def _check_teacher_logits(teacher_logits, images, augment):
+    views = len(teacher_logits)
+    shapes = sorted({np.shape(view) for view in teacher_logits})
+    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != images:
+        raise ValueError(
+            "`teacher_logits` must be (views, images, classes), a row for "
+            f"each training image. Received: views={views} of shapes {shapes} "
+            f"for images={images}. Make them of this very split, with "
+            "gnsmall_keras.distill.cache.cache_teacher."
+        )
+    if not augment and views != 1:
+        raise ValueError(
+            "Without `augment` an image has one view, so `teacher_logits` "
+            f"must have one. Received: views={views}. Set augment=True or "
+            "store the logits with views=1."
+        )
 
 
 class EvaluationBatches(keras.utils.PyDataset):

@@ -1,5 +1,6 @@
-"""What a person sees while a model trains."""
+"""What a person sees while a model trains, and what stops it."""
 
+import math
 import time
 
 import keras
@@ -20,10 +21,19 @@ class ProgressLine(keras.callbacks.Callback):
         epochs: of the whole run.
         steps_per_epoch: batches of one epoch.
         batch_size: images per batch, for the rate.
+        title: of what is trained, before every line.
     """
 
-    def __init__(self, *, epochs: int, steps_per_epoch: int, batch_size: int):
+    def __init__(
+        self,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        batch_size: int,
+        title: str = "",
+    ):
         super().__init__()
+        self._title = f"{title}: " if title else ""
         self._epochs = epochs
         self._steps = steps_per_epoch
         self._batch_size = batch_size
@@ -52,7 +62,7 @@ class ProgressLine(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the bar."""
-        description = f"epoch {self._epoch + 1}/{self._epochs}"
+        description = f"{self._title}epoch {self._epoch + 1}/{self._epochs}"
         self._bar.update(self._task, advance=1, description=description)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -64,7 +74,7 @@ class ProgressLine(keras.callbacks.Callback):
             for name, value in (logs or {}).items()
         )
         self._console.print(
-            f"epoch {epoch + 1}/{self._epochs}  {numbers}  "
+            f"{self._title}epoch {epoch + 1}/{self._epochs}  {numbers}  "
             f"{rate:,.0f} images/s",
             highlight=False,
             soft_wrap=True,
@@ -77,3 +87,36 @@ class ProgressLine(keras.callbacks.Callback):
     def close(self):
         """Removes the line, also after an error."""
         self._bar.stop()
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Stops a training whose loss is no number any more.
+
+    Args:
+        batches: `TrainingBatches`, which know their images.
+
+    Raises:
+        ValueError: after the step, with the images of its batch.
+    """
+
+    def __init__(self, batches):
+        super().__init__()
+        self._batches = batches
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Notes the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Looks at the loss."""
+        loss = float((logs or {}).get("loss", 0.0))
+        if math.isfinite(loss):
+            return
+        images = self._batches.indices(self._epoch, batch)
+        raise ValueError(
+            f"The loss is {loss} after step {batch + 1} of epoch "
+            f"{self._epoch + 1}, on images {images[:8].tolist()}... Lower "
+            "`peak_learning_rate`, take more warm-up, or look at these images; "
+            "the checkpoint of the epoch before is kept."
+        )

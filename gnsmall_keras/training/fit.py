@@ -2,9 +2,10 @@
 
 import dataclasses
 import datetime
-import math
+import functools
+import json
 import os
-import time
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,18 +13,27 @@ import keras
 import numpy as np
 
 from gnsmall_keras import evaluation, records
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
 from gnsmall_keras.data.dataset import Dataset, split_indices
 from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.distill.cache import CachedTeacher, teacher_digest
+from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
-from gnsmall_keras.models.catalogue import check_network
+from gnsmall_keras.distill.teachers import CONFIDENCE, TeacherEnsemble
+from gnsmall_keras.models.catalogue import NETWORKS, check_network
 from gnsmall_keras.models.deploy import to_deploy
-from gnsmall_keras.models.files import MODEL_FILE, save_model
+from gnsmall_keras.models.files import (
+    MODEL_FILE,
+    load_model,
+    load_teacher,
+    save_model,
+)
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.recipes import Recipe
 from gnsmall_keras.records import RunRecord
-from gnsmall_keras.training.callbacks import ProgressLine
+from gnsmall_keras.training import checkpoint
+from gnsmall_keras.training.callbacks import ProgressLine, StopOnNaN
 from gnsmall_keras.training.optimizers import CoupledSGD
 from gnsmall_keras.training.schedules import WarmupCosine
 
@@ -38,6 +48,20 @@ class _Split(NamedTuple):
     labels: np.ndarray
 
 
+class _Splits(NamedTuple):
+    fitting: _Split
+    validation: _Split  # held out; empty under protocol "paper"
+    watched: _Split  # evaluated after every epoch
+
+
+class _Stage(NamedTuple):
+    """One network to train: the student, or an assistant on the way."""
+
+    name: str
+    config: TrainConfig
+    folder: Path
+
+
 def train(
     config: TrainConfig,
     *,
@@ -45,13 +69,15 @@ def train(
     index: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> RunRecord:
-    """Trains one network and writes down what came of it.
+    """Trains one network, alone or from teachers; writes what came of it.
 
-    Writes `out/<slug>/model.keras` (the branched network) and
-    `out/<slug>/record.json`, and appends the record to `index`.
+    Writes `out/<slug>/model.keras` (the branched student) and
+    `out/<slug>/record.json`, and appends the record to `index`. While it
+    trains, a checkpoint is there after every epoch: the same call goes on
+    where an interrupted one was, and ends with the same weights.
 
     Args:
-        config: what to train.
+        config: what to train; a `DistillConfig` names teachers.
         out: folder of all runs.
         index: the JSON-lines file of records; by default `out/index.jsonl`.
         progress: whether to print a line per epoch, live in a terminal.
@@ -60,58 +86,168 @@ def train(
         The record that was appended.
 
     Raises:
-        ValueError: if the config does not fit the data, or the loss stops
-            being a number.
+        ValueError: if the config does not fit the data or a teacher, or the
+            loss stops being a number.
     """
-    recipe = config.resolved_recipe
     dataset = load_data(config.data)
-    fitting, validation, watched = _splits(dataset, config)
-    keras.utils.set_random_seed(config.seed)
-    model = _network(config, dataset)
-    batches = _batches(fitting, config, flip=dataset.flippable)
-    compile_model(model, recipe, steps=recipe.epochs * len(batches))
-    folder = Path(out) / config.slug
-    folder.mkdir(parents=True, exist_ok=True)
-
+    splits = split(dataset, config)
+    student = _Stage("student", config, Path(out) / config.slug)
+    student.folder.mkdir(parents=True, exist_ok=True)
     started_at = datetime.datetime.now(datetime.UTC)
-    began = time.perf_counter()
-    history = _fit(model, batches, watched, config, folder, progress)
-    seconds = time.perf_counter() - began
+
+    teachers, described = _teachers(config, dataset, splits, student, progress)
+    batches = _batches(splits.fitting, config, flip=dataset.flippable)
+    model = _network(config, dataset)
+    done = _learn(model, teachers, batches, splits, student, progress)
 
     record = RunRecord(
         slug=config.slug,
         digest=config.digest,
         config=dataclasses.asdict(config),
-        recipe=dataclasses.asdict(recipe),
+        recipe=dataclasses.asdict(config.resolved_recipe),
         data_digest=dataset.digest,
         backend=keras.config.backend(),
         **_sizes(model),
-        train_images=len(fitting.images),
-        validation_images=len(validation.images),
+        train_images=len(splits.fitting.images),
+        validation_images=len(splits.validation.images),
         test_images=len(dataset.test_images),
-        train_loss=history["loss"][-1],
-        validation_accuracy=_accuracy(model, validation),
+        train_loss=done.history["loss"][-1],
+        validation_accuracy=_accuracy(model, splits.validation),
         test_accuracy=_accuracy(model, _test_split(dataset)),
         best_test_accuracy=(
-            max(history["val_accuracy"])
-            if config.protocol == "paper" and "val_accuracy" in history
+            max(done.history["val_accuracy"])
+            if config.protocol == "paper" and "val_accuracy" in done.history
             else None
         ),
-        history=history,
-        train_seconds=round(seconds, 1),
+        distillation=described,
+        history=done.history,
+        train_seconds=round(done.seconds, 1),
         started_at=started_at.isoformat(timespec="seconds"),
         commit=records.source_commit(),
         hardware=records.describe_hardware(),
         versions=records.package_versions(),
     )
-    save_model(model, folder / MODEL_FILE)
-    with records.replacing(folder / RECORD_FILE) as unfinished:
+    save_model(model, student.folder / MODEL_FILE)
+    with records.replacing(student.folder / RECORD_FILE) as unfinished:
         unfinished.write_text(record.to_json() + "\n", encoding="utf-8")
     records.append_record(record, index or Path(out) / INDEX_FILE)
+    (student.folder / checkpoint.FILE).unlink(missing_ok=True)
     return record
 
 
+def _teachers(config, dataset, splits, student, progress):
+    """Returns what the student learns from, and what the record says of it.
+
+    Assistants are trained on the way, or read where they already are.
+    """
+    if not isinstance(config, DistillConfig) or config.strategy == "baseline":
+        return None, None
+    load = functools.partial(
+        load_teacher,
+        classes=dataset.classes,
+        input_shape=dataset.train_images.shape[1:],
+    )
+    chain = [load(path) for path in config.teachers]
+    names = list(config.teachers)
+    stages = []
+    for number, name in enumerate(config.assistants, start=1):
+        assistant = _assistant(name, config, student.folder, number)
+        if assistant is None:
+            chain.append(load(name))
+        else:
+            model, record = _taught_assistant(
+                assistant, _joined(chain, config), dataset, splits, progress
+            )
+            chain.append(model)
+            stages.append(record)
+        names.append(name)
+    digests = [teacher_digest(model) for model in chain]
+    if config.cache:
+        images, labels = splits.fitting
+        cached = CachedTeacher.load(config.cache, images=images, labels=labels)
+        names, digests = [config.cache], [cached.teacher_digest]
+    described = {
+        "teachers": [
+            {"name": name, "weights_digest": digest}
+            for name, digest in zip(names, digests, strict=True)
+        ],
+        "stages": stages,
+    }
+    return _joined(chain, config), described
+
+
+def _assistant(name, config, folder, number):
+    """The stage that trains it, or None if `name` is of a trained model."""
+    match = re.fullmatch(r"(\w+?)(?:-w(\d+(?:\.\d+)?))?", name)
+    if match is None or match[1] not in NETWORKS:
+        return None
+    own = dataclasses.replace(
+        config, model=match[1], width=float(match[2] or 1.0)
+    )
+    return _Stage(
+        f"assistant {number}, {name}",
+        own,
+        folder / f"assistant-{number}-{name}",
+    )
+
+
+def _taught_assistant(stage, teachers, dataset, splits, progress):
+    """Trains an assistant, or reads the one that an earlier call has trained.
+
+    Returns:
+        The model, and a dict for the record.
+    """
+    described = stage.folder / "stage.json"
+    if described.is_file():
+        model = load_model(stage.folder / MODEL_FILE)
+        return model, json.loads(described.read_text(encoding="utf-8"))
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    batches = _batches(splits.fitting, stage.config, flip=dataset.flippable)
+    model = _network(stage.config, dataset)
+    done = _learn(model, teachers, batches, splits, stage, progress)
+    save_model(model, stage.folder / MODEL_FILE)
+    record = {
+        "name": stage.name,
+        "parameters": evaluation.count_parameters(model),
+        "validation_accuracy": _accuracy(model, splits.validation),
+        "train_seconds": round(done.seconds, 1),
+        "history": done.history,
+    }
+    with records.replacing(described) as unfinished:
+        unfinished.write_text(json.dumps(record), encoding="utf-8")
+    (stage.folder / checkpoint.FILE).unlink(missing_ok=True)
+    return model, record
+
+
+def _joined(chain, config):
+    """The last of a chain; or all, in an ensemble or a dense chain."""
+    if config.strategy != "ensemble" and not config.dense:
+        return chain[-1] if chain else None
+    weights = config.teacher_weights or None
+    if config.confidence_weights:
+        weights = CONFIDENCE
+    return TeacherEnsemble(chain, combine=config.combine, weights=weights)
+
+
+def _learn(model, teachers, batches, splits, stage, progress):
+    """Trains one network; returns how it went."""
+    config = stage.config
+    recipe = config.resolved_recipe
+    options = {}
+    if isinstance(config, DistillConfig) and config.strategy != "baseline":
+        options = {
+            "label_weight": config.label_weight,
+            "temperature": config.temperature,
+            "loss": config.loss,
+            "expects_teacher": True,
+        }
+    distiller = Distiller(student=model, teacher=teachers, **options)
+    compile_model(distiller, recipe, steps=recipe.epochs * len(batches))
+    return _fit(distiller, batches, splits.watched, stage, progress)
+
+
 def _network(config, dataset):
+    keras.utils.set_random_seed(config.seed)
     options = {"classes": dataset.classes}
     if check_network(config.model).scales:
         options |= {"width": config.width, "head_units": config.head_units}
@@ -123,21 +259,41 @@ def _network(config, dataset):
         keras.config.set_dtype_policy(before)
 
 
-def _splits(dataset: Dataset, config: TrainConfig):
-    """Returns (to fit on, held out, watched while fitting)."""
+def split(dataset: Dataset, config: TrainConfig) -> _Splits:
+    """Returns the images to fit on, those held out, and those watched."""
     images, labels = dataset.train_images, dataset.train_labels
     if config.protocol == "paper":
         empty = _Split(images[:0], labels[:0])
-        return _Split(images, labels), empty, _test_split(dataset)
+        return _Splits(_Split(images, labels), empty, _test_split(dataset))
     fitting, held_out = split_indices(
         labels, fraction=config.validation_fraction, seed=config.seed
     )
     validation = _Split(images[held_out], labels[held_out])
-    return _Split(images[fitting], labels[fitting]), validation, validation
+    return _Splits(
+        _Split(images[fitting], labels[fitting]), validation, validation
+    )
 
 
 def _batches(split, config, *, flip):
     recipe = config.resolved_recipe
+    if getattr(config, "cache", ""):
+        cached = CachedTeacher.load(
+            config.cache, images=split.images, labels=split.labels
+        )
+        if cached.augment != config.augment:
+            raise ValueError(
+                f"The cache {config.cache} was made with augment="
+                f"{cached.augment}. Received: augment={config.augment}. Make "
+                "another, or train with the cache's."
+            )
+        return cached.batches(
+            split.images,
+            split.labels,
+            batch_size=recipe.batch_size,
+            seed=config.seed,
+            shuffle=config.shuffle,
+            drop_remainder=recipe.drop_remainder,
+        )
     return TrainingBatches(
         split.images,
         split.labels,
@@ -181,7 +337,8 @@ def _make_variables(model):
     """
     model.optimizer.build(model.trainable_variables)
     labels = keras.ops.zeros((1,), "int32")
-    logits = keras.ops.zeros((1, model.output_shape[-1]))
+    network = getattr(model, "student", model)
+    logits = keras.ops.zeros((1, network.output_shape[-1]))
     model.compute_loss(y=labels, y_pred=logits)
     model.compute_metrics(None, labels, logits)
     model.reset_metrics()
@@ -197,31 +354,32 @@ def _jit_compile():
     return "auto" if keras.distribution.list_devices("gpu") else False
 
 
-def _fit(model, batches, watched, config, folder, progress):
-    recipe = config.resolved_recipe
-    callbacks = [_StopOnNaN()]
+def _fit(distiller, batches, watched, stage, progress):
+    """Trains from the last checkpoint on; returns how it went."""
+    recipe = stage.config.resolved_recipe
+    path = stage.folder / checkpoint.FILE
+    before = checkpoint.restore_checkpoint(distiller, path)
+    before = before or checkpoint.Progress(0, {}, 0.0)
+    batches.start_at(before.epochs)
+    best = stage.folder / "best.weights.h5"
+    saving = checkpoint.SaveCheckpoints(path, before)
     line = ProgressLine(
         epochs=recipe.epochs,
         steps_per_epoch=len(batches),
         batch_size=recipe.batch_size,
+        title=stage.name,
     )
+    callbacks = [StopOnNaN(batches)]
+    if stage.config.select == "validation":
+        callbacks.append(_KeepBest(distiller, best, before.history))
+    callbacks.append(saving)
     if progress:
         callbacks.append(line)
-    best = folder / "best.weights.h5"
-    if config.select == "validation":
-        callbacks.append(
-            keras.callbacks.ModelCheckpoint(
-                best,
-                monitor="val_accuracy",
-                mode="max",
-                save_best_only=True,
-                save_weights_only=True,
-            )
-        )
     try:
-        fitted = model.fit(
+        distiller.fit(
             batches,
             epochs=recipe.epochs,
+            initial_epoch=before.epochs,
             shuffle=False,  # the batches have their own, seeded order
             validation_data=(
                 EvaluationBatches(*watched) if len(watched.images) else None
@@ -231,23 +389,28 @@ def _fit(model, batches, watched, config, folder, progress):
         )
     finally:
         line.close()
-    if config.select == "validation":
-        model.load_weights(best)
+    if stage.config.select == "validation":
+        distiller.student.load_weights(best)
         best.unlink()
-    return {
-        name: [round(float(value), 6) for value in values]
-        for name, values in fitted.history.items()
-    }
+    return saving.progress
 
 
-class _StopOnNaN(keras.callbacks.Callback):
+class _KeepBest(keras.callbacks.Callback):
+    """Writes the student's weights where validation accuracy is best."""
+
+    def __init__(self, distiller, path, history):
+        super().__init__()
+        self._student = distiller.student
+        self._path = path
+        self._best = max(history.get("val_accuracy", ()), default=-1.0)
+
     def on_epoch_end(self, epoch, logs=None):
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"The loss is {loss} in epoch {epoch + 1}. Lower "
-                "`peak_learning_rate` or take more warm-up."
-            )
+        accuracy = round(float((logs or {})["val_accuracy"]), 6)
+        if accuracy > self._best and self.model:  # which brings JAX's state
+            self._best = accuracy
+            unfinished = self._path.with_name("unfinished.weights.h5")
+            self._student.save_weights(unfinished)
+            unfinished.replace(self._path)
 
 
 def _sizes(model):

@@ -76,6 +76,44 @@ def test_digits_are_not_mirrored():
         )
 
 
+def test_a_fixed_view_is_the_same_whatever_else_is_asked_for():
+    augment = Augmentation(IMAGES, flip=True)
+    whole = augment.view(np.arange(50), seed=5, view=1)
+    some = np.random.default_rng(2).permutation(50)[:20]
+    np.testing.assert_array_equal(
+        augment.view(some, seed=5, view=1), whole[some]
+    )
+    fewer = Augmentation(IMAGES[:20], flip=True)
+    np.testing.assert_array_equal(
+        fewer.view(np.arange(20), seed=5, view=1), whole[:20]
+    )
+    for seed, view in ((5, 2), (6, 1)):
+        other = augment.view(np.arange(50), seed=seed, view=view)
+        assert not np.array_equal(other, whole)
+
+
+def test_fixed_views_are_spread_over_all_crops_and_both_sides():
+    row, column = np.mgrid[:32, :32]
+    image = np.stack([row, column, row], axis=-1).astype(np.uint8) + 100
+    views = Augmentation(np.repeat(image[None], 3000, 0), flip=True).view(
+        np.arange(3000), seed=0, view=0
+    )
+    middle = views[:, 16, 16].astype(int) - 100  # where it was cut from
+    mirrored = views[:, 16, 15, 1] > views[:, 16, 16, 1]
+    assert 0.45 < mirrored.mean() < 0.55
+    for shift in (middle[:, 0] - 16, middle[:, 1] - 16 + mirrored):
+        counts = np.bincount(shift + 4)
+        assert len(counts) == 9
+        assert counts.min() > 250
+
+
+def test_fixed_views_stay_what_they_are():
+    # A change makes every stored teacher wrong: distill.cache.SCHEMA with it.
+    views = Augmentation(IMAGES, flip=True).view(np.arange(50), seed=7, view=3)
+    digest = hashlib.sha256(np.ascontiguousarray(views)).hexdigest()
+    assert digest[:16] == "698710e273f8c2b7"
+
+
 @pytest.mark.backend
 def test_batches_are_the_same_on_every_backend():
     batches = TrainingBatches(IMAGES, LABELS, batch_size=16, seed=7)
@@ -128,3 +166,89 @@ def test_evaluation_keeps_order_and_rest():
 def test_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="batch_size=51, images=50"):
         TrainingBatches(IMAGES, LABELS, batch_size=51, seed=0)
+
+
+def _logits(views, images=50, classes=5):
+    """Numbers that tell view, image and class: vvv.ii + class / 10000."""
+    view, image, label = np.mgrid[:views, :images, :classes]
+    return (view + image / 100 + label / 10000).astype(np.float32)
+
+
+def test_stored_logits_belong_to_the_batchs_images_and_view():
+    batches = TrainingBatches(
+        IMAGES,
+        np.arange(50),
+        batch_size=16,
+        seed=7,
+        teacher_logits=_logits(3),
+        view_seed=1,
+    )
+    augment = Augmentation(IMAGES, flip=True)
+    for epoch in range(4):
+        batches.on_epoch_begin()
+        for batch in range(len(batches)):
+            inputs, numbers = batches[batch]
+            assert set(inputs) == {"images", "teacher_logits"}
+            np.testing.assert_array_equal(
+                numbers, batches.indices(epoch, batch)
+            )
+            expected = augment.view(numbers, seed=1, view=epoch % 3)
+            np.testing.assert_array_equal(inputs["images"], normalize(expected))
+            np.testing.assert_array_equal(
+                inputs["teacher_logits"], _logits(3)[epoch % 3, numbers]
+            )
+            assert inputs["teacher_logits"].dtype == np.float32
+
+
+def test_stored_logits_do_not_change_the_order():
+    options = {"batch_size": 16, "seed": 7}
+    plain = TrainingBatches(IMAGES, LABELS, **options)
+    stored = TrainingBatches(
+        IMAGES, LABELS, teacher_logits=_logits(2), **options
+    )
+    for epoch in range(2):
+        for batch in range(len(plain)):
+            np.testing.assert_array_equal(
+                plain.indices(epoch, batch), stored.indices(epoch, batch)
+            )
+
+
+def test_without_augmentation_the_only_view_is_the_plain_image():
+    batches = TrainingBatches(
+        IMAGES,
+        np.arange(50),
+        batch_size=16,
+        seed=7,
+        augment=False,
+        teacher_logits=_logits(1),
+    )
+    for _ in range(2):
+        batches.on_epoch_begin()
+        inputs, numbers = batches[3]
+        assert len(numbers) == 2
+        np.testing.assert_array_equal(
+            inputs["images"], normalize(IMAGES[numbers])
+        )
+
+
+@pytest.mark.parametrize(
+    ("logits", "augment", "message"),
+    [
+        (_logits(2, images=40), True, r"shapes \[\(40, 5\)\] for images=50"),
+        (_logits(1)[0], True, r"views=50 of shapes \[\(5,\)\]"),
+        ([], True, r"views=0 of shapes \[\]"),
+        ([_logits(1)[0], _logits(1)[0, :, :3]], True, r"views=2 of shapes"),
+        (_logits(2), False, "must have one. Received: views=2"),
+    ],
+    ids=["fewer images", "one view", "none", "uneven", "not augmented"],
+)
+def test_stored_logits_that_do_not_fit_are_refused(logits, augment, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingBatches(
+            IMAGES,
+            LABELS,
+            batch_size=16,
+            seed=0,
+            augment=augment,
+            teacher_logits=logits,
+        )

@@ -14,6 +14,8 @@ from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.models.files import load_model, load_teacher
 from gnsmall_keras.records import RunRecord, read_records
 from gnsmall_keras.training import fit
+from gnsmall_keras.training.callbacks import StopOnNaN
+from gnsmall_keras.training.checkpoint import Progress
 
 SMOKE = TrainConfig(width=0.25, epochs=2, batch_size=128)
 
@@ -82,12 +84,13 @@ def test_a_teacher_improves_for_three_epochs(tmp_path, monkeypatch):
 def test_mixed_precision_keeps_weights_and_logits_in_float32(
     tmp_path, monkeypatch
 ):
-    def pretend(model, batches, watched, config, folder, progress):
+    def pretend(distiller, batches, watched, stage, progress):
+        model = distiller.student
         conv = model.get_layer("conv1")
         assert conv.compute_dtype == "bfloat16"
         assert conv.kernel.dtype == "float32"
         assert model.output.dtype == "float32"
-        return {"loss": [1.0]}
+        return Progress(1, {"loss": [1.0]}, 1.0)
 
     monkeypatch.setattr(fit, "_fit", pretend)
     config = TrainConfig(model="resnet18", epochs=1, precision="mixed_bfloat16")
@@ -111,9 +114,10 @@ def test_the_same_seed_gives_the_same_losses(run, tmp_path):
 def test_paper_protocol_watches_the_test_split(tmp_path, monkeypatch):
     """The fit itself is replaced: the book-keeping is tested."""
 
-    def pretend(model, batches, watched, config, folder, progress):
+    def pretend(distiller, batches, watched, stage, progress):
         assert len(watched.images) == 360
-        return {"loss": [2.0, 1.0], "val_accuracy": [0.4, 0.3]}
+        history = {"loss": [2.0, 1.0], "val_accuracy": [0.4, 0.3]}
+        return Progress(2, history, 1.0)
 
     monkeypatch.setattr(fit, "_fit", pretend)
     paper = TrainConfig(width=0.25, epochs=2, protocol="paper")
@@ -124,8 +128,18 @@ def test_paper_protocol_watches_the_test_split(tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_no_number_stops_the_run():
-    with pytest.raises(ValueError, match="Lower `peak_learning_rate`"):
-        fit._StopOnNaN().on_epoch_end(0, {"loss": float("nan")})
+    class Batches:
+        def indices(self, epoch, batch):
+            return np.arange(3) + 10 * epoch + batch
+
+    callback = StopOnNaN(Batches())
+    callback.on_epoch_begin(2)
+    callback.on_train_batch_end(4, {"loss": 1.0})
+    with pytest.raises(
+        ValueError,
+        match=r"step 5 of epoch 3, on images \[24, 25, 26\].*Lower",
+    ):
+        callback.on_train_batch_end(4, {"loss": float("nan")})
 
 
 def test_selection_never_reads_the_test_split(monkeypatch, tmp_path):

@@ -1,0 +1,351 @@
+"""Knowledge distillation as a Keras model."""
+
+import dataclasses
+
+import keras
+from keras import ops
+
+from gnsmall_keras.config import check_label_weight, check_temperature
+from gnsmall_keras.distill.features import (
+    FeaturePair,
+    feature_loss,
+    find_layer,
+    make_adapter,
+    recording,
+)
+from gnsmall_keras.distill.losses import get_loss
+from gnsmall_keras.distill.steps import STEPS
+from gnsmall_keras.distill.teachers import (
+    LOGITS,
+    WEIGHTS,
+    as_teacher,
+    class_indices,
+)
+
+INPUTS = "images"  # beside LOGITS where a batch brings its targets along
+_FEATURES = "teacher_features"
+
+
+@keras.saving.register_keras_serializable("gnsmall_keras")
+class Distiller(STEPS[keras.config.backend()], keras.Model):
+    """Trains a student on labels and on what teachers say.
+
+    The loss of a batch is `label_weight` times the compiled loss plus
+    `1 - label_weight` times the distillation loss, plus features' losses and
+    the student's regularisers. `evaluate` and `predict` are the student's
+    alone. Without a teacher it is plain training.
+
+    A batch is `(images, labels)`, with sample weights if wanted; or its first
+    part is a dict of "images" and "teacher_logits" `(batch, classes)`, and no
+    teacher runs (see `CachedTeacher`).
+
+    Args:
+        student: from images to logits; trained in place.
+        teacher: a Keras model, `FrozenTeacher`, `TeacherEnsemble`, or None. It
+            is never changed, saved or trained.
+        label_weight: in [0, 1], of the labels' loss. `label_weight` is a
+            variable: a callback may assign to it.
+        temperature: > 0, divides all logits before their softmax. A variable
+            as well.
+        loss: a `DistillationLoss` or its name: "kd" (Hinton), "dkd",
+            "standardized_kd", "dist".
+        features: `FeaturePair`s to make agree besides.
+        track_agreement: whether "teacher_agreement", the part of images on
+            which student and teacher choose the same class, is a metric, also
+            of `evaluate` (where the teacher then runs).
+        expects_teacher: whether `fit` needs targets; by default if there is a
+            teacher. A Distiller read from a file remembers that it had one.
+        adapters: of such a Distiller, each pair's Dense layer or None.
+        **kwargs: of `keras.Model`.
+
+    Raises:
+        ValueError: if an argument breaks one of the rules above, or the teacher
+            does not fit the student.
+    """
+
+    def __init__(
+        self,
+        *,
+        student,
+        teacher=None,
+        label_weight=0.5,
+        temperature=4.0,
+        loss="kd",
+        features=(),
+        track_agreement=False,
+        expects_teacher=None,
+        adapters=None,
+        **kwargs,
+    ):
+        check_label_weight(label_weight)
+        check_temperature(temperature)
+        kwargs.setdefault("dtype", student.dtype_policy)
+        kwargs.setdefault("name", f"distiller_of_{student.name}")
+        super().__init__(**kwargs)
+        self.student = student
+        self.distillation_loss = get_loss(loss)
+        self._mean = _Mean(name="mean")
+        self.label_weight = self._number("label_weight", label_weight)
+        self.temperature = self._number("temperature", temperature)
+        self._pairs = tuple(features)
+        self._frozen = _Untracked()
+        self._adapters = adapters  # None until a teacher tells the shapes
+        self._term_trackers = [
+            keras.metrics.Mean(name=name) for name in self._term_names()
+        ]
+        self._agreement = (
+            keras.metrics.Mean(name="teacher_agreement")
+            if track_agreement
+            else None
+        )
+        self.expects_teacher = bool(expects_teacher)
+        self.built = True
+        self.set_teacher(teacher)
+
+    @property
+    def teacher(self):
+        """Who teaches, or None."""
+        return self._frozen.teacher
+
+    def set_teacher(self, teacher) -> None:
+        """Gives the student a teacher, or another one.
+
+        Not an attribute to assign to: Keras would save and train the model.
+
+        Raises:
+            ValueError: if it does not fit the student.
+        """
+        if teacher is not None:
+            self.expects_teacher = True
+            teacher = as_teacher(teacher)
+            if any(model is self.student for model in teacher.models):
+                raise ValueError(
+                    "The student cannot be its own teacher. For "
+                    "self-distillation give a copy: "
+                    "keras.models.clone_model(student), with its weights set."
+                )
+            teacher.check(
+                classes=self.student.output_shape[-1],
+                input_shape=self.student.input_shape[1:],
+            )
+        self._frozen.teacher = teacher
+        # What was traced or compiled with another teacher is void.
+        self.train_function = self.test_function = None
+        if self._pairs:
+            self._prepare_features()
+
+    def _number(self, name, value):
+        return self.add_weight(
+            name=name,
+            shape=(),
+            initializer=keras.initializers.Constant(value),
+            trainable=False,
+            dtype="float32",
+            autocast=False,
+        )
+
+    def _teacher_variables(self):
+        frozen = getattr(self, "_frozen", None)
+        return frozen.teacher.variables if frozen and frozen.teacher else []
+
+    def call(self, inputs, training=None):
+        """Returns the student's logits for images, or for a whole batch."""
+        if _has_targets(inputs):
+            inputs = inputs[INPUTS]
+        layers = self._frozen.student_layers if training else ()
+        with recording(layers) as outputs:
+            logits = self.student(inputs, training=training)
+        self._frozen.student_features = outputs
+        return logits
+
+    def _with_targets(self, data):
+        """Puts what the teacher says beside the images of a batch."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if _has_targets(x):
+            return data
+        if self.teacher is None:
+            if self.expects_teacher:
+                raise ValueError(
+                    "This Distiller has no teacher: files hold the student "
+                    "alone. Call `distiller.set_teacher(teacher)` first, or "
+                    "train on batches with cached targets."
+                )
+            return data
+        temperature = ops.convert_to_tensor(self.temperature)
+        with recording(self._frozen.teacher_layers) as outputs:
+            targets = self.teacher.targets(x, y, temperature)
+        if outputs:
+            targets[_FEATURES] = [ops.stop_gradient(o) for o in outputs]
+        return keras.utils.pack_x_y_sample_weight(
+            {INPUTS: x, **targets}, y, sample_weight
+        )
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """Returns the total loss of a batch; logs its terms.
+
+        Without targets in `x` it is the compiled loss and the regularisers.
+        """
+        self._frozen.logs_terms = training and _has_targets(x)
+        if not self._frozen.logs_terms:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        terms = self._target_losses(x, y, y_pred, sample_weight)
+        total = (1.0 - self.label_weight) * terms[0]
+        for pair, term in zip(self._pairs, terms[1:], strict=True):
+            total = total + pair.weight * term
+        if self._compile_loss is not None:
+            label_loss = self._compile_loss(y, y_pred, sample_weight)
+            total = total + self.label_weight * label_loss
+            terms.append(label_loss)
+        for regularizer in self.losses:
+            total = total + self._aggregate_additional_loss(regularizer)
+        size = ops.shape(y_pred)[0]
+        # Without a compiled loss there is one term fewer.
+        for tracker, term in zip(self._term_trackers, terms, strict=False):
+            tracker.update_state(term * self._replicas(), sample_weight=size)
+        return total
+
+    def _target_losses(self, x, y, logits, sample_weight):
+        """The distillation loss, then each feature's; batch means."""
+        temperature = ops.convert_to_tensor(self.temperature)
+        classes = logits.shape[-1]
+        labels = class_indices(y, classes) if hasattr(y, "shape") else None
+        teacher = ops.cast(x[LOGITS], "float32")
+        if WEIGHTS in x:  # teachers apart: (batch, teachers, classes)
+            values = sum(
+                x[WEIGHTS][:, index]
+                * self.distillation_loss(
+                    labels, teacher[:, index], logits, temperature
+                )
+                for index in range(teacher.shape[1])
+            )
+        else:
+            values = self.distillation_loss(
+                labels, teacher, logits, temperature
+            )
+        terms = [self._mean(values, values, sample_weight)]
+        given = x.get(_FEATURES, ())
+        for index, (pair, feature) in enumerate(
+            zip(self._pairs, given, strict=True)
+        ):
+            own = self._frozen.student_features[index]
+            adapter = self._adapters[index]
+            own = adapter(own) if adapter else own
+            values = feature_loss(pair, feature, own)
+            terms.append(self._mean(values, values, sample_weight))
+        self._frozen.student_features = ()
+        return terms
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Returns the metrics; terms that this step does not have are left out.
+
+        Args as in `keras.Model.compute_metrics`.
+        """
+        if self._agreement is not None and _has_targets(x):
+            self._update_agreement(x, y_pred)
+        logs = super().compute_metrics(x, y, y_pred, sample_weight)
+        for tracker in self._term_trackers:
+            if not self._frozen.logs_terms:
+                logs.pop(tracker.name, None)
+        return logs
+
+    def _update_agreement(self, targets, logits):
+        teacher = targets[LOGITS]
+        if len(teacher.shape) == 3:
+            weights = ops.expand_dims(targets[WEIGHTS], -1)
+            teacher = ops.sum(weights * ops.softmax(teacher, axis=-1), axis=1)
+        same = ops.equal(
+            ops.argmax(teacher, axis=-1), ops.argmax(logits, axis=-1)
+        )
+        self._agreement.update_state(ops.cast(same, "float32"))
+
+    def _term_names(self):
+        features = [f"{pair.student_layer}_loss" for pair in self._pairs]
+        return [f"{self.distillation_loss.name}_loss", *features, "label_loss"]
+
+    def _prepare_features(self):
+        """Finds the layers, checks their shapes, makes the adapters once."""
+        frozen = self._frozen
+        frozen.student_layers = [
+            find_layer(self.student, pair.student_layer) for pair in self._pairs
+        ]
+        frozen.teacher_layers = []
+        if self.teacher is None:
+            return
+        if len(self.teacher.models) != 1:
+            raise ValueError(
+                "`features` needs one teacher, not an ensemble. Received "
+                f"{len(self.teacher.models)} teachers."
+            )
+        network = self.teacher.models[0]
+        frozen.teacher_layers = [
+            find_layer(network, pair.teacher_layer) for pair in self._pairs
+        ]
+        ours = _output_shapes(self.student, frozen.student_layers)
+        theirs = _output_shapes(network, frozen.teacher_layers)
+        adapters = [
+            make_adapter(pair, teacher_shape, student_shape)
+            for pair, teacher_shape, student_shape in zip(
+                self._pairs, theirs, ours, strict=True
+            )
+        ]
+        if self._adapters is None:
+            self._adapters = adapters
+
+    def get_config(self):
+        """Returns what `from_config` needs: the student, never the teacher."""
+        return {
+            **super().get_config(),
+            "student": keras.saving.serialize_keras_object(self.student),
+            "label_weight": float(self.label_weight),
+            "temperature": float(self.temperature),
+            "loss": keras.saving.serialize_keras_object(self.distillation_loss),
+            "features": [dataclasses.asdict(pair) for pair in self._pairs],
+            "track_agreement": self._agreement is not None,
+            "expects_teacher": self.expects_teacher,
+            "adapters": keras.saving.serialize_keras_object(
+                list(self._adapters) if self._adapters else None
+            ),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds a Distiller without its teacher; call `set_teacher` then."""
+        config = dict(config)
+        for name in ("student", "loss", "adapters"):
+            config[name] = keras.saving.deserialize_keras_object(
+                config[name], custom_objects=custom_objects
+            )
+        config["features"] = [
+            FeaturePair(**pair) for pair in config["features"]
+        ]
+        return cls(**config)
+
+
+class _Untracked:
+    """What Keras must neither save nor train."""
+
+    def __init__(self):
+        self.teacher = None
+        self.student_layers = ()
+        self.teacher_layers = ()
+        self.student_features = ()
+        self.logs_terms = False  # of the step that is being traced
+
+
+class _Mean(keras.losses.Loss):
+    """Batch mean of values, with Keras's sample weights and replicas."""
+
+    def call(self, y_true, y_pred):
+        return y_pred
+
+
+def _has_targets(x):
+    return isinstance(x, dict) and LOGITS in x
+
+
+def _output_shapes(model, found_layers):
+    with recording(found_layers) as outputs:
+        model(ops.zeros((1, *model.input_shape[1:])), training=False)
+    return [output.shape for output in outputs]

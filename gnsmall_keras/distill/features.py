@@ -1,0 +1,144 @@
+"""Distillation of features: what layers inside student and teacher give.
+
+Source: Romero et al., "FitNets: Hints for Thin Deep Nets", 2015; Zagoruyko and
+Komodakis, "Paying More Attention to Attention", 2017.
+"""
+
+import contextlib
+import dataclasses
+from typing import Literal
+
+import keras
+from keras import layers, ops
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeaturePair:
+    """Two layers whose outputs shall agree.
+
+    Raises:
+        ValueError: if the loss is unknown or the weight not above 0.
+    """
+
+    student_layer: str
+    """Name; inside nested models a path: "backbone/stage3/add"."""
+    teacher_layer: str
+    """Likewise, of the teacher."""
+    weight: float = 1.0
+    """Of this term in the total loss, > 0."""
+    loss: Literal["mse", "attention"] = "mse"
+    """"mse": mean squared error of the features; "attention": of their
+    normalised maps of energy, which ask for no equal number of channels."""
+
+    def __post_init__(self):
+        if self.loss not in _LOSSES:
+            raise ValueError(
+                f"`loss` must be one of {sorted(_LOSSES)}. "
+                f"Received: {self.loss!r}."
+            )
+        if not self.weight > 0:
+            raise ValueError(
+                f"`weight` must be > 0. Received: {self.weight!r}. Leave the "
+                "pair out instead."
+            )
+
+
+def feature_loss(pair: FeaturePair, teacher, student):
+    """Returns the loss of each image, `(batch,)`, in float32."""
+    teacher = ops.cast(teacher, "float32")
+    student = ops.cast(student, "float32")
+    return _LOSSES[pair.loss](teacher, student)
+
+
+def make_adapter(pair: FeaturePair, teacher_shape, student_shape):
+    """Returns a layer from the student's channels to the teacher's, or None.
+
+    Args:
+        pair: what is compared.
+        teacher_shape, student_shape: of the features, with the batch.
+
+    Raises:
+        ValueError: if the features differ in more than their channels.
+    """
+    if tuple(teacher_shape[1:-1]) != tuple(student_shape[1:-1]):
+        raise ValueError(
+            f"Features must agree in all but their channels. Received: "
+            f"{tuple(student_shape)} from {pair.student_layer!r} and "
+            f"{tuple(teacher_shape)} from {pair.teacher_layer!r}. Name layers "
+            "with maps of one size."
+        )
+    channels = teacher_shape[-1]
+    if pair.loss == "attention" or channels == student_shape[-1]:
+        return None
+    name = f"adapter_{pair.student_layer.replace('/', '_')}"
+    adapter = layers.Dense(channels, use_bias=False, name=name)
+    adapter.build(student_shape)
+    return adapter
+
+
+def find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
+    """Returns the layer at `path`, names of nested models joined by "/".
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = model
+    for name in path.split("/"):
+        inside = {layer.name: layer for layer in getattr(found, "layers", ())}
+        if name not in inside:
+            raise ValueError(
+                f"No layer {name!r} in {found.name!r} (path {path!r}). It has: "
+                f"{', '.join(list(inside)[:8]) or 'none'}"
+                + (", ..." if len(inside) > 8 else ".")
+            )
+        found = inside[name]
+    return found
+
+
+@contextlib.contextmanager
+def recording(found_layers):
+    """Yields a list that takes the layers' outputs while they are called.
+
+    One forward pass then serves predictions and features, also of layers in
+    nested models, which `keras.Model(inputs, layer.output)` cannot reach.
+    """
+    outputs = [None] * len(found_layers)
+    with contextlib.ExitStack() as stack:
+        for index, layer in enumerate(found_layers):
+            stack.enter_context(_recorded(layer, outputs, index))
+        yield outputs
+
+
+@contextlib.contextmanager
+def _recorded(layer, outputs, index):
+    original = layer.call
+
+    def call(*args, **kwargs):
+        outputs[index] = original(*args, **kwargs)
+        return outputs[index]
+
+    object.__setattr__(layer, "call", call)
+    try:
+        yield
+    finally:
+        object.__delattr__(layer, "call")
+
+
+def _mse(teacher, student):
+    axes = tuple(range(1, len(student.shape)))
+    return ops.mean(ops.square(teacher - student), axis=axes)
+
+
+def _attention(teacher, student):
+    difference = _energy(teacher) - _energy(student)
+    return ops.mean(ops.square(difference), axis=-1)
+
+
+def _energy(features):
+    """Where a feature map is strong: `(batch, places)`, of unit length."""
+    energy = ops.mean(ops.square(features), axis=-1)
+    energy = ops.reshape(energy, (ops.shape(energy)[0], -1))
+    return ops.normalize(energy, axis=-1)
+
+
+_LOSSES = {"mse": _mse, "attention": _attention}

@@ -1,0 +1,189 @@
+"""Who teaches: one model or several, which only answer."""
+
+import keras
+from keras import ops
+
+from gnsmall_keras.config import normalize_weights
+from gnsmall_keras.models.files import check_teacher
+
+LOGITS = "teacher_logits"
+WEIGHTS = "teacher_weights"
+_COMBINATIONS = ("probabilities", "logits", "per_teacher")
+CONFIDENCE = "confidence"
+
+
+class FrozenTeacher:
+    """A model that only answers; the caller's object is never changed.
+
+    It runs in inference mode, outside of the student's gradient, under its own
+    dtype policy.
+
+    Args:
+        model: from images to logits `(batch, classes)`.
+        preprocess: what its images need beforehand, a function or layer from
+            the student's images to the teacher's (another size or
+            normalisation).
+
+    Raises:
+        ValueError: if `model` is not a Keras model.
+    """
+
+    def __init__(self, model: keras.Model, *, preprocess=None):
+        if not isinstance(model, keras.Model):
+            raise ValueError(
+                "A teacher must be a keras.Model; load_teacher() reads one "
+                f"from a file. Received: {type(model).__name__}."
+            )
+        self.model = model
+        self._preprocess = preprocess
+
+    @property
+    def models(self) -> list[keras.Model]:
+        """The models behind it."""
+        return [self.model]
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """What it computes with; to be read only."""
+        return list(self.model.variables)
+
+    def check(self, *, classes: int, input_shape) -> None:
+        """Checks that a student of these images and classes can learn from it.
+
+        Raises:
+            ValueError: see `check_teacher`.
+        """
+        if self._preprocess is not None:
+            input_shape = self._preprocess(ops.zeros((1, *input_shape))).shape
+            input_shape = tuple(input_shape[1:])
+        check_teacher(self.model, classes=classes, input_shape=input_shape)
+
+    def logits(self, images):
+        """Returns its logits `(batch, classes)` in float32."""
+        if self._preprocess is not None:
+            images = self._preprocess(images)
+        logits = self.model(images, training=False)
+        return ops.stop_gradient(ops.cast(logits, "float32"))
+
+    def targets(self, images, labels, temperature) -> dict:
+        """Returns what the student learns from, by name.
+
+        Args:
+            images: the student's batch.
+            labels: its classes, `(batch,)` or one-hot `(batch, classes)`.
+            temperature: at which the student reads the targets.
+
+        Returns:
+            "teacher_logits" `(batch, classes)`, or of several teachers
+            `(batch, teachers, classes)` with "teacher_weights"
+            `(batch, teachers)`.
+        """
+        del labels, temperature  # only an ensemble needs them
+        return {LOGITS: self.logits(images)}
+
+
+class TeacherEnsemble:
+    """Several teachers as one.
+
+    Args:
+        teachers: models or FrozenTeachers, at least one.
+        combine: "probabilities" averages their probabilities at the
+            student's temperature, "logits" their logits (as the paper does),
+            "per_teacher" keeps them apart: the student's loss is the weighted
+            mean of its losses towards each.
+        weights: a number >= 0 for each teacher, whose sum counts as 1; None
+            for equal ones; or "confidence": of each image, in proportion to
+            the probability that a teacher gives to the label.
+
+    Raises:
+        ValueError: if an argument breaks one of the rules above.
+    """
+
+    def __init__(self, teachers, *, combine="probabilities", weights=None):
+        self._teachers = [as_teacher(teacher) for teacher in teachers]
+        if not self._teachers:
+            raise ValueError(
+                "`teachers` must hold at least one teacher. Received none."
+            )
+        if combine not in _COMBINATIONS:
+            raise ValueError(
+                f"`combine` must be one of {_COMBINATIONS}. "
+                f"Received: {combine!r}."
+            )
+        self._combine = combine
+        self._weights = (
+            None
+            if isinstance(weights, str)
+            else normalize_weights(weights, len(self._teachers))
+        )
+        if isinstance(weights, str) and weights != CONFIDENCE:
+            raise ValueError(
+                "`weights` must be numbers, None or "
+                f"{CONFIDENCE!r}. Received: {weights!r}."
+            )
+
+    @property
+    def models(self) -> list[keras.Model]:
+        """The models behind it."""
+        return [m for teacher in self._teachers for m in teacher.models]
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """What they compute with; to be read only."""
+        return [v for teacher in self._teachers for v in teacher.variables]
+
+    def check(self, *, classes: int, input_shape) -> None:
+        """Checks each; see `FrozenTeacher.check`."""
+        for teacher in self._teachers:
+            teacher.check(classes=classes, input_shape=input_shape)
+
+    def targets(self, images, labels, temperature) -> dict:
+        """Returns what the student learns from; see `FrozenTeacher.targets`."""
+        logits = ops.stack(
+            [teacher.logits(images) for teacher in self._teachers], axis=1
+        )
+        weights = self._weights_of(logits, labels)
+        if self._combine == "per_teacher":
+            return {LOGITS: logits, WEIGHTS: weights}
+        weights = ops.expand_dims(weights, -1)
+        if self._combine == "logits":
+            return {LOGITS: ops.sum(weights * logits, axis=1)}
+        # Logits whose softmax at `temperature` is the mean probability.
+        log_probabilities = ops.log_softmax(logits / temperature, axis=-1)
+        mean = ops.logsumexp(log_probabilities + ops.log(weights), axis=1)
+        return {LOGITS: temperature * mean}
+
+    def _weights_of(self, logits, labels):
+        """Weights `(batch, teachers)` that add up to 1."""
+        if self._weights is not None:
+            weights = ops.convert_to_tensor(self._weights, "float32")
+            return ops.broadcast_to(weights, ops.shape(logits)[:2])
+        log_probabilities = ops.log_softmax(logits, axis=-1)
+        labels = class_indices(labels, logits.shape[-1])
+        of_label = ops.take_along_axis(
+            log_probabilities, ops.reshape(labels, (-1, 1, 1)), axis=-1
+        )
+        return ops.softmax(of_label[..., 0], axis=1)
+
+
+def as_teacher(teacher):
+    """Wraps a Keras model; what can teach already comes back as it is."""
+    if isinstance(teacher, (FrozenTeacher, TeacherEnsemble)):
+        return teacher
+    return FrozenTeacher(teacher)
+
+
+def class_indices(labels, classes: int):
+    """Returns int32 classes `(batch,)` from classes or one-hot rows.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if labels is None:
+        raise ValueError(
+            "This loss or ensemble needs labels; the data gives none. Pass "
+            "`(images, labels)`."
+        )
+    if len(labels.shape) == 2 and labels.shape[-1] == classes:
+        return ops.argmax(labels, axis=-1)
+    return ops.cast(ops.reshape(labels, (-1,)), "int32")
