@@ -35,6 +35,8 @@ def to_deploy(model: keras.Model) -> keras.Model:
         )
     fused = keras.models.clone_model(model, clone_function=_fused_twin)
     for layer in model.layers:
+        if not layer.weights:  # an input's twin may have another name
+            continue
         twin = fused.get_layer(layer.name)
         branched = isinstance(layer, (BranchedConv2D, BranchedDepthwiseConv2D))
         weights = layer.merged() if branched else layer.get_weights()

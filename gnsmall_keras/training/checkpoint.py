@@ -56,9 +56,9 @@ def restore_checkpoint(
         return None
     variables = _variables(model)
     try:
-        with np.load(path) as file:
-            progress = Progress(**json.loads(str(file[_HISTORY])))
-            arrays = [file[f"{i:05d}"] for i in range(len(file) - 1)]
+        with path.open("rb") as file, np.load(file) as stored:
+            progress = Progress(**json.loads(str(stored[_HISTORY])))
+            arrays = [stored[f"{i:05d}"] for i in range(len(stored) - 1)]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"The checkpoint {path} is damaged ({error}). Delete it to start "

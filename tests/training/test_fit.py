@@ -144,7 +144,7 @@ def test_a_loss_that_is_no_number_stops_the_run():
 
 def test_selection_never_reads_the_test_split(monkeypatch, tmp_path):
     digits = load_data("digits")
-    fitting, validation, watched = fit._splits(digits, SMOKE)
+    fitting, validation, watched = fit.split(digits, SMOKE)
     seen = {image.tobytes() for image in digits.test_images}
     for part in (fitting, validation, watched):
         assert not any(image.tobytes() in seen for image in part.images)

@@ -1,0 +1,298 @@
+"""Strategies as whole runs, with a tiny network in the place of GhostNets."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from support import TESTS
+
+from gnsmall_keras import cli
+from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.distill.cache import CachedTeacher, cache_teacher
+from gnsmall_keras.models.files import load_model
+from gnsmall_keras.models.layers import KaimingNormal
+from gnsmall_keras.training import checkpoint, fit
+
+SMALL = {"width": 0.5, "epochs": 2, "batch_size": 128}
+KILLED = """
+import os, signal, sys
+sys.path[:0] = sys.argv[3:]
+import keras, test_distill
+from gnsmall_keras.training import checkpoint, fit
+
+save = checkpoint.save_checkpoint
+def save_and_die(model, progress, path):
+    save(model, progress, path)
+    if progress.epochs == 2 and sys.argv[2] in str(path):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoint.save_checkpoint = save_and_die
+fit.create_model = test_distill.tiny
+fit.train(test_distill.chain_config(sys.argv[1]), out=sys.argv[1] + "/runs")
+"""
+
+
+def tiny(name, *, classes, width=1.0, head_units=None):
+    """A network that trains in seconds, with dropout to have a random state."""
+    inputs = keras.Input((32, 32, 3))
+    x = layers.AveragePooling2D(4)(inputs)
+    filters = int(16 * width)
+    x = layers.Conv2D(
+        filters, 3, kernel_initializer=KaimingNormal(9 * filters)
+    )(x)
+    x = layers.BatchNormalization(momentum=0.9)(x)
+    x = layers.Flatten()(layers.ReLU()(x))
+    x = layers.Dropout(0.2, seed=1)(x)
+    x = layers.Dense(classes, kernel_initializer=KaimingNormal(600))(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.fixture(autouse=True)
+def tiny_networks(monkeypatch):
+    monkeypatch.setattr(fit, "create_model", tiny)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """With a teacher in it, the folder of a run."""
+    path = tmp_path_factory.mktemp("distill")
+    teacher = tiny("gns", classes=10, width=2.0)
+    (path / "teacher").mkdir()
+    teacher.save(path / "teacher" / "model.keras")
+    return path
+
+
+def chain_config(folder, **changes):
+    values = {
+        "strategy": "assistant",
+        "teachers": (str(folder) + "/teacher",),
+        "assistants": ("gns-w0.75",),
+        **SMALL,
+        "epochs": 3,
+        **changes,
+    }
+    return DistillConfig(**values)
+
+
+def _weights(config, out):
+    record = fit.train(config, out=out, progress=False)
+    return record, load_model(out / record.slug / "model.keras").get_weights()
+
+
+def _assert_equal(weights, others, tolerance=0.0):
+    for ours, theirs in zip(weights, others, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("stage", ["assistant-1", "t4-l0.5-s0"])
+def test_a_killed_run_goes_on_to_the_same_weights(folder, tmp_path, stage):
+    """SIGKILL in the middle of the assistant's stage, or of the student's."""
+    (tmp_path / "teacher").symlink_to(folder / "teacher")
+    _, expected = _weights(chain_config(tmp_path), tmp_path / "whole")
+    killed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            KILLED,
+            tmp_path,
+            f"{stage}",
+            str(TESTS),
+            str(TESTS / "training"),
+        ],
+        check=False,
+        capture_output=True,
+        env={**os.environ, "KERAS_BACKEND": keras.config.backend()},
+    )
+    assert killed.returncode == -9, killed.stderr.decode()[-1000:]
+    assert len(list((tmp_path / "runs").rglob(checkpoint.FILE))) == 1
+    record, found = _weights(chain_config(tmp_path), tmp_path / "runs")
+    _assert_equal(expected, found)
+    assert len(record.history["loss"]) == 3
+    assert not list((tmp_path / "runs").rglob(checkpoint.FILE))
+
+
+@pytest.mark.backend
+def test_a_chain_without_assistants_is_plain_distillation(folder, tmp_path):
+    chain, weights = _weights(
+        chain_config(folder, assistants=(), epochs=1), tmp_path
+    )
+    kd, others = _weights(
+        chain_config(folder, assistants=(), epochs=1, strategy="kd"), tmp_path
+    )
+    _assert_equal(weights, others)
+    assert chain.distillation["teachers"] == kd.distillation["teachers"]
+    assert chain.slug != kd.slug
+
+
+def test_the_baseline_is_plain_training(tmp_path):
+    _, weights = _weights(DistillConfig(strategy="baseline", **SMALL), tmp_path)
+    _, others = _weights(TrainConfig(**SMALL), tmp_path)
+    _assert_equal(weights, others)
+
+
+def test_a_chain_trains_and_names_its_stages(folder, tmp_path):
+    config = chain_config(folder, dense=True, combine="per_teacher", epochs=1)
+    record, _ = _weights(config, tmp_path)
+    assert [t["name"] for t in record.distillation["teachers"]] == [
+        f"{folder}/teacher",
+        "gns-w0.75",
+    ]
+    (stage,) = record.distillation["stages"]
+    assert stage["name"] == "assistant 1, gns-w0.75"
+    assert 0 <= stage["validation_accuracy"] <= 1
+    assert "kd_loss" in record.history
+    trained = tmp_path / record.slug / "assistant-1-gns-w0.75" / "model.keras"
+    files = chain_config(folder, assistants=(str(trained),), epochs=1)
+    record, _ = _weights(files, tmp_path)
+    assert record.distillation["stages"] == []
+
+
+def test_an_ensemble_takes_weights(folder, tmp_path):
+    teacher = f"{folder}/teacher"
+    config = DistillConfig(
+        strategy="ensemble",
+        teachers=(teacher, teacher),
+        teacher_weights=(1.0, 3.0),
+        combine="logits",
+        **SMALL,
+    )
+    one = DistillConfig(strategy="kd", teachers=(teacher,), **SMALL)
+    record, weights = _weights(config, tmp_path)
+    _assert_equal(weights, _weights(one, tmp_path)[1], 1e-4)
+    assert record.slug.startswith(
+        "gns-w0.5-digits-quick-e2-ensemble-kd-t4-l0.5"
+    )
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_a_cache_takes_the_teachers_place(folder, tmp_path, augment):
+    arguments = ["cache-teacher", "--teacher", f"{folder}/teacher"]
+    arguments += ["--out", f"{tmp_path}/cache", "--views", "2"]
+    assert cli.main(arguments + ([] if augment else ["--no-augment"])) == 0
+    config = DistillConfig(cache=f"{tmp_path}/cache", augment=augment, **SMALL)
+    record, weights = _weights(config, tmp_path)
+    digest = record.distillation["teachers"][0]["weights_digest"]
+    assert len(digest) == 16
+    if not augment:  # the views then are those of a live teacher
+        live = dataclasses.replace(
+            config, cache="", teachers=(f"{folder}/teacher",)
+        )
+        # float16 targets, over some twenty steps
+        _assert_equal(weights, _weights(live, tmp_path)[1], 2e-2)
+    other = dataclasses.replace(config, augment=not augment)
+    with pytest.raises(ValueError, match="Make another, or train with"):
+        fit.train(other, out=tmp_path, progress=False)
+    other = dataclasses.replace(config, seed=1)
+    with pytest.raises(ValueError, match="these very images and labels"):
+        fit.train(other, out=tmp_path, progress=False)
+
+
+def test_the_command_writes_a_record(folder, tmp_path, capsys):
+    arguments = ["distill", "--width", "0.5", "--epochs", "1", "--teachers"]
+    arguments += [f"{folder}/teacher", "--out", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    assert "kd_loss" in capsys.readouterr().out
+    (line,) = (tmp_path / "index.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert record["config"]["strategy"] == "kd"
+    assert record["distillation"]["stages"] == []
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "takes one teacher or a cache"),
+        ({"teachers": ("a", "b")}, "takes one teacher or a cache"),
+        ({"teachers": ("a",), "cache": "b"}, "takes one teacher or a cache"),
+        ({"strategy": "baseline", "teachers": ("a",)}, "takes no teacher"),
+        ({"strategy": "ensemble"}, "one teacher or more"),
+        ({"strategy": "chain"}, "`strategy` must be one of"),
+        ({"teachers": ("a",), "assistants": ("b",)}, "belong to"),
+        (
+            {
+                "strategy": "assistant",
+                "teachers": ("a",),
+                "assistants": ("gns-w1", "a"),
+            },
+            r"must not come back.*\['a'\]",
+        ),
+        ({"teachers": ("a",), "temperature": 0.0}, "`temperature`"),
+        ({"teachers": ("a",), "label_weight": -0.1}, "`label_weight`"),
+        ({"teachers": ("a",), "loss": "mse"}, "`loss` must be one of"),
+        ({"teachers": ("a",), "combine": "sum"}, "`combine` must be one of"),
+        (
+            {
+                "strategy": "ensemble",
+                "teachers": ("a", "b"),
+                "teacher_weights": (0, 0),
+            },
+            "with a sum > 0",
+        ),
+    ],
+)
+def test_config_rules_are_checked(values, message):
+    with pytest.raises(ValueError, match=message):
+        DistillConfig(**values)
+
+
+def test_lists_from_notebooks_become_tuples():
+    config = DistillConfig(strategy="ensemble", teachers=["a", "b"])
+    assert config.teachers == ("a", "b")
+    assert hash(config)
+
+
+class TestCheckpoints:
+    """Files that are not what they should be."""
+
+    def _model(self):
+        model = tiny("gns", classes=10, width=0.5)
+        fit.compile_model(model, TrainConfig(**SMALL).resolved_recipe, steps=9)
+        return model
+
+    def test_a_damaged_one_is_named(self, tmp_path):
+        path = tmp_path / checkpoint.FILE
+        model = self._model()
+        checkpoint.save_checkpoint(model, checkpoint.Progress(1, {}, 0.0), path)
+        path.write_bytes(path.read_bytes()[:2000])
+        with pytest.raises(ValueError, match=r"is damaged .* Delete it"):
+            checkpoint.restore_checkpoint(model, path)
+
+    def test_one_of_another_model_is_refused(self, tmp_path):
+        path = tmp_path / checkpoint.FILE
+        checkpoint.save_checkpoint(
+            self._model(), checkpoint.Progress(1, {}, 0.0), path
+        )
+        other = tiny("gns", classes=10, width=1.0)
+        fit.compile_model(other, TrainConfig(**SMALL).resolved_recipe, steps=9)
+        with pytest.raises(ValueError, match="of another model"):
+            checkpoint.restore_checkpoint(other, path)
+
+
+def test_cached_targets_follow_the_images(folder):
+    """A cache made by the function is the one that the command makes."""
+    digits = load_data("digits")
+    images, labels = fit.split(digits, TrainConfig()).fitting
+    teacher = load_model(folder / "teacher" / "model.keras")
+    cached = cache_teacher(
+        teacher,
+        images,
+        labels,
+        path=folder / "direct",
+        views=1,
+        seed=0,
+        augment=False,
+        flip=False,
+        progress=False,
+    )
+    again = CachedTeacher.load(
+        folder / "direct", images=images, labels=labels, teacher=teacher
+    )
+    assert again.teacher_digest == cached.teacher_digest
