@@ -18,6 +18,7 @@ _PUBLIC = {
     "ExportReport": "export.tflite",
     "FeaturePair": "distill.features",
     "FrozenTeacher": "distill.teachers",
+    "LabelCrossEntropy": "distill.losses",
     "RunRecord": "records",
     "TFLiteModel": "export.runtime",
     "TeacherEnsemble": "distill.teachers",
