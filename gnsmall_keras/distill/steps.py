@@ -4,6 +4,8 @@ Whatever the backend, the teacher's targets are computed outside of the
 student's gradient and put beside the images; Keras's own step does the rest.
 """
 
+import contextlib
+
 import keras
 
 
@@ -81,19 +83,37 @@ class JaxStep:
         Also when it ends with an error, student and teacher have their
         weights: Keras takes them away while it trains.
         """
-        variables = [*self.trainable_variables, *self.non_trainable_variables]
         if self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
+        with self._keeping_weights():
+            return super().fit(*args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """Evaluates; see `keras.Model.evaluate`, and `fit` on errors."""
+        with self._keeping_weights():
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """Predicts; see `keras.Model.predict`, and `fit` on errors."""
+        with self._keeping_weights():
+            return super().predict(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _keeping_weights(self):
+        """Puts the weights back that Keras took and an error left away."""
+        variables = [*self.trainable_variables, *self.non_trainable_variables]
+        if self.optimizer is not None:
             variables += self.optimizer.variables
         before = [variable.value for variable in variables]
         try:
-            return super().fit(*args, **kwargs)
+            yield
         except BaseException:
-            if self._jax_state is None:  # not one step has run
+            self.jax_state_sync()  # `evaluate` leaves it to its caller
+            if not self._jax_state_synced:  # not one step has run
                 for variable, value in zip(variables, before, strict=True):
                     variable.assign(value)
                 self.reset_metrics()
-            self.jax_state_sync()
+                self._jax_state_synced = True
             raise
 
     def _replicas(self):

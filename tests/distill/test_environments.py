@@ -578,7 +578,7 @@ def test_bad_batch_leaves_the_weights(steps):
             return np.resize(images, (BATCH, 8, 8, channels)), labels
 
     distiller = _compiled(_teacher())
-    with pytest.raises(Exception, match="(?i)channel|depth|incompat"):
+    with pytest.raises(Exception, match="(?i)channel|depth|shape"):
         _fit(distiller, Batches())
     student = distiller.student
     moved = _distance(student.get_weights(), _student().get_weights())
@@ -593,7 +593,7 @@ def test_error_in_evaluate_leaves_the_weights():
     history = _fit(distiller)
     images, labels = _examples()
     bad = np.resize(images, (COUNT, 8, 8, 5))
-    with pytest.raises(Exception, match="(?i)channel|depth|incompat"):
+    with pytest.raises(Exception, match="(?i)channel|depth|shape"):
         distiller.evaluate(bad, labels, verbose=0)
     _assert_is_distillation(distiller, history, _reference())
 
@@ -646,43 +646,34 @@ def _torch_loader(*arrays):
     return torch.utils.data.DataLoader(data, batch_size=BATCH)
 
 
-def _generator(*arrays):
-    batches = _Batches(*arrays)
-    while True:
-        yield from (batches[index] for index in range(len(batches)))
-
-
 SOURCES = {
     "pydataset": _Batches,
     "tf.data": _tf_data,
     "torch": _torch_loader,
-    "generator": _generator,
 }
 
 
 def _source(name, *arrays):
-    if name == "tf.data" and BACKEND != "tensorflow":
+    at_home = {"tf.data": "tensorflow", "torch": "torch"}
+    if at_home.get(name, BACKEND) != BACKEND:
         pytest.skip("imports a second framework")
     return SOURCES[name](*arrays)
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_sources_of_data(name):
-    options = {"steps_per_epoch": 3} if name == "generator" else {}
     distiller = _compiled(_teacher())
-    history = _fit(distiller, _source(name, *_examples()), **options)
+    history = _fit(distiller, _source(name, *_examples()))
     _assert_is_distillation(distiller, history, _reference())
 
 
-@pytest.mark.parametrize("form", ["(n, 1)", "int64", "one-hot"])
+@pytest.mark.parametrize("form", ["(n, 1)", "one-hot"])
 def test_forms_of_labels(form):
     images, labels = _examples()
     loss = LabelCrossEntropy()
     if form == "(n, 1)":
         labels = labels[:, None]
-    elif form == "int64":
-        labels = labels.astype("int64")
-    elif form == "one-hot":
+    else:
         labels = np.eye(CLASSES, dtype="float32")[labels]
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     distiller = _compiled(_teacher(), loss=loss)
@@ -773,8 +764,7 @@ def test_regularisers_are_added_whole():
 # Modes of execution and of the optimizer.
 
 
-@pytest.mark.parametrize("steps", [2, 3])
-def test_several_steps_per_execution(steps):
+def test_several_steps_per_execution(steps=3):
     """Three steps are an epoch; two leave one over."""
     if BACKEND == "torch":
         distiller = _compiled(_teacher(), steps_per_execution=steps)
@@ -786,17 +776,14 @@ def test_several_steps_per_execution(steps):
     _assert_is_distillation(distiller, history, _reference())
 
 
+# Not Adam: the bias before BatchNorm has a gradient of rounding errors, which
+# it would scale up to whole steps.
 OPTIMIZERS = {
     "accumulated": lambda: keras.optimizers.SGD(
         RATE, gradient_accumulation_steps=2
     ),
     "averaged": lambda: keras.optimizers.SGD(
         RATE, use_ema=True, ema_momentum=0.5
-    ),
-    # Not Adam: the bias before BatchNorm has a gradient of rounding errors,
-    # which it scales up to whole steps.
-    "clipped": lambda: keras.optimizers.SGD(
-        RATE, momentum=0.9, nesterov=True, clipnorm=0.5
     ),
 }
 
@@ -810,21 +797,18 @@ def test_optimizers(name):
     assert _distance(reference[1], _reference()[1]) > 1e-3
 
 
-# Beside the default: what Keras compiles on TensorFlow depends on the device,
-# and JAX compiles anyway.
+# Beside the default, which on TensorFlow depends on the device.
 MODES = {
-    "tensorflow": {
-        "graph": {"jit_compile": False},
-        "xla": {"jit_compile": True},
-        "eager": {"run_eagerly": True},
-    },
-    "jax": {"eager": {"run_eagerly": True}},
-    "torch": {},
-}[BACKEND]
+    "graph": {"jit_compile": False},
+    "xla": {"jit_compile": True},
+    "eager": {"run_eagerly": True},
+}
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_modes_of_execution(mode):
+    if BACKEND != "tensorflow":
+        pytest.skip("TensorFlow's; JAX always compiles here, torch never")
     distiller = _compiled(_teacher(), **MODES[mode])
     history = _fit(distiller)
     _assert_is_distillation(distiller, history, _reference())
