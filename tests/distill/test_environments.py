@@ -764,14 +764,14 @@ def test_regularisers_are_added_whole():
 # Modes of execution and of the optimizer.
 
 
-def test_several_steps_per_execution(steps=3):
+def test_several_steps_per_execution():
     """Three steps are an epoch; two leave one over."""
     if BACKEND == "torch":
-        distiller = _compiled(_teacher(), steps_per_execution=steps)
+        distiller = _compiled(_teacher(), steps_per_execution=2)
         with pytest.raises(ValueError, match="must be 1 with the PyTorch"):
             _fit(distiller)
         return
-    distiller = _compiled(_teacher(), steps_per_execution=steps)
+    distiller = _compiled(_teacher(), steps_per_execution=2)
     history = _fit(distiller)
     _assert_is_distillation(distiller, history, _reference())
 
