@@ -185,6 +185,17 @@ class DistillConfig(TrainConfig):
         check_temperature(self.temperature)
         self._check_teachers()
         self._check_chain()
+        weighted = self.teacher_weights or self.confidence_weights
+        if weighted and self.strategy != "ensemble":
+            raise ValueError(
+                "`teacher_weights` and `confidence_weights` belong to "
+                f"strategy='ensemble'. Received: strategy={self.strategy!r}."
+            )
+        if self.teacher_weights and self.confidence_weights:
+            raise ValueError(
+                "Give `teacher_weights` or `confidence_weights`, not both. "
+                f"Received: teacher_weights={self.teacher_weights}."
+            )
         if self.teacher_weights:
             normalize_weights(self.teacher_weights, len(self.teachers))
 

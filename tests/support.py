@@ -18,6 +18,8 @@ sys.path.insert(0, str(TESTS / "parity"))
 
 from fill import fill  # noqa: E402
 
+from gnsmall_keras.models.layers import KaimingNormal  # noqa: E402
+
 
 class Fixture(NamedTuple):
     """Weights, inputs and outputs of the original code."""
@@ -102,3 +104,19 @@ def skip_unless_all_on_jax() -> None:
 def cifar10_folder() -> str | None:
     """Where real CIFAR-10 is, from the environment, or None."""
     return os.environ.get("GNSMALL_DATA")
+
+
+def tiny_network(name, *, classes, width=1.0, head_units=None):
+    """A network that trains in seconds, with dropout to have a random state."""
+    inputs = keras.Input((32, 32, 3))
+    layers = keras.layers
+    x = layers.AveragePooling2D(4)(inputs)
+    filters = int(16 * width)
+    x = layers.Conv2D(
+        filters, 3, kernel_initializer=KaimingNormal(9 * filters)
+    )(x)
+    x = layers.BatchNormalization(momentum=0.9)(x)
+    x = layers.Flatten()(layers.ReLU()(x))
+    x = layers.Dropout(0.2, seed=1)(x)
+    x = layers.Dense(classes, kernel_initializer=KaimingNormal(600))(x)
+    return keras.Model(inputs, x)

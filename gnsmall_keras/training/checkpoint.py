@@ -22,6 +22,7 @@ class Progress(NamedTuple):
     epochs: int
     history: dict[str, list[float]]  # a value for each epoch
     seconds: float  # spent in fit so far
+    teachers: tuple[str, ...] = ()  # digests of their weights
 
 
 def save_checkpoint(
@@ -41,19 +42,28 @@ def save_checkpoint(
 
 
 def restore_checkpoint(
-    model: keras.Model, path: str | os.PathLike
-) -> Progress | None:
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    teachers: tuple[str, ...] = (),
+) -> Progress:
     """Puts a checkpoint's values into a compiled and built model.
 
+    Args:
+        model: what was saved.
+        path: the file.
+        teachers: digests of those that teach now.
+
     Returns:
-        How far it was; None, and the model unchanged, where there is none.
+        How far it was; nowhere, and the model unchanged, where there is none.
 
     Raises:
-        ValueError: if the file is damaged or of another model.
+        ValueError: if the file is damaged, of another model, or of a training
+            with other teachers.
     """
     path = Path(path)
     if not path.is_file():
-        return None
+        return Progress(0, {}, 0.0, teachers)
     variables = _variables(model)
     try:
         with path.open("rb") as file, np.load(file) as stored:
@@ -64,6 +74,12 @@ def restore_checkpoint(
             f"The checkpoint {path} is damaged ({error}). Delete it to start "
             "this training anew."
         ) from None
+    if list(progress.teachers) != list(teachers):
+        raise ValueError(
+            f"The training of {path} began with other teachers: "
+            f"{list(progress.teachers)}, now {list(teachers)}. Delete the file "
+            "to start it anew."
+        )
     shapes = [tuple(variable.shape) for variable in variables]
     if [array.shape for array in arrays] != shapes:
         raise ValueError(
@@ -97,6 +113,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
             max((len(values) for values in self._history.values()), default=0),
             self._history,
             self._before.seconds + time.perf_counter() - self._began,
+            self._before.teachers,
         )
 
     def on_train_begin(self, logs=None):

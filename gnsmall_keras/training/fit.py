@@ -30,6 +30,7 @@ from gnsmall_keras.models.files import (
     save_model,
 )
 from gnsmall_keras.models.registry import create_model
+from gnsmall_keras.models.spec import HEAD_UNITS
 from gnsmall_keras.recipes import Recipe
 from gnsmall_keras.records import RunRecord
 from gnsmall_keras.training import checkpoint
@@ -60,6 +61,7 @@ class _Stage(NamedTuple):
     name: str
     config: TrainConfig
     folder: Path
+    teachers: tuple[str, ...] = ()  # digests of their weights
 
 
 def train(
@@ -96,6 +98,8 @@ def train(
     started_at = datetime.datetime.now(datetime.UTC)
 
     teachers, described = _teachers(config, dataset, splits, student, progress)
+    if described:
+        student = student._replace(teachers=_digests(described))
     batches = _batches(splits.fitting, config, flip=dataset.flippable)
     model = _network(config, dataset)
     done = _learn(model, teachers, batches, splits, student, progress)
@@ -155,8 +159,13 @@ def _teachers(config, dataset, splits, student, progress):
         if assistant is None:
             chain.append(load(name))
         else:
+            digests = tuple(teacher_digest(model) for model in chain)
             model, record = _taught_assistant(
-                assistant, _joined(chain, config), dataset, splits, progress
+                assistant._replace(teachers=digests),
+                _joined(chain, config),
+                dataset,
+                splits,
+                progress,
             )
             chain.append(model)
             stages.append(record)
@@ -176,13 +185,21 @@ def _teachers(config, dataset, splits, student, progress):
     return _joined(chain, config), described
 
 
+def _digests(described):
+    return tuple(t["weights_digest"] for t in described["teachers"])
+
+
 def _assistant(name, config, folder, number):
     """The stage that trains it, or None if `name` is of a trained model."""
     match = re.fullmatch(r"(\w+?)(?:-w(\d+(?:\.\d+)?))?", name)
     if match is None or match[1] not in NETWORKS:
         return None
+    scales = check_network(match[1]).scales
     own = dataclasses.replace(
-        config, model=match[1], width=float(match[2] or 1.0)
+        config,
+        model=match[1],
+        width=float(match[2] or 1.0),
+        head_units=config.head_units if scales else HEAD_UNITS,
     )
     return _Stage(
         f"assistant {number}, {name}",
@@ -199,8 +216,14 @@ def _taught_assistant(stage, teachers, dataset, splits, progress):
     """
     described = stage.folder / "stage.json"
     if described.is_file():
-        model = load_model(stage.folder / MODEL_FILE)
-        return model, json.loads(described.read_text(encoding="utf-8"))
+        record = json.loads(described.read_text(encoding="utf-8"))
+        if record["teachers"] != list(stage.teachers):
+            raise ValueError(
+                f"{stage.folder} holds an assistant of other teachers: "
+                f"{record['teachers']}, now {list(stage.teachers)}. Delete the "
+                "folder to train it anew."
+            )
+        return load_model(stage.folder / MODEL_FILE), record
     stage.folder.mkdir(parents=True, exist_ok=True)
     batches = _batches(splits.fitting, stage.config, flip=dataset.flippable)
     model = _network(stage.config, dataset)
@@ -208,6 +231,7 @@ def _taught_assistant(stage, teachers, dataset, splits, progress):
     save_model(model, stage.folder / MODEL_FILE)
     record = {
         "name": stage.name,
+        "teachers": list(stage.teachers),
         "parameters": evaluation.count_parameters(model),
         "validation_accuracy": _accuracy(model, splits.validation),
         "train_seconds": round(done.seconds, 1),
@@ -358,8 +382,9 @@ def _fit(distiller, batches, watched, stage, progress):
     """Trains from the last checkpoint on; returns how it went."""
     recipe = stage.config.resolved_recipe
     path = stage.folder / checkpoint.FILE
-    before = checkpoint.restore_checkpoint(distiller, path)
-    before = before or checkpoint.Progress(0, {}, 0.0)
+    before = checkpoint.restore_checkpoint(
+        distiller, path, teachers=stage.teachers
+    )
     batches.start_at(before.epochs)
     best = stage.folder / "best.weights.h5"
     saving = checkpoint.SaveCheckpoints(path, before)

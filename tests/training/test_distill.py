@@ -9,22 +9,20 @@ import sys
 import keras
 import numpy as np
 import pytest
-from keras import layers
-from support import TESTS
+from support import TESTS, tiny_network
 
 from gnsmall_keras import cli
 from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.cache import CachedTeacher, cache_teacher
 from gnsmall_keras.models.files import load_model
-from gnsmall_keras.models.layers import KaimingNormal
 from gnsmall_keras.training import checkpoint, fit
 
 SMALL = {"width": 0.5, "epochs": 2, "batch_size": 128}
 KILLED = """
 import os, signal, sys
 sys.path[:0] = sys.argv[3:]
-import keras, test_distill
+import keras, support, test_distill
 from gnsmall_keras.training import checkpoint, fit
 
 save = checkpoint.save_checkpoint
@@ -34,36 +32,21 @@ def save_and_die(model, progress, path):
         os.kill(os.getpid(), signal.SIGKILL)
 
 checkpoint.save_checkpoint = save_and_die
-fit.create_model = test_distill.tiny
+fit.create_model = support.tiny_network
 fit.train(test_distill.chain_config(sys.argv[1]), out=sys.argv[1] + "/runs")
 """
 
 
-def tiny(name, *, classes, width=1.0, head_units=None):
-    """A network that trains in seconds, with dropout to have a random state."""
-    inputs = keras.Input((32, 32, 3))
-    x = layers.AveragePooling2D(4)(inputs)
-    filters = int(16 * width)
-    x = layers.Conv2D(
-        filters, 3, kernel_initializer=KaimingNormal(9 * filters)
-    )(x)
-    x = layers.BatchNormalization(momentum=0.9)(x)
-    x = layers.Flatten()(layers.ReLU()(x))
-    x = layers.Dropout(0.2, seed=1)(x)
-    x = layers.Dense(classes, kernel_initializer=KaimingNormal(600))(x)
-    return keras.Model(inputs, x)
-
-
 @pytest.fixture(autouse=True)
 def tiny_networks(monkeypatch):
-    monkeypatch.setattr(fit, "create_model", tiny)
+    monkeypatch.setattr(fit, "create_model", tiny_network)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """With a teacher in it, the folder of a run."""
     path = tmp_path_factory.mktemp("distill")
-    teacher = tiny("gns", classes=10, width=2.0)
+    teacher = tiny_network("gns", classes=10, width=2.0)
     (path / "teacher").mkdir()
     teacher.save(path / "teacher" / "model.keras")
     return path
@@ -224,6 +207,16 @@ def test_the_command_writes_a_record(folder, tmp_path, capsys):
             },
             r"must not come back.*\['a'\]",
         ),
+        ({"teachers": ("a",), "teacher_weights": (1.0,)}, "'ensemble'"),
+        (
+            {
+                "strategy": "ensemble",
+                "teachers": ("a",),
+                "teacher_weights": (1.0,),
+                "confidence_weights": True,
+            },
+            "not both",
+        ),
         ({"teachers": ("a",), "temperature": 0.0}, "`temperature`"),
         ({"teachers": ("a",), "label_weight": -0.1}, "`label_weight`"),
         ({"teachers": ("a",), "loss": "mse"}, "`loss` must be one of"),
@@ -249,11 +242,24 @@ def test_lists_from_notebooks_become_tuples():
     assert hash(config)
 
 
+def test_another_teacher_does_not_go_on_with_the_old_ones_assistant(
+    folder, tmp_path
+):
+    (tmp_path / "teacher").mkdir()
+    teacher = tmp_path / "teacher" / "model.keras"
+    teacher.write_bytes((folder / "teacher" / "model.keras").read_bytes())
+    config = chain_config(tmp_path, epochs=1)
+    fit.train(config, out=tmp_path, progress=False)
+    tiny_network("gns", classes=10, width=1.5).save(teacher)
+    with pytest.raises(ValueError, match="an assistant of other teachers"):
+        fit.train(config, out=tmp_path, progress=False)
+
+
 class TestCheckpoints:
     """Files that are not what they should be."""
 
     def _model(self):
-        model = tiny("gns", classes=10, width=0.5)
+        model = tiny_network("gns", classes=10, width=0.5)
         fit.compile_model(model, TrainConfig(**SMALL).resolved_recipe, steps=9)
         return model
 
@@ -265,12 +271,23 @@ class TestCheckpoints:
         with pytest.raises(ValueError, match=r"is damaged .* Delete it"):
             checkpoint.restore_checkpoint(model, path)
 
+    def test_one_of_other_teachers_is_refused(self, tmp_path):
+        path = tmp_path / checkpoint.FILE
+        model = self._model()
+        checkpoint.save_checkpoint(
+            model, checkpoint.Progress(1, {}, 0.0, ("abc",)), path
+        )
+        with pytest.raises(ValueError, match="began with other teachers"):
+            checkpoint.restore_checkpoint(model, path, teachers=("def",))
+        found = checkpoint.restore_checkpoint(model, path, teachers=("abc",))
+        assert found.epochs == 1
+
     def test_one_of_another_model_is_refused(self, tmp_path):
         path = tmp_path / checkpoint.FILE
         checkpoint.save_checkpoint(
             self._model(), checkpoint.Progress(1, {}, 0.0), path
         )
-        other = tiny("gns", classes=10, width=1.0)
+        other = tiny_network("gns", classes=10, width=1.0)
         fit.compile_model(other, TrainConfig(**SMALL).resolved_recipe, steps=9)
         with pytest.raises(ValueError, match="of another model"):
             checkpoint.restore_checkpoint(other, path)

@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from support import skip_unless_all_on_jax
+from support import skip_unless_all_on_jax, tiny_network
 
 from gnsmall_keras import evaluation
 from gnsmall_keras.config import TrainConfig
@@ -22,6 +22,7 @@ SMOKE = TrainConfig(width=0.25, epochs=2, batch_size=128)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
+    skip_unless_all_on_jax()
     out = tmp_path_factory.mktemp("runs")
     return out, fit.train(SMOKE, out=out, progress=False)
 
@@ -99,9 +100,17 @@ def test_mixed_precision_keeps_weights_and_logits_in_float32(
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_the_same_seed_gives_the_same_losses(run, tmp_path):
+@pytest.fixture
+def tiny(monkeypatch):
+    """A tiny network in the place of the others."""
+    monkeypatch.setattr(fit, "create_model", tiny_network)
+
+
+@pytest.mark.backend
+@pytest.mark.usefixtures("tiny")
+def test_the_same_seed_gives_the_same_losses(tmp_path):
     """And the best epoch can be kept: selecting changes no loss."""
-    _, record = run
+    record = fit.train(SMOKE, out=tmp_path, progress=False)
     config = dataclasses.replace(SMOKE, select="validation")
     again = fit.train(config, out=tmp_path, progress=False)
     assert again.history["loss"] == record.history["loss"]
@@ -111,6 +120,7 @@ def test_the_same_seed_gives_the_same_losses(run, tmp_path):
     assert again.best_test_accuracy is None
 
 
+@pytest.mark.usefixtures("tiny")
 def test_paper_protocol_watches_the_test_split(tmp_path, monkeypatch):
     """The fit itself is replaced: the book-keeping is tested."""
 
