@@ -93,7 +93,8 @@ def train(
     """
     dataset = load_data(config.data)
     splits = split(dataset, config)
-    student = _Stage("student", config, Path(out) / config.slug)
+    name = "student" if getattr(config, "assistants", ()) else ""
+    student = _Stage(name, config, Path(out) / config.slug)
     student.folder.mkdir(parents=True, exist_ok=True)
     started_at = datetime.datetime.now(datetime.UTC)
 
@@ -104,7 +105,20 @@ def train(
     model = _network(config, dataset)
     done = _learn(model, teachers, batches, splits, student, progress)
 
-    record = RunRecord(
+    record = _record(
+        config, dataset, splits, model, done, described, started_at
+    )
+    save_model(model, student.folder / MODEL_FILE)
+    with records.replacing(student.folder / RECORD_FILE) as unfinished:
+        unfinished.write_text(record.to_json() + "\n", encoding="utf-8")
+    records.append_record(record, index or Path(out) / INDEX_FILE)
+    (student.folder / checkpoint.FILE).unlink(missing_ok=True)
+    return record
+
+
+def _record(config, dataset, splits, model, done, described, started_at):
+    """What the run was and what came of it; reads the test split, once."""
+    return RunRecord(
         slug=config.slug,
         digest=config.digest,
         config=dataclasses.asdict(config),
@@ -131,12 +145,6 @@ def train(
         hardware=records.describe_hardware(),
         versions=records.package_versions(),
     )
-    save_model(model, student.folder / MODEL_FILE)
-    with records.replacing(student.folder / RECORD_FILE) as unfinished:
-        unfinished.write_text(record.to_json() + "\n", encoding="utf-8")
-    records.append_record(record, index or Path(out) / INDEX_FILE)
-    (student.folder / checkpoint.FILE).unlink(missing_ok=True)
-    return record
 
 
 def _teachers(config, dataset, splits, student, progress):
