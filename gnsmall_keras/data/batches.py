@@ -7,6 +7,10 @@ import numpy as np
 
 from gnsmall_keras.data.augment import Augmentation, normalize
 
+# Parts of a batch that brings its targets along.
+IMAGES = "images"
+TEACHER_LOGITS = "teacher_logits"
+
 
 class TrainingBatches(keras.utils.PyDataset):
     """Shuffled, augmented, normalised batches.
@@ -84,7 +88,7 @@ class TrainingBatches(keras.utils.PyDataset):
             return images, labels
         logits = self._teacher_logits[self._view(epoch)][indices]
         logits = np.asarray(logits, np.float32)
-        return {"images": images, "teacher_logits": logits}, labels
+        return {IMAGES: images, TEACHER_LOGITS: logits}, labels
 
     def on_epoch_begin(self):
         """Moves on to the next epoch's order and views."""

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from gnsmall_keras.config import check_label_weight, check_temperature
+from gnsmall_keras.data.batches import IMAGES, TEACHER_LOGITS
 from gnsmall_keras.distill.features import (
     FeaturePair,
     feature_loss,
@@ -16,13 +17,11 @@ from gnsmall_keras.distill.features import (
 from gnsmall_keras.distill.losses import get_loss
 from gnsmall_keras.distill.steps import STEPS
 from gnsmall_keras.distill.teachers import (
-    LOGITS,
     WEIGHTS,
     as_teacher,
     class_indices,
 )
 
-INPUTS = "images"  # beside LOGITS where a batch brings its targets along
 _FEATURES = "teacher_features"
 
 
@@ -151,7 +150,7 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
     def call(self, inputs, training=None):
         """Returns the student's logits for images, or for a whole batch."""
         if _has_targets(inputs):
-            inputs = inputs[INPUTS]
+            inputs = inputs[IMAGES]
         layers = self._frozen.student_layers if training else ()
         with recording(layers) as outputs:
             logits = self.student(inputs, training=training)
@@ -177,7 +176,7 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         if outputs:
             targets[_FEATURES] = [ops.stop_gradient(o) for o in outputs]
         return keras.utils.pack_x_y_sample_weight(
-            {INPUTS: x, **targets}, y, sample_weight
+            {IMAGES: x, **targets}, y, sample_weight
         )
 
     def compute_loss(
@@ -211,7 +210,7 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         temperature = ops.convert_to_tensor(self.temperature)
         classes = logits.shape[-1]
         labels = class_indices(y, classes) if hasattr(y, "shape") else None
-        teacher = ops.cast(x[LOGITS], "float32")
+        teacher = ops.cast(x[TEACHER_LOGITS], "float32")
         if WEIGHTS in x:  # teachers apart: (batch, teachers, classes)
             values = sum(
                 x[WEIGHTS][:, index]
@@ -251,7 +250,7 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         return logs
 
     def _update_agreement(self, targets, logits):
-        teacher = targets[LOGITS]
+        teacher = targets[TEACHER_LOGITS]
         if len(teacher.shape) == 3:
             weights = ops.expand_dims(targets[WEIGHTS], -1)
             teacher = ops.sum(weights * ops.softmax(teacher, axis=-1), axis=1)
@@ -342,7 +341,7 @@ class _Mean(keras.losses.Loss):
 
 
 def _has_targets(x):
-    return isinstance(x, dict) and LOGITS in x
+    return isinstance(x, dict) and TEACHER_LOGITS in x
 
 
 def _output_shapes(model, found_layers):

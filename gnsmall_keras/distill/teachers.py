@@ -4,9 +4,9 @@ import keras
 from keras import ops
 
 from gnsmall_keras.config import normalize_weights
+from gnsmall_keras.data.batches import TEACHER_LOGITS
 from gnsmall_keras.models.files import check_teacher
 
-LOGITS = "teacher_logits"
 WEIGHTS = "teacher_weights"
 _COMBINATIONS = ("probabilities", "logits", "per_teacher")
 CONFIDENCE = "confidence"
@@ -79,7 +79,7 @@ class FrozenTeacher:
             `(batch, teachers)`.
         """
         del labels, temperature  # only an ensemble needs them
-        return {LOGITS: self.logits(images)}
+        return {TEACHER_LOGITS: self.logits(images)}
 
 
 class TeacherEnsemble:
@@ -144,14 +144,14 @@ class TeacherEnsemble:
         )
         weights = self._weights_of(logits, labels)
         if self._combine == "per_teacher":
-            return {LOGITS: logits, WEIGHTS: weights}
+            return {TEACHER_LOGITS: logits, WEIGHTS: weights}
         weights = ops.expand_dims(weights, -1)
         if self._combine == "logits":
-            return {LOGITS: ops.sum(weights * logits, axis=1)}
+            return {TEACHER_LOGITS: ops.sum(weights * logits, axis=1)}
         # Logits whose softmax at `temperature` is the mean probability.
         log_probabilities = ops.log_softmax(logits / temperature, axis=-1)
         mean = ops.logsumexp(log_probabilities + ops.log(weights), axis=1)
-        return {LOGITS: temperature * mean}
+        return {TEACHER_LOGITS: temperature * mean}
 
     def _weights_of(self, logits, labels):
         """Weights `(batch, teachers)` that add up to 1."""

@@ -99,9 +99,16 @@ def train(
     started_at = datetime.datetime.now(datetime.UTC)
 
     teachers, described = _teachers(config, dataset, splits, student, progress)
+    cached = _cached(config, splits.fitting)
+    if cached:
+        described["teachers"] = [
+            {"name": config.cache, "weights_digest": cached.teacher_digest}
+        ]
     if described:
         student = student._replace(teachers=_digests(described))
-    batches = _batches(splits.fitting, config, flip=dataset.flippable)
+    batches = _batches(
+        splits.fitting, config, flip=dataset.flippable, cached=cached
+    )
     model = _network(config, dataset)
     done = _learn(model, teachers, batches, splits, student, progress)
 
@@ -179,10 +186,6 @@ def _teachers(config, dataset, splits, student, progress):
             stages.append(record)
         names.append(name)
     digests = [teacher_digest(model) for model in chain]
-    if config.cache:
-        images, labels = splits.fitting
-        cached = CachedTeacher.load(config.cache, images=images, labels=labels)
-        names, digests = [config.cache], [cached.teacher_digest]
     described = {
         "teachers": [
             {"name": name, "weights_digest": digest}
@@ -306,18 +309,25 @@ def split(dataset: Dataset, config: TrainConfig) -> _Splits:
     )
 
 
-def _batches(split, config, *, flip):
-    recipe = config.resolved_recipe
-    if getattr(config, "cache", ""):
-        cached = CachedTeacher.load(
-            config.cache, images=split.images, labels=split.labels
+def _cached(config, split):
+    """The cache that teaches, or None."""
+    if not getattr(config, "cache", ""):
+        return None
+    cached = CachedTeacher.load(
+        config.cache, images=split.images, labels=split.labels
+    )
+    if cached.augment != config.augment:
+        raise ValueError(
+            f"The cache {config.cache} was made with augment="
+            f"{cached.augment}. Received: augment={config.augment}. Make "
+            "another, or train with the cache's."
         )
-        if cached.augment != config.augment:
-            raise ValueError(
-                f"The cache {config.cache} was made with augment="
-                f"{cached.augment}. Received: augment={config.augment}. Make "
-                "another, or train with the cache's."
-            )
+    return cached
+
+
+def _batches(split, config, *, flip, cached=None):
+    recipe = config.resolved_recipe
+    if cached:
         return cached.batches(
             split.images,
             split.labels,
