@@ -15,6 +15,7 @@ from gnsmall_keras import cli
 from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.cache import CachedTeacher, cache_teacher
+from gnsmall_keras.distill.losses import LOSSES
 from gnsmall_keras.models.files import load_model
 from gnsmall_keras.training import checkpoint, fit
 
@@ -234,6 +235,11 @@ def test_the_command_writes_a_record(folder, tmp_path, capsys):
 def test_config_rules_are_checked(values, message):
     with pytest.raises(ValueError, match=message):
         DistillConfig(**values)
+
+
+def test_every_loss_can_be_asked_for():
+    for loss in LOSSES:
+        assert DistillConfig(teachers=("a",), loss=loss).loss == loss
 
 
 def test_lists_from_notebooks_become_tuples():
