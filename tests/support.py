@@ -70,6 +70,80 @@ def run(model: keras.Model, images: np.ndarray, *, training: bool) -> Any:
     return keras.ops.convert_to_numpy(outputs)
 
 
+class Step(NamedTuple):
+    """What one pass in training mode gives, forward and back."""
+
+    outputs: np.ndarray
+    of_inputs: np.ndarray  # the gradient
+    gradients: dict[str, np.ndarray]  # by the variables' paths
+    moved: dict[str, np.ndarray]  # variables that are not trained, afterwards
+
+
+def training_step(layer: Any, inputs: np.ndarray) -> Step:
+    """Calls a layer in training mode, with the gradient of a random mix.
+
+    Its variables are left as they are, except on PyTorch and TensorFlow those
+    that are not trained.
+    """
+    trained, others = layer.trainable_variables, layer.non_trainable_variables
+    shape = layer.compute_output_shape(inputs.shape)
+    mix = np.random.default_rng(9).normal(size=shape).astype("float32")
+    call = {"jax": _jax_step, "torch": _torch_step, "tensorflow": _tf_step}
+    outputs, gradients, moved = call[keras.config.backend()](layer, inputs, mix)
+    arrays = [keras.ops.convert_to_numpy(value) for value in gradients]
+    return Step(
+        keras.ops.convert_to_numpy(outputs),
+        arrays[0],
+        dict(zip((v.path for v in trained), arrays[1:], strict=True)),
+        {
+            variable.path: keras.ops.convert_to_numpy(value)
+            for variable, value in zip(others, moved, strict=True)
+        },
+    )
+
+
+def _jax_step(layer, inputs, mix):
+    import jax
+
+    others = [v.value for v in layer.non_trainable_variables]
+
+    def mixed(images, trained):
+        outputs, moved = layer.stateless_call(
+            trained, others, images, training=True
+        )
+        return (outputs * mix).sum(), (outputs, moved)
+
+    step = jax.jit(jax.grad(mixed, argnums=(0, 1), has_aux=True))
+    (of_inputs, gradients), (outputs, moved) = step(
+        inputs, [v.value for v in layer.trainable_variables]
+    )
+    return outputs, [of_inputs, *gradients], moved
+
+
+def _torch_step(layer, inputs, mix):
+    import torch
+
+    images = torch.tensor(inputs, requires_grad=True)
+    outputs = layer(images, training=True)
+    values = [images, *(v.value for v in layer.trainable_variables)]
+    gradients = torch.autograd.grad((outputs * torch.tensor(mix)).sum(), values)
+    moved = [v.value for v in layer.non_trainable_variables]
+    return outputs.detach(), gradients, moved
+
+
+def _tf_step(layer, inputs, mix):
+    import tensorflow as tf
+
+    images = tf.constant(inputs)
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        outputs = layer(images, training=True)
+        mixed = tf.reduce_sum(outputs * mix)
+    values = [images, *(v.value for v in layer.trainable_variables)]
+    gradients = tape.gradient(mixed, values)
+    return outputs, gradients, [v.value for v in layer.non_trainable_variables]
+
+
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
     """Largest difference in units of the expected values' deviation."""
     return float(np.abs(found - expected).max() / expected.std())

@@ -14,7 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from gnsmall_keras.models import fusion
+from gnsmall_keras.models import fusion, kernels
+from gnsmall_keras.models import statistics as statistics_of
 
 MOMENTUM = 0.9  # of the moving statistics; PyTorch writes it as 0.1
 _DRAWN = 2**20  # initial values at a time
@@ -112,15 +113,50 @@ class _Branched(keras.layers.Layer):
                 moving.assign(MOMENTUM * moving + (1 - MOMENTUM) * value)
 
     def call(self, inputs, training=False):
-        if training and self.trainable:
-            statistics, count = self._batch_statistics(inputs)
-            self._update_moving_statistics(statistics, count)
-        else:
+        if not (training and self.trainable):
             statistics = self._moving_statistics(self._weights())
+        elif not self._has_statistics_of_input():
+            return self._add_branches(inputs)
+        else:
+            values = ops.cast(inputs, self.variable_dtype)
+            statistics, count = self._batch_statistics(values)
+            self._update_moving_statistics(statistics, count)
         kernel, bias = self._merge(self._weights(), statistics, xp=ops)
         dtype = self.compute_dtype
         outputs = self._convolve(inputs, ops.cast(kernel, dtype))
         return outputs + ops.cast(bias, dtype)
+
+    def _add_branches(self, inputs):
+        """Every branch by itself, in training."""
+        total, moments = 0.0, {group: [] for group in self.groups}
+        for group, branch, values in self._branch_values(inputs):
+            gamma = getattr(self, f"{group}_gamma")
+            beta = getattr(self, f"{group}_beta")
+            if branch is not None:
+                gamma, beta = gamma[branch], beta[branch]
+            outputs, *found = kernels.batch_norm(values, gamma, beta)
+            total = total + outputs
+            moments[group].append(found)
+        count = ops.prod(ops.shape(total)[:-1])
+        statistics = {
+            group: tuple(map(ops.stack, zip(*found, strict=True)))
+            if group == "conv"
+            else found[0]
+            for group, found in moments.items()
+        }
+        self._update_moving_statistics(
+            statistics, ops.cast(count, self.variable_dtype)
+        )
+        return total
+
+    def _branch_values(self, inputs):
+        """Yields group, number and values of every branch before BatchNorm."""
+        dtype = self.compute_dtype
+        for branch in range(self.branches):
+            kernel = ops.cast(self.kernel[branch], dtype)
+            yield "conv", branch, self._convolve(inputs, kernel)
+        for group in self.groups[1:]:
+            yield group, None, self._pixels(inputs, group)
 
     def merged(self):
         """Returns the deployed `(kernel, bias)` as NumPy arrays.
@@ -187,38 +223,22 @@ class BranchedConv2D(_Branched):
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.filters)
 
+    def _has_statistics_of_input(self):
+        return self.kernel_size == 1
+
+    def _pixels(self, inputs, group):
+        return inputs
+
     def _batch_statistics(self, inputs):
-        inputs = ops.cast(inputs, self.variable_dtype)
-        if self.kernel_size == 1:
-            return self._pointwise_statistics(inputs)
-        # (branches, h, w, in, out) -> (h, w, in, branches * out)
-        size, channels = self.kernel_size, inputs.shape[-1]
-        kernel = ops.transpose(self.kernel, (1, 2, 3, 0, 4))
-        kernel = ops.reshape(kernel, (size, size, channels, -1))
-        mean, variance, count = _moments(self._convolve(inputs, kernel))
-        shape = (self.branches, self.filters)
-        moments = ops.reshape(mean, shape), ops.reshape(variance, shape)
-        statistics = {"conv": moments}
+        mean, covariance, count = statistics_of.pointwise_moments(inputs)
+        weights = self.kernel[:, 0, 0]  # (branches, in, filters)
+        variance = ops.sum(weights * ops.matmul(covariance, weights), axis=1)
+        statistics = {
+            "conv": (ops.matmul(mean, weights), ops.maximum(variance, 0.0))
+        }
         if self.identity:
-            statistics["identity"] = _moments(inputs)[:2]
-        return statistics, count
-
-    def _pointwise_statistics(self, inputs):
-        """Moments of every 1x1 branch from those of the input.
-
-        For `y = W x`: mean(y) = W mean(x), var(y) = diag(W cov(x) W^T).
-        """
-        pixels = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        count = ops.cast(ops.shape(pixels)[0], pixels.dtype)
-        mean = ops.mean(pixels, axis=0)
-        # Centred first: E[x x] - E[x] E[x] cancels where |mean| >> deviation.
-        centered = pixels - ops.stop_gradient(mean)
-        covariance = ops.matmul(ops.transpose(centered), centered) / count
-        kernels = self.kernel[:, 0, 0]  # (branches, in, filters)
-        variance = ops.sum(kernels * ops.matmul(covariance, kernels), axis=1)
-        statistics = {"conv": (ops.matmul(mean, kernels), variance)}
-        if self.identity:
-            statistics["identity"] = (mean, ops.diagonal(covariance))
+            variance = ops.maximum(ops.diagonal(covariance), 0.0)
+            statistics["identity"] = (mean, variance)
         return statistics, count
 
     def _merge(self, weights, statistics, *, xp):
@@ -233,7 +253,7 @@ class BranchedConv2D(_Branched):
         return kernel, bias
 
     def _convolve(self, inputs, kernel):
-        return ops.conv(inputs, kernel, strides=1, padding="same")
+        return kernels.conv(inputs, kernel)
 
     def get_config(self):
         return {
@@ -325,33 +345,35 @@ class BranchedDepthwiseConv2D(_Branched):
         )
         return (batch, *sides, channels)
 
+    def _has_statistics_of_input(self):
+        # With one branch, its own convolution is all that is needed.
+        several = self.branches > 1 or self.groups[1:]
+        return several and self.kernel_size == (3, 3) and self.strides == 1
+
     def _batch_statistics(self, inputs):
-        inputs = ops.cast(inputs, self.variable_dtype)
-        # One convolution a branch: a depth multiplier is slower on CPUs.
-        means, variances, counts = zip(
-            *(
-                _moments(self._convolve(inputs, self.kernel[branch][..., None]))
-                for branch in range(self.branches)
-            ),
-            strict=True,
-        )
-        statistics = {"conv": (ops.stack(means), ops.stack(variances))}
-        if self.groups[1:]:
-            mean, variance, _ = _moments(self._window_centers(inputs))
+        moments = statistics_of.window_moments(inputs)
+        center = statistics_of.window_center(moments)
+        statistics = {
+            "conv": statistics_of.through_windows(moments, self.kernel)
+        }
         if self.scale:
+            mean, variance = center
             weight = self.scale_kernel
             statistics["scale"] = (mean * weight, variance * weight * weight)
         if self.identity:
-            statistics["identity"] = (mean, variance)
-        return statistics, counts[0]
+            statistics["identity"] = center
+        return statistics, moments[2]
 
-    def _window_centers(self, inputs):
-        if self.padding == "same":
-            return inputs
-        below, beside = (size // 2 for size in self.kernel_size)
-        height, width = inputs.shape[1] - below, inputs.shape[2] - beside
-        step = self.strides
-        return inputs[:, below:height:step, beside:width:step]
+    def _pixels(self, inputs, group):
+        """The branches that read one pixel, by kernels that are zero elsewhere.
+
+        Faster, forward and back, than slices with strides.
+        """
+        ones = ops.ones((inputs.shape[-1],), self.variable_dtype)
+        tap = self.scale_kernel if group == "scale" else ones
+        kernel = ops.zeros((*self.kernel_size, inputs.shape[-1]), ones.dtype)
+        kernel = fusion.add_at_center(kernel, tap, xp=ops)
+        return self._convolve(inputs, ops.cast(kernel, self.compute_dtype))
 
     def _merge(self, weights, statistics, *, xp):
         affine = _affines(weights, statistics, xp=xp)
@@ -367,10 +389,14 @@ class BranchedDepthwiseConv2D(_Branched):
             tap, bias = tap + scale, bias + offset
         if self.groups[1:]:
             kernel = fusion.add_at_center(kernel, tap, xp=xp)
+        return kernel, bias
+
+    def merged(self):
+        kernel, bias = super().merged()
         return kernel[..., None], bias
 
     def _convolve(self, inputs, kernel):
-        return ops.depthwise_conv(
+        return kernels.depthwise_conv(
             inputs, kernel, strides=self.strides, padding=self.padding
         )
 
@@ -398,12 +424,3 @@ def _affines(weights, statistics, *, xp):
         )
         for group, (mean, variance) in statistics.items()
     }
-
-
-def _moments(inputs):
-    """Mean and biased variance per channel, and the number of values."""
-    count = ops.cast(ops.prod(ops.shape(inputs)[:-1]), inputs.dtype)
-    mean = ops.mean(inputs, axis=(0, 1, 2))
-    # d variance / d mean is zero, so the gradient need not pass there.
-    centered = inputs - ops.stop_gradient(mean)
-    return mean, ops.mean(ops.square(centered), axis=(0, 1, 2)), count

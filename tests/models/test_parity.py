@@ -83,22 +83,6 @@ def test_paper_steps_follow_the_originals(original):
     assert np.all(np.abs(losses / expected - 1) <= tolerance)
 
 
-@pytest.fixture
-def float64():
-    _set_precision("float64")
-    yield
-    _set_precision("float32")
-
-
-def _set_precision(dtype):
-    keras.config.set_floatx(dtype)
-    keras.config.set_dtype_policy(dtype)
-    if keras.config.backend() == "jax":
-        import jax
-
-        jax.config.update("jax_enable_x64", dtype == "float64")
-
-
 # (fixture, relative size of a change of the first weights). At width 1.0 the
 # exact weights lie so close to a kink that the fixture is on its other side.
 @pytest.mark.parametrize(
