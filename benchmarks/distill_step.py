@@ -4,18 +4,16 @@ Usage: python benchmarks/distill_step.py [batch] [steps]
        python benchmarks/distill_step.py memory [batch]
 
 All steps run in turn in one process, so that the machine's mood touches them
-alike; medians and ratios are printed. "memory" prints the peak resident memory
-of three steps beside that of keras.distillation, each in a process of its
-own.
+alike; medians and ratios are printed. "memory" prints the peak of three steps,
+over what was there before the first, beside that of keras.distillation.
 """
 
-import pathlib
 import statistics
-import subprocess
 import sys
 import time
 
 import keras
+import memory
 import numpy as np
 
 from gnsmall_keras import Distiller, create_model
@@ -93,23 +91,20 @@ def _train(kind, batch_size):
             if keras.config.backend() != "tensorflow"
             else False,
         )
-    for _ in range(3):
-        distiller.train_on_batch(images, labels)
-    status = pathlib.Path("/proc/self/status").read_text()
-    print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+
+    def steps():
+        for _ in range(3):
+            distiller.train_on_batch(images, labels)
+
+    print(memory.peak_of(steps))
 
 
 def compare_memory(batch_size: int) -> None:
     """Prints both Distillers' peaks."""
-    peaks = {}
-    for kind in ("ours", "keras.distillation"):
-        done = subprocess.run(
-            [sys.executable, __file__, kind, str(batch_size)],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        peaks[kind] = float(done.stdout.split()[-1])
+    peaks = {
+        kind: float(memory.in_own_process(__file__, kind, str(batch_size)))
+        for kind in ("ours", "keras.distillation")
+    }
     print(
         f"{keras.config.backend()}, batch {batch_size}: peak "
         + ", ".join(f"{kind} {peak:.0f} MiB" for kind, peak in peaks.items())

@@ -1,10 +1,13 @@
 """Cost of a training step of GN-S 1.0, as ratios of three forms of it.
 
 Usage: KERAS_BACKEND=tensorflow python benchmarks/train_step.py [batch] [steps]
+       KERAS_BACKEND=tensorflow python benchmarks/train_step.py memory [batch]
 
 "plain" computes every branch by itself, "branched" is the network as it is
 trained, "fused" as it is deployed. All train in turn in one process, so that
-the machine's mood touches them alike; medians and ratios are printed.
+the machine's mood touches them alike; medians and ratios are printed. "memory"
+prints the peak of three steps of each, over what was there before the first, in
+processes of their own.
 """
 
 import statistics
@@ -12,6 +15,7 @@ import sys
 import time
 
 import keras
+import memory
 import numpy as np
 
 from gnsmall_keras import ghostnetv3_small, to_deploy
@@ -19,27 +23,37 @@ from gnsmall_keras.models.plain import to_branches
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training.fit import compile_model
 
+FORMS = {
+    "plain": to_branches,
+    "branched": lambda model: model,
+    "fused": to_deploy,
+}
 
-def main(batch_size: int, steps: int) -> None:
-    """Trains the forms in turn and prints the ratios of their medians."""
+
+def _batch(size):
     generator = np.random.default_rng(0)
-    images = generator.normal(size=(batch_size, 32, 32, 3)).astype("float32")
-    labels = generator.integers(0, 10, batch_size)
-    branched = ghostnetv3_small(1.0)
-    models = {
-        "plain": to_branches(branched),
-        "branched": branched,
-        "fused": to_deploy(branched),
-    }
+    images = generator.normal(size=(size, 32, 32, 3)).astype("float32")
+    return images, generator.integers(0, 10, size)
+
+
+def _model(form):
+    model = FORMS[form](ghostnetv3_small(1.0))
+    compile_model(model, RECIPES["paper"], steps=1000)
+    return model
+
+
+def compare(batch_size: int, steps: int) -> None:
+    """Trains the forms in turn and prints the ratios of their medians."""
+    batch = _batch(batch_size)
+    models = {form: _model(form) for form in FORMS}
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for model in models.values():
-        compile_model(model, RECIPES["paper"], steps=1000)
         for _ in range(2):
-            model.train_on_batch(images, labels)
+            model.train_on_batch(*batch)
     for _ in range(steps):
         for name, model in models.items():
             began = time.perf_counter()
-            model.train_on_batch(images, labels)
+            model.train_on_batch(*batch)
             seconds[name].append(time.perf_counter() - began)
     median = {name: statistics.median(s) for name, s in seconds.items()}
     print(
@@ -50,6 +64,34 @@ def main(batch_size: int, steps: int) -> None:
     )
 
 
+def compare_memory(batch_size: int) -> None:
+    """Prints the forms' peaks and the ratio of the first two."""
+    peaks = {
+        form: float(memory.in_own_process(__file__, form, str(batch_size)))
+        for form in FORMS
+    }
+    print(
+        f"{keras.config.backend()}, batch {batch_size}: peak "
+        + ", ".join(f"{form} {peak:.0f} MiB" for form, peak in peaks.items())
+        + f"; branched / plain {peaks['branched'] / peaks['plain']:.2f}"
+    )
+
+
+def _print_peak(form, batch_size):
+    batch, model = _batch(batch_size), _model(form)
+
+    def train():
+        for _ in range(3):
+            model.train_on_batch(*batch)
+
+    print(memory.peak_of(train))
+
+
 if __name__ == "__main__":
-    given = [int(argument) for argument in sys.argv[1:]]
-    main(*(given + [256, 7][len(given) :]))
+    first, *rest = [*sys.argv[1:], "256"]
+    if first == "memory":
+        compare_memory(int(rest[0]))
+    elif first in FORMS:
+        _print_peak(first, int(rest[0]))
+    else:
+        compare(int(first), int(sys.argv[2]) if len(sys.argv) > 2 else 7)

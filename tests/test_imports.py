@@ -32,6 +32,8 @@ HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib"}
 ALLOWED = {
     ("tensorflow", "export.convert"),
     ("torch", "models.torch_files"),
+    ("tensorflow", "models.kernels"),
+    ("torch", "models.kernels"),
     ("tensorflow", "distill.steps"),
     ("torch", "distill.steps"),
 }

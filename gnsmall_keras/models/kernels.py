@@ -123,54 +123,53 @@ def _autocorrelation_by_products(inputs, size):
     )
 
 
-if _BACKEND == "tensorflow":
-    import tensorflow as tf
+def _filter_gradient(inputs, size):
+    """The depthwise filter gradient of `(inputs, inputs)`."""
+    channels = inputs.shape[3]
+    if _BACKEND == "tensorflow":
+        import tensorflow as tf
 
-    def _filter_gradient(inputs, size):
-        """The depthwise filter gradient of `(inputs, inputs)`."""
         gradient = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
             input=inputs,
-            filter_sizes=[*size, inputs.shape[3], 1],
+            filter_sizes=[*size, channels, 1],
             out_backprop=inputs,
             strides=[1, 1, 1, 1],
             padding="SAME",
         )
         return gradient[..., 0]
-
-elif _BACKEND == "torch":
     import torch
 
-    def _torch_conv(inputs, kernel, *, strides, padding, groups=1):
-        # Keras copies inputs twice, to channels first and back (3.15).
-        outputs = torch.nn.functional.conv2d(
-            inputs.permute(0, 3, 1, 2),
-            kernel,
-            stride=strides,
-            padding=[side // 2 for side in kernel.shape[2:]]
-            if padding == "same"
-            else 0,
-            groups=groups,
-        )
-        return outputs.permute(0, 2, 3, 1)
+    pixels = inputs.permute(0, 3, 1, 2)  # channels last in memory
+    _, gradient, _ = torch.ops.aten.convolution_backward(
+        pixels,
+        pixels,
+        pixels.new_empty((channels, 1, *size)),
+        None,
+        [1, 1],
+        [side // 2 for side in size],
+        [1, 1],
+        False,
+        [0, 0],
+        channels,
+        [False, True, False],
+    )
+    return gradient[:, 0].permute(1, 2, 0)
 
-    def _filter_gradient(inputs, size):
-        """The depthwise filter gradient of `(inputs, inputs)`."""
-        pixels = inputs.permute(0, 3, 1, 2)  # channels last in memory
-        channels = pixels.shape[1]
-        _, gradient, _ = torch.ops.aten.convolution_backward(
-            pixels,
-            pixels,
-            pixels.new_empty((channels, 1, *size)),
-            None,
-            [1, 1],
-            [side // 2 for side in size],
-            [1, 1],
-            False,
-            [0, 0],
-            channels,
-            [False, True, False],
-        )
-        return gradient[:, 0].permute(1, 2, 0)
+
+def _torch_conv(inputs, kernel, *, strides, padding, groups=1):
+    import torch
+
+    # Keras 3.15 copies inputs twice, to channels first and back.
+    outputs = torch.nn.functional.conv2d(
+        inputs.permute(0, 3, 1, 2),
+        kernel,
+        stride=strides,
+        padding=[side // 2 for side in kernel.shape[2:]]
+        if padding == "same"
+        else 0,
+        groups=groups,
+    )
+    return outputs.permute(0, 2, 3, 1)
 
 
 def batch_norm(inputs, gamma, beta):
@@ -197,6 +196,8 @@ def batch_norm(inputs, gamma, beta):
 
 
 def _tensorflow_batch_norm(inputs, gamma, beta):
+    import tensorflow as tf
+
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=inputs,
         scale=gamma,
@@ -210,6 +211,8 @@ def _tensorflow_batch_norm(inputs, gamma, beta):
 
 
 def _torch_batch_norm(inputs, gamma, beta):
+    import torch
+
     pixels = inputs.permute(0, 3, 1, 2)
     outputs, mean, deviation = torch.native_batch_norm(
         pixels, gamma, beta, None, None, True, 0.0, EPSILON
