@@ -20,6 +20,7 @@ from gnsmall_keras.models.catalogue import NETWORKS
 
 _DIGITS_QUICKSTART = TrainConfig(data="digits", epochs=12, batch_size=64)
 _CIFAR_QUICKSTART = TrainConfig(data="cifar10", width=0.5, epochs=1)
+_TEMPORARY = 75  # EX_TEMPFAIL: the same command will go on
 _console = Console()
 
 _Path = Annotated[Path, tyro.conf.Positional]
@@ -73,17 +74,24 @@ def train(
     config: _Flat[TrainConfig],
     out: Path = Path("runs"),
     index: Path | None = None,
+    time_budget: str | None = None,
 ) -> None:
     """Trains one network and appends a record of the run.
+
+    The same command goes on where an interrupted one was.
 
     Args:
         config: the experiment.
         out: folder of all runs.
         index: JSON-lines file of records; by default index.jsonl in `out`.
+        time_budget: when to stop, with a checkpoint and exit status 75: "540",
+            "540s", "9m" or "1.5h".
     """
     from gnsmall_keras.training.fit import train
 
-    record = train(config, out=out, index=index)
+    record = train(
+        config, out=out, index=index, time_budget=_seconds(time_budget)
+    )
     table = Table("split", "accuracy", "images", title=record.slug)
     table.add_row(
         "validation",
@@ -110,15 +118,20 @@ def distill(
     config: _Flat[DistillConfig],
     out: Path = Path("runs"),
     index: Path | None = None,
+    time_budget: str | None = None,
 ) -> None:
     """Trains a student from teachers and appends a record of the run.
+
+    The same command goes on where an interrupted one was.
 
     Args:
         config: the experiment.
         out: folder of all runs.
         index: JSON-lines file of records; by default index.jsonl in `out`.
+        time_budget: when to stop, with a checkpoint and exit status 75: "540",
+            "540s", "9m" or "1.5h".
     """
-    train(config, out=out, index=index)
+    train(config, out=out, index=index, time_budget=time_budget)
 
 
 def cache_teacher(
@@ -128,6 +141,7 @@ def cache_teacher(
     views: int = 8,
     seed: int = 0,
     augment: bool = True,
+    recipe: str = "quick",
     protocol: Literal["validation", "paper"] = "validation",
     validation_fraction: float = 0.1,
 ) -> None:
@@ -141,18 +155,20 @@ def cache_teacher(
         seed: of the split, as in the training that will use it, and of the
             views.
         augment: False stores the plain images' logits, one view.
+        recipe: of the training that will use it, for the kind of crops.
         protocol: of the training that will use it; "paper" holds nothing out.
         validation_fraction: of the training that will use it.
     """
     from gnsmall_keras.data.sources import load_data
     from gnsmall_keras.distill import cache
     from gnsmall_keras.models.files import load_teacher
-    from gnsmall_keras.training.fit import split
+    from gnsmall_keras.training.splits import split
 
     config = TrainConfig(
         data=data,
         seed=seed,
         augment=augment,
+        recipe=recipe,
         protocol=protocol,
         validation_fraction=validation_fraction,
     )
@@ -170,6 +186,8 @@ def cache_teacher(
         seed=seed,
         augment=augment,
         flip=dataset.flippable,
+        padding=config.resolved_recipe.padding,
+        border=config.resolved_recipe.border,
     )
     _console.print(
         f"{out}: {cached.views} views of {cached.images:,} images",
@@ -298,6 +316,19 @@ def import_torch(
         evaluate(out, data)
 
 
+def _seconds(text):
+    """Seconds that "540", "540s", "9m" or "1.5h" stand for."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if match is None:
+        raise ValueError(
+            "`time_budget` must be a number of seconds, or end in s, m or h. "
+            f"Received: {text!r}. Write 9m, for example."
+        )
+    return float(match[1]) * {"m": 60, "h": 3600}.get(match[2], 1)
+
+
 def _ends(names):
     """The first and the last of many names."""
     if len(names) > 4:
@@ -349,7 +380,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs `gnsmall`; returns the exit status, 2 for bad input."""
+    """Runs `gnsmall`; returns the exit status.
+
+    2 is bad input, 75 a training that was stopped and can go on.
+    """
+    from gnsmall_keras.training.interruption import TrainingInterrupted
+
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -357,6 +393,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"gnsmall: error: {error}", file=sys.stderr)
         return 2
+    except TrainingInterrupted as stop:
+        print(f"gnsmall: stopped: {stop}", file=sys.stderr)
+        return _TEMPORARY
     except KeyboardInterrupt:
         print("gnsmall: interrupted", file=sys.stderr)
         return 130

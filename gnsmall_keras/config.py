@@ -116,7 +116,7 @@ class TrainConfig:
     def digest(self) -> str:
         """First characters of a hash of the config and the whole recipe."""
         values = dataclasses.asdict(self)
-        values["recipe_values"] = dataclasses.asdict(self.resolved_recipe)
+        values["recipe_values"] = self.resolved_recipe.identity
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 

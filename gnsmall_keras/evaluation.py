@@ -90,6 +90,15 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(np.argmax(logits, axis=-1) == labels))
 
 
+def accuracy_on(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> float | None:
+    """Returns a model's accuracy on uint8 images, None where there are none."""
+    if not len(images):
+        return None
+    return accuracy(predict_logits(model, images), labels)
+
+
 def agreement(logits: np.ndarray, other_logits: np.ndarray) -> float:
     """Returns the part of images for which both have the same largest logit."""
     same = np.argmax(logits, axis=-1) == np.argmax(other_logits, axis=-1)

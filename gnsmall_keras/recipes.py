@@ -1,6 +1,7 @@
 """Training recipes: named, frozen sets of hyper-parameters."""
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -10,12 +11,32 @@ class Recipe:
     epochs: int
     batch_size: int
     peak_learning_rate: float
-    warmup_fraction: float  # of all steps, rising linearly; then a cosine
+    warmup_fraction: float  # of all steps, rising linearly; then falling
     momentum: float  # Nesterov
     weight_decay: float
     decay_all: bool  # else kernels only: BatchNorm and biases are spared
     label_smoothing: float
     drop_remainder: bool  # whether an epoch leaves out its last short batch
+    # A field with a default is part of a run's digest only where it differs.
+    optimizer: str = "sgd"  # or "muon": orthogonal steps for 1x1 kernels
+    schedule: str = "cosine"  # or "linear": down to zero
+    padding: int = 4  # pixels on each side before a random crop
+    border: str = "zeros"  # or "reflect"
+    alternate_flip: bool = False  # mirrored every other epoch; else by chance
+    muon_scale: float = 0.0  # of a Muon step, in learning rates
+    muon_weight_decay: float = 0.0  # per step, in learning rates
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What names it: a field with a default only where it differs.
+
+        So runs keep their names when recipes learn something new.
+        """
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
 
 
 RECIPES = {

@@ -8,8 +8,8 @@ from gnsmall_keras.models.spec import PIXEL_MEAN, PIXEL_STD
 
 MEAN = np.array(PIXEL_MEAN, np.float32)
 STD = np.array(PIXEL_STD, np.float32)
-PADDING = 4  # pixels of black on each side before a crop
-_SHIFTS = 2 * PADDING + 1
+PADDING = 4  # pixels on each side before a crop
+BORDERS = {"zeros": "constant", "reflect": "reflect"}  # NumPy's names
 # Stands where random augmentation has the epoch, so that no seed is shared.
 _FIXED_VIEWS = 2**32 - 1
 
@@ -21,29 +21,52 @@ def normalize(images: np.ndarray) -> np.ndarray:
 
 
 class Augmentation:
-    """Random crops from a black border, and mirror images.
+    """Random crops from a wider image, and mirror images.
 
     Args:
         images: uint8 `(n, height, width, 3)`.
         flip: whether to mirror half of the images.
+        padding: pixels added on each side before a crop.
+        border: what they are: "zeros" (black) or "reflect" (the image,
+            mirrored at its edge).
     """
 
-    def __init__(self, images: np.ndarray, *, flip: bool):
-        border = (PADDING, PADDING)
-        padded = np.pad(images, ((0, 0), border, border, (0, 0)))
+    def __init__(
+        self,
+        images: np.ndarray,
+        *,
+        flip: bool,
+        padding: int = PADDING,
+        border: str = "zeros",
+    ):
+        sides = (padding, padding)
+        padded = np.pad(
+            images, ((0, 0), sides, sides, (0, 0)), mode=BORDERS[border]
+        )
         size = images.shape[1:3]
         # (n, shifts, shifts, 3, height, width): views, nothing is copied.
         self._windows = np.lib.stride_tricks.sliding_window_view(
             padded, size, axis=(1, 2)
         )
         self._flip = flip
+        self._shifts = 2 * padding + 1
 
     def __call__(
-        self, indices: np.ndarray, generator: np.random.Generator
+        self,
+        indices: np.ndarray,
+        generator: np.random.Generator,
+        mirrored: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Returns one view of each image named by `indices`, uint8 NHWC."""
-        shifts = generator.integers(0, _SHIFTS, size=(2, len(indices)))
-        mirrored = generator.random(len(indices)) < 0.5
+        """Returns one view of each image named by `indices`, uint8 NHWC.
+
+        Args:
+            indices: `(batch,)`.
+            generator: of the shifts, and of which images are mirrored.
+            mirrored: `(batch,)` bool, to say which instead.
+        """
+        shifts = generator.integers(0, self._shifts, size=(2, len(indices)))
+        if mirrored is None:
+            mirrored = generator.random(len(indices)) < 0.5
         return self._cut(indices, shifts, mirrored)
 
     def view(self, indices: np.ndarray, *, seed: int, view: int) -> np.ndarray:
@@ -52,7 +75,9 @@ class Augmentation:
         How an image is cropped and mirrored is a function of `(seed, view)`
         and of its own index alone, whatever else is asked for.
         """
-        shifts, mirrored = _draw_view(len(self._windows), seed, view)
+        shifts, mirrored = _draw_view(
+            len(self._windows), self._shifts, seed, view
+        )
         return self._cut(indices, shifts[:, indices], mirrored[indices])
 
     def _cut(self, indices, shifts, mirrored):
@@ -64,9 +89,9 @@ class Augmentation:
 
 
 @functools.lru_cache(maxsize=2)  # an epoch asks for one view again and again
-def _draw_view(count, seed, view):
+def _draw_view(count, choices, seed, view):
     """Returns shifts `(2, count)` and whether each image is mirrored."""
     generator = np.random.default_rng((seed, _FIXED_VIEWS, view))
     # One row an image: the first images' draws do not depend on `count`.
     uniform = generator.random((count, 3)).T
-    return (uniform[:2] * _SHIFTS).astype(np.uint8), uniform[2] < 0.5
+    return (uniform[:2] * choices).astype(np.uint8), uniform[2] < 0.5

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from gnsmall_keras.data.augment import Augmentation, normalize
+from gnsmall_keras.data.augment import PADDING, Augmentation, normalize
 
 # Parts of a batch that brings its targets along.
 IMAGES = "images"
 TEACHER_LOGITS = "teacher_logits"
+# Stands where other draws have the epoch.
+_FIRST_FLIPS = 2**32 - 2
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -29,6 +31,9 @@ class TrainingBatches(keras.utils.PyDataset):
         shuffle: whether each epoch has its own order.
         augment: whether images are cropped and, if `flip`, mirrored.
         flip: whether a mirrored image keeps its class.
+        alternate: whether an image is mirrored every other epoch, beginning
+            with a random half of them; otherwise by chance.
+        padding, border: of `Augmentation`.
         drop_remainder: whether the last, short batch is left out.
         teacher_logits: `(views, images, classes)`, or one `(images, classes)`
             for each view; view v is `Augmentation.view(seed=view_seed,
@@ -50,6 +55,9 @@ class TrainingBatches(keras.utils.PyDataset):
         shuffle: bool = True,
         augment: bool = True,
         flip: bool = True,
+        alternate: bool = False,
+        padding: int = PADDING,
+        border: str = "zeros",
         drop_remainder: bool = False,
         teacher_logits: np.ndarray | Sequence[np.ndarray] | None = None,
         view_seed: int | None = None,
@@ -70,8 +78,14 @@ class TrainingBatches(keras.utils.PyDataset):
         self._view_seed = seed if view_seed is None else view_seed
         self._shuffle = shuffle
         self._augmentation = (
-            Augmentation(images, flip=flip) if augment else None
+            Augmentation(images, flip=flip, padding=padding, border=border)
+            if augment
+            else None
         )
+        self._mirrored_first = None
+        if alternate:
+            draw = np.random.default_rng((seed, _FIRST_FLIPS)).random
+            self._mirrored_first = draw(len(images)) < 0.5
         self._drop_remainder = drop_remainder
         self._epoch = -1  # Keras calls on_epoch_begin before the first
 
@@ -117,7 +131,10 @@ class TrainingBatches(keras.utils.PyDataset):
                 indices, seed=self._view_seed, view=self._view(epoch)
             )
         generator = np.random.default_rng((self._seed, epoch, batch + 1))
-        return self._augmentation(indices, generator)
+        mirrored = None
+        if self._mirrored_first is not None:
+            mirrored = self._mirrored_first[indices] ^ bool(epoch % 2)
+        return self._augmentation(indices, generator, mirrored)
 
     def _view(self, epoch):
         return epoch % len(self._teacher_logits)
@@ -139,6 +156,30 @@ def _check_teacher_logits(teacher_logits, images, augment):
             f"must have one. Received: views={views}. Set augment=True or "
             "store the logits with views=1."
         )
+
+
+class RemainingBatches(keras.utils.PyDataset):
+    """Those of an epoch that an interrupted training has not seen.
+
+    Args:
+        batches: of a whole epoch.
+        first: number of the first that is left.
+    """
+
+    def __init__(self, batches: TrainingBatches, first: int):
+        super().__init__()
+        self._batches = batches
+        self._first = first
+
+    def __len__(self):
+        return len(self._batches) - self._first
+
+    def __getitem__(self, batch):
+        return self._batches[self._first + batch]
+
+    def on_epoch_begin(self):
+        """Moves on to the next epoch's order and views."""
+        self._batches.on_epoch_begin()
 
 
 class EvaluationBatches(keras.utils.PyDataset):

@@ -24,12 +24,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from gnsmall_keras.data.augment import Augmentation, normalize
+from gnsmall_keras.data.augment import PADDING, Augmentation, normalize
 from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.models.files import check_teacher
 from gnsmall_keras.records import replacing
 
-SCHEMA = 1  # also changes with what Augmentation.view makes of a seed
+SCHEMA = 2  # also changes with what Augmentation.view makes of a seed
 CACHE_FILE = "cache.json"
 _BEGUN_FILE = "begun.json"  # becomes CACHE_FILE when every view is there
 _BATCH_SIZE = 500
@@ -48,6 +48,7 @@ class CachedTeacher:
         seed: names the views.
         augment: whether they are crops; otherwise the plain images.
         flip: whether half of the crops are mirrored.
+        padding, border: what they are cut from, see `Augmentation`.
         images: how many.
         classes: how many.
     """
@@ -59,6 +60,8 @@ class CachedTeacher:
     seed: int
     augment: bool
     flip: bool
+    padding: int
+    border: str
     images: int
     classes: int
 
@@ -129,6 +132,8 @@ class CachedTeacher:
             shuffle=shuffle,
             augment=self.augment,
             flip=self.flip,
+            padding=self.padding,
+            border=self.border,
             drop_remainder=drop_remainder,
             teacher_logits=self.logits,
             view_seed=self.seed,
@@ -145,6 +150,8 @@ def cache_teacher(
     seed: int,
     augment: bool,
     flip: bool,
+    padding: int = PADDING,
+    border: str = "zeros",
     progress: bool = True,
 ) -> CachedTeacher:
     """Computes a teacher's logits for `views` views of every image.
@@ -162,6 +169,7 @@ def cache_teacher(
         seed: names the views.
         augment: whether views are crops; without, there is one view.
         flip: whether half of the crops are mirrored.
+        padding, border: of `Augmentation`.
         progress: whether to print a line per view, live in a terminal.
 
     Raises:
@@ -174,6 +182,8 @@ def cache_teacher(
         "seed": int(seed),
         "augment": bool(augment),
         "flip": bool(flip),
+        "padding": int(padding),
+        "border": border,
     }
     folder = Path(path)
     _begin(folder, description)
@@ -339,7 +349,12 @@ def _cutter(images, description):
     """Returns what cuts `indices` of a `view`, as TrainingBatches does."""
     if not description["augment"]:
         return lambda indices, view: images[indices]
-    augmentation = Augmentation(images, flip=description["flip"])
+    augmentation = Augmentation(
+        images,
+        flip=description["flip"],
+        padding=description["padding"],
+        border=description["border"],
+    )
     return functools.partial(augmentation.view, seed=description["seed"])
 
 

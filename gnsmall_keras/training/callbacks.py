@@ -22,6 +22,7 @@ class ProgressLine(keras.callbacks.Callback):
         steps_per_epoch: batches of one epoch.
         batch_size: images per batch, for the rate.
         title: of what is trained, before every line.
+        steps_before: of its first epoch that an earlier call has done.
     """
 
     def __init__(
@@ -31,12 +32,15 @@ class ProgressLine(keras.callbacks.Callback):
         steps_per_epoch: int,
         batch_size: int,
         title: str = "",
+        steps_before: int = 0,
     ):
         super().__init__()
         self._title = f"{title}: " if title else ""
         self._epochs = epochs
         self._steps = steps_per_epoch
         self._batch_size = batch_size
+        self._done = steps_before  # steps of this epoch
+        self._task = None
         self._console = Console()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -51,24 +55,31 @@ class ProgressLine(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Shows the line."""
-        total = self._epochs * self._steps
-        self._task = self._bar.add_task("compiling", total=total)
+        if self._task is None:
+            total = self._epochs * self._steps
+            self._task = self._bar.add_task("compiling", total=total)
         self._bar.start()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Notes the time, for the rate."""
         self._epoch = epoch
+        self._first = self._done
         self._began = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the bar."""
-        description = f"{self._title}epoch {self._epoch + 1}/{self._epochs}"
-        self._bar.update(self._task, advance=1, description=description)
+        self._done += 1
+        self._bar.update(
+            self._task,
+            completed=self._epoch * self._steps + self._done,
+            description=f"{self._title}epoch {self._epoch + 1}/{self._epochs}",
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         """Prints the epoch's numbers."""
         seconds = time.perf_counter() - self._began
-        rate = self._steps * self._batch_size / seconds
+        rate = (self._done - self._first) * self._batch_size / seconds
+        self._done = 0
         numbers = "  ".join(
             f"{name.replace('val_', 'validation ')} {value:.4f}"
             for name, value in (logs or {}).items()
@@ -94,28 +105,35 @@ class StopOnNaN(keras.callbacks.Callback):
 
     Args:
         batches: `TrainingBatches`, which know their images.
+        steps_before: of its first epoch that an earlier call has done.
 
     Raises:
         ValueError: after the step, with the images of its batch.
     """
 
-    def __init__(self, batches):
+    def __init__(self, batches, steps_before=0):
         super().__init__()
         self._batches = batches
         self._epoch = 0
+        self._before = steps_before
 
     def on_epoch_begin(self, epoch, logs=None):
         """Notes the epoch."""
         self._epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        """The next one begins with its first step."""
+        self._before = 0
 
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the loss."""
         loss = float((logs or {}).get("loss", 0.0))
         if math.isfinite(loss):
             return
-        images = self._batches.indices(self._epoch, batch)
+        step = self._before + batch
+        images = self._batches.indices(self._epoch, step)
         raise ValueError(
-            f"The loss is {loss} after step {batch + 1} of epoch "
+            f"The loss is {loss} after step {step + 1} of epoch "
             f"{self._epoch + 1}, on images {images[:8].tolist()}... Lower "
             "`peak_learning_rate`, take more warm-up, or look at these images; "
             "the checkpoint of the epoch before is kept."

@@ -1,85 +1,116 @@
-"""A training's state after each epoch, so that it can go on elsewhere."""
+"""A training's state, so that it can go on elsewhere or later."""
 
+import dataclasses
 import json
 import os
 import time
+import warnings
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.records import replacing
+from gnsmall_keras.training.interruption import (
+    StopRequest,
+    TrainingInterrupted,
+)
 
 FILE = "checkpoint.npz"
-_HISTORY = "history"
+_STATE = "state"
 
 
 class Progress(NamedTuple):
     """How far a training is."""
 
-    epochs: int
-    history: dict[str, list[float]]  # a value for each epoch
+    epochs: int  # complete ones
+    history: dict[str, list[float]]  # a value for each of them
     seconds: float  # spent in fit so far
     teachers: tuple[str, ...] = ()  # digests of their weights
+    steps: int = 0  # of the epoch that is not complete
 
 
 def save_checkpoint(
-    model: keras.Model, progress: Progress, path: str | os.PathLike
+    model: keras.Model,
+    progress: Progress,
+    path: str | os.PathLike,
+    *,
+    config: TrainConfig,
 ) -> None:
-    """Writes all variables of a compiled model and its optimiser.
+    """Writes all variables of a compiled model, its optimiser and metrics.
 
-    A file that was there stays whole until the new one is complete.
+    The file that was there is kept beside it as the previous one; both stay
+    whole until the new one is complete.
+
+    Raises:
+        OSError: if it cannot be written, with what is left.
     """
+    path = Path(path)
     arrays = {
         f"{index:05d}": keras.ops.convert_to_numpy(variable.value)
         for index, variable in enumerate(_variables(model))
     }
-    arrays[_HISTORY] = np.array(json.dumps(progress._asdict()))
-    with replacing(path) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, **arrays)
+    state = {**progress._asdict(), "config": dataclasses.asdict(config)}
+    arrays[_STATE] = np.array(json.dumps(state))
+    try:
+        with replacing(path) as unfinished:
+            with unfinished.open("wb") as file:
+                np.savez(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.is_file():
+                path.replace(previous_of(path))
+    except OSError as error:
+        left = "There is none before it."
+        if path.is_file():
+            left = f"{path} of the time before is whole."
+        raise OSError(
+            f"The checkpoint {path} could not be written: {error.strerror}. "
+            f"{left} Make room, then give the same command again to go on."
+        ) from None
 
 
 def restore_checkpoint(
     model: keras.Model,
     path: str | os.PathLike,
     *,
+    config: TrainConfig,
     teachers: tuple[str, ...] = (),
 ) -> Progress:
     """Puts a checkpoint's values into a compiled and built model.
 
+    Where the file is damaged, a warning says so and the previous one is taken.
+
     Args:
         model: what was saved.
         path: the file.
+        config: what is trained now.
         teachers: digests of those that teach now.
 
     Returns:
         How far it was; nowhere, and the model unchanged, where there is none.
 
     Raises:
-        ValueError: if the file is damaged, of another model, or of a training
-            with other teachers.
+        ValueError: if both files are damaged, or of a training with another
+            config, other teachers or another model.
     """
     path = Path(path)
-    if not path.is_file():
+    found = _read_newest(path)
+    if found is None:
         return Progress(0, {}, 0.0, teachers)
-    variables = _variables(model)
-    try:
-        with path.open("rb") as file, np.load(file) as stored:
-            progress = Progress(**json.loads(str(stored[_HISTORY])))
-            arrays = [stored[f"{i:05d}"] for i in range(len(stored) - 1)]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"The checkpoint {path} is damaged ({error}). Delete it to start "
-            "this training anew."
-        ) from None
-    if list(progress.teachers) != list(teachers):
+    state, arrays = found
+    _check_config(path, state.pop("config"), config)
+    progress = Progress(**state)._replace(teachers=tuple(state["teachers"]))
+    if progress.teachers != tuple(teachers):
         raise ValueError(
             f"The training of {path} began with other teachers: "
             f"{list(progress.teachers)}, now {list(teachers)}. Delete the file "
             "to start it anew."
         )
+    variables = _variables(model)
     shapes = [tuple(variable.shape) for variable in variables]
     if [array.shape for array in arrays] != shapes:
         raise ValueError(
@@ -91,20 +122,94 @@ def restore_checkpoint(
     return progress
 
 
+def remove(path: str | os.PathLike) -> None:
+    """Deletes a checkpoint and the previous one."""
+    for file in (Path(path), previous_of(path)):
+        file.unlink(missing_ok=True)
+
+
+def previous_of(path: str | os.PathLike) -> Path:
+    """Where the checkpoint before the one at `path` is."""
+    return Path(path).with_name(f"previous-{Path(path).name}")
+
+
+def _read_newest(path: Path) -> tuple[dict[str, Any], list[np.ndarray]] | None:
+    files = [file for file in (path, previous_of(path)) if file.is_file()]
+    faults = []
+    for file in files:
+        try:
+            with file.open("rb") as opened, np.load(opened) as stored:
+                state = json.loads(str(stored[_STATE]))
+                count = len(stored) - 1
+                arrays = [stored[f"{index:05d}"] for index in range(count)]
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            faults.append(f"{file} is damaged ({error})")
+            continue
+        if faults:
+            warnings.warn(
+                f"{faults[0]}; going on from the one before it.", stacklevel=4
+            )
+        return state, arrays
+    if faults:
+        raise ValueError(
+            f"{' and '.join(faults)}. Delete them to start this training anew."
+        )
+    return None
+
+
+def _check_config(path, stored, config):
+    now = json.loads(json.dumps(dataclasses.asdict(config)))
+    names = sorted(
+        name
+        for name in stored.keys() | now.keys()
+        if stored.get(name) != now.get(name)
+    )
+    if names:
+        fields = "; ".join(
+            f"{name}: {stored.get(name)!r}, now {now.get(name)!r}"
+            for name in names
+        )
+        raise ValueError(
+            f"The training of {path} began with another config. {fields}. "
+            "Give the first one to go on, or delete the file to start anew."
+        )
+
+
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Writes a checkpoint after every epoch.
+    """Writes a checkpoint after every epoch, and where it has to stop.
 
     Args:
         path: the file.
         before: how far the training was when it began.
+        config: what is trained.
+        steps_per_epoch: of a whole epoch.
+        stop: whether to stop.
+
+    Raises:
+        TrainingInterrupted: after a step, with the checkpoint written.
+        ValueError: if the time budget has passed with the first step.
     """
 
-    def __init__(self, path: str | os.PathLike, before: Progress):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        before: Progress,
+        *,
+        config: TrainConfig,
+        steps_per_epoch: int,
+        stop: StopRequest,
+    ):
         super().__init__()
         self._path = path
         self._before = before
+        self._config = config
+        self._steps_per_epoch = steps_per_epoch
+        self._stop = stop
         self._history = {k: list(v) for k, v in before.history.items()}
         self._began = time.perf_counter()
+        self._steps = before.steps  # of this epoch
+        self._steps_now = 0  # of this call
+        self._metrics: list[np.ndarray] = []
 
     @property
     def progress(self) -> Progress:
@@ -114,20 +219,69 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self._history,
             self._before.seconds + time.perf_counter() - self._began,
             self._before.teachers,
+            self._steps,
         )
 
-    def on_train_begin(self, logs=None):
-        """Starts the clock."""
-        self._began = time.perf_counter()
+    def set_model(self, model):
+        """Notes the metrics of an epoch that goes on, before Keras resets."""
+        super().set_model(model)
+        if self._steps and not self._steps_now:
+            self._metrics = [
+                keras.ops.convert_to_numpy(variable.value)
+                for variable in model.metrics_variables
+            ]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Puts them back."""
+        for variable, value in zip(
+            self.model.metrics_variables, self._metrics, strict=False
+        ):
+            variable.assign(value)
+        self._metrics = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stops, if it has to; after an epoch's last step that can wait."""
+        self._steps += 1
+        self._steps_now += 1
+        if self._steps < self._steps_per_epoch and self._stop.reason:
+            self._save()
+            self._interrupt()
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the file."""
         for name, value in (logs or {}).items():
             self._history.setdefault(name, []).append(round(float(value), 6))
-        save_checkpoint(self.model, self.progress, self._path)
+        self._steps = 0
+        self._save()
+        epochs = self._config.resolved_recipe.epochs
+        if self.progress.epochs < epochs and self._stop.reason:
+            self._interrupt()
+
+    def _save(self):
+        save_checkpoint(
+            self.model, self.progress, self._path, config=self._config
+        )
+
+    def _interrupt(self):
+        if self._steps_now == 1 and self._stop.out_of_time:
+            raise ValueError(
+                f"`time_budget` is below what one step takes here, with all "
+                f"that comes before it. Received: {self._stop.seconds:g} s. "
+                "The step is saved; give more time to go on."
+            )
+        raise TrainingInterrupted(
+            f"{self._stop.reason}. {self._path} holds "
+            f"{self.progress.epochs} epochs and {self._steps} steps: the same "
+            "command goes on there."
+        )
 
 
 def _variables(model):
     # Names are not unique, so the order counts; a damaged or foreign file
     # shows in the shapes.
-    return [*model.variables, *model.optimizer.variables]
+    variables = [
+        *model.variables,
+        *model.optimizer.variables,
+        *model.metrics_variables,  # of the epoch so far
+    ]
+    return list({id(variable): variable for variable in variables}.values())

@@ -1,4 +1,4 @@
-"""The paper's optimiser: PyTorch's SGD with coupled weight decay."""
+"""PyTorch's SGD with coupled weight decay, and Muon for 1x1 kernels."""
 
 import keras
 from keras import ops
@@ -63,3 +63,89 @@ class CoupledSGD(keras.optimizers.Optimizer):
         config["momentum"] = self.momentum
         config["weight_decay"] = self.coupled_weight_decay
         return config
+
+
+@keras.saving.register_keras_serializable("gnsmall_keras")
+class PointwiseMuon(CoupledSGD):
+    """Muon on the kernels of 1x1 convolutions, `CoupledSGD` on the rest.
+
+    A 1x1 kernel is a matrix (one for each branch). Its step is the momentum
+    with all singular values made one (Jordan et al., "Muon", 2024), by Keras's
+    Newton-Schulz iteration, scaled to values of about `muon_scale`:
+
+        w = w - learning_rate * muon_scale * (sqrt(max(in, out)) * step
+                                              + muon_weight_decay * w)
+
+    Args:
+        learning_rate, momentum, weight_decay: of `CoupledSGD`.
+        muon_scale: > 0, of a matrix's step.
+        muon_weight_decay: >= 0, decoupled from the gradient.
+        **kwargs: of `keras.optimizers.Optimizer`.
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.01,
+        *,
+        momentum=0.9,
+        weight_decay=0.0,
+        muon_scale=0.2,
+        muon_weight_decay=0.0,
+        name="pointwise_muon",
+        **kwargs,
+    ):
+        super().__init__(
+            learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            name=name,
+            **kwargs,
+        )
+        self.muon_scale = muon_scale
+        self.muon_weight_decay = muon_weight_decay
+        self._muon = keras.optimizers.Muon()
+
+    def build(self, variables):
+        """Creates the velocities, and notes which variables are matrices."""
+        super().build(variables)
+        # Steps on TensorFlow come with variables that have no path.
+        self._matrices = [_is_pointwise(variable) for variable in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Moves `variable` one step against `gradient`."""
+        index = self._get_variable_index(variable)
+        if not self._matrices[index]:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        gradient = ops.cast(gradient, variable.dtype)
+        velocity = self.velocities[index]
+        updated = self.momentum * velocity + gradient
+        self.assign(velocity, updated)
+        step = self._muon.zeropower_via_newtonschulz5(
+            gradient + self.momentum * updated, steps=5
+        )
+        scale = max(variable.shape[-2:]) ** 0.5
+        rate = ops.cast(learning_rate, variable.dtype) * self.muon_scale
+        step = scale * step + self.muon_weight_decay * variable
+        self.assign_sub(variable, rate * step)
+
+    def get_config(self):
+        """Returns the arguments of `__init__`."""
+        config = super().get_config()
+        config["muon_scale"] = self.muon_scale
+        config["muon_weight_decay"] = self.muon_weight_decay
+        return config
+
+
+def _is_pointwise(variable):
+    """Whether it is `(1, 1, in, out)`, or `(branches, 1, 1, in, out)`.
+
+    The classifier's is not: its outputs are no features.
+    """
+    shape = variable.shape
+    return (
+        len(shape) in (4, 5)
+        and tuple(shape[-4:-2]) == (1, 1)
+        and variable.name == "kernel"
+        and "classifier" not in variable.path
+    )

@@ -156,7 +156,9 @@ def test_what_is_stored(teacher, tmp_path):
         "view-0002.npy",
     ]
     assert json.loads((tmp_path / "cache.json").read_text()) == {
-        "schema": 1,
+        "schema": 2,
+        "padding": 4,
+        "border": "zeros",
         "data_digest": images_digest(IMAGES, LABELS),
         "teacher_digest": teacher_digest(teacher),
         "images": 30,
@@ -301,8 +303,8 @@ def test_unreadable_description_is_refused(teacher, tmp_path):
         (b"{", "must be JSON"),
         (b"\xff", "must be JSON"),
         (b"[]", "schema=None"),
-        (b'{"schema": 2}', "schema=2"),
-        (b'{"schema": 1, "new": 0}', r"unknown: \['new'\]"),
+        (b'{"schema": 9}', "schema=9"),
+        (b'{"schema": 2, "new": 0}', r"unknown: \['new'\]"),
     ):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=message):

@@ -13,9 +13,10 @@ from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.models.files import load_model, load_teacher
 from gnsmall_keras.records import RunRecord, read_records
-from gnsmall_keras.training import fit
+from gnsmall_keras.training import fit, learn
 from gnsmall_keras.training.callbacks import StopOnNaN
 from gnsmall_keras.training.checkpoint import Progress
+from gnsmall_keras.training.splits import split
 
 SMOKE = TrainConfig(width=0.25, epochs=2, batch_size=128)
 
@@ -85,15 +86,14 @@ def test_a_teacher_improves_for_three_epochs(tmp_path, monkeypatch):
 def test_mixed_precision_keeps_weights_and_logits_in_float32(
     tmp_path, monkeypatch
 ):
-    def pretend(distiller, batches, watched, stage, progress):
-        model = distiller.student
+    def pretend(model, teachers, batches, watched, stage):
         conv = model.get_layer("conv1")
         assert conv.compute_dtype == "bfloat16"
         assert conv.kernel.dtype == "float32"
         assert model.output.dtype == "float32"
         return Progress(1, {"loss": [1.0]}, 1.0)
 
-    monkeypatch.setattr(fit, "_fit", pretend)
+    monkeypatch.setattr(fit, "learn", pretend)
     config = TrainConfig(model="resnet18", epochs=1, precision="mixed_bfloat16")
     record = fit.train(config, out=tmp_path, progress=False)
     assert record.config["precision"] == "mixed_bfloat16"
@@ -103,7 +103,7 @@ def test_mixed_precision_keeps_weights_and_logits_in_float32(
 @pytest.fixture
 def tiny(monkeypatch):
     """A tiny network in the place of the others."""
-    monkeypatch.setattr(fit, "create_model", tiny_network)
+    monkeypatch.setattr(learn, "create_model", tiny_network)
 
 
 @pytest.mark.backend
@@ -124,12 +124,12 @@ def test_the_same_seed_gives_the_same_losses(tmp_path):
 def test_paper_protocol_watches_the_test_split(tmp_path, monkeypatch):
     """The fit itself is replaced: the book-keeping is tested."""
 
-    def pretend(distiller, batches, watched, stage, progress):
+    def pretend(model, teachers, batches, watched, stage):
         assert len(watched.images) == 360
         history = {"loss": [2.0, 1.0], "val_accuracy": [0.4, 0.3]}
         return Progress(2, history, 1.0)
 
-    monkeypatch.setattr(fit, "_fit", pretend)
+    monkeypatch.setattr(fit, "learn", pretend)
     paper = TrainConfig(width=0.25, epochs=2, protocol="paper")
     record = fit.train(paper, out=tmp_path, progress=False)
     assert record.train_images == 1437
@@ -154,7 +154,7 @@ def test_a_loss_that_is_no_number_stops_the_run():
 
 def test_selection_never_reads_the_test_split(monkeypatch, tmp_path):
     digits = load_data("digits")
-    fitting, validation, watched = fit.split(digits, SMOKE)
+    fitting, validation, watched = split(digits, SMOKE)
     seen = {image.tobytes() for image in digits.test_images}
     for part in (fitting, validation, watched):
         assert not any(image.tobytes() in seen for image in part.images)

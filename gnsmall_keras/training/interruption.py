@@ -1,0 +1,75 @@
+"""Stopping a training between two steps: out of time, or asked to."""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Generator
+from typing import Self
+
+
+class TrainingInterrupted(RuntimeError):
+    """A training has stopped before its end; its checkpoint is complete."""
+
+
+class StopRequest:
+    """Whether a training has to stop after the step it is in.
+
+    Args:
+        seconds: from now on; None for no limit.
+
+    Raises:
+        ValueError: if `seconds` is not a finite number > 0.
+    """
+
+    def __init__(self, seconds: float | None = None):
+        if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+            raise ValueError(
+                "`time_budget` must be a finite number of seconds > 0. "
+                f"Received: {seconds!r}."
+            )
+        self.seconds = seconds
+        self._began = time.monotonic()
+        self._signal = ""
+
+    @property
+    def reason(self) -> str:
+        """Why to stop, or an empty string."""
+        if self._signal:
+            return self._signal
+        if self.out_of_time:
+            return f"the time budget of {self.seconds:g} s is used up"
+        return ""
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time is up."""
+        if self.seconds is None:
+            return False
+        return time.monotonic() - self._began >= self.seconds
+
+    @contextlib.contextmanager
+    def listening(self) -> Generator[Self]:
+        """Takes SIGTERM and the first Ctrl-C as requests, a second at once.
+
+        Python hands signals to the main thread: elsewhere they stay as they
+        are.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.getsignal(number) for number in numbers}
+
+        def request(number, frame):
+            self._signal = f"{signal.Signals(number).name} was received"
+            signal.signal(number, before[number])
+
+        for number in numbers:
+            signal.signal(number, request)
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

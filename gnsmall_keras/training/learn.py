@@ -1,0 +1,206 @@
+"""One network learns: compiled after a recipe, from its last checkpoint on."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+
+from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.data.batches import (
+    EvaluationBatches,
+    RemainingBatches,
+    TrainingBatches,
+)
+from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.distill.distiller import Distiller
+from gnsmall_keras.distill.losses import LabelCrossEntropy
+from gnsmall_keras.models.catalogue import check_network
+from gnsmall_keras.models.registry import create_model
+from gnsmall_keras.recipes import Recipe
+from gnsmall_keras.training import checkpoint
+from gnsmall_keras.training.callbacks import ProgressLine, StopOnNaN
+from gnsmall_keras.training.interruption import StopRequest
+from gnsmall_keras.training.optimizers import CoupledSGD, PointwiseMuon
+from gnsmall_keras.training.schedules import WarmupCosine, WarmupLinear
+from gnsmall_keras.training.splits import Split
+
+# Names of the variables whose decay a recipe with decay_all=False spares.
+_SPARED = ("gamma", "beta", "bias")
+_SCHEDULES = {"cosine": WarmupCosine, "linear": WarmupLinear}
+
+
+class Stage(NamedTuple):
+    """One network to train: the student, or an assistant on the way."""
+
+    name: str
+    config: TrainConfig
+    folder: Path
+    stop: StopRequest
+    progress: bool  # whether to print
+    teachers: tuple[str, ...] = ()  # digests of their weights
+
+
+def create_network(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    """Returns the config's network with its seed's initial weights."""
+    keras.utils.set_random_seed(config.seed)
+    options = {"classes": dataset.classes}
+    if check_network(config.model).scales:
+        options |= {"width": config.width, "head_units": config.head_units}
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        return create_model(config.model, **options)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def learn(
+    model: keras.Model,
+    teachers: keras.Model | None,
+    batches: TrainingBatches,
+    watched: Split,
+    stage: Stage,
+) -> checkpoint.Progress:
+    """Trains one network in place; returns how it went."""
+    config = stage.config
+    recipe = config.resolved_recipe
+    options = {}
+    if isinstance(config, DistillConfig) and config.strategy != "baseline":
+        options = {
+            "label_weight": config.label_weight,
+            "temperature": config.temperature,
+            "loss": config.loss,
+            "expects_teacher": True,
+        }
+    distiller = Distiller(student=model, teacher=teachers, **options)
+    compile_model(distiller, recipe, steps=recipe.epochs * len(batches))
+    return _fit(distiller, batches, watched, stage)
+
+
+def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
+    """Compiles `model` for a training of `steps` steps after `recipe`."""
+    schedule = _SCHEDULES[recipe.schedule](
+        recipe.peak_learning_rate, steps, recipe.warmup_fraction
+    )
+    options = {
+        "momentum": recipe.momentum,
+        "weight_decay": recipe.weight_decay,
+    }
+    if recipe.optimizer == "muon":
+        optimizer = PointwiseMuon(
+            schedule,
+            muon_scale=recipe.muon_scale,
+            muon_weight_decay=recipe.muon_weight_decay,
+            **options,
+        )
+    else:
+        optimizer = CoupledSGD(schedule, **options)
+    if not recipe.decay_all:
+        optimizer.exclude_from_weight_decay(var_names=_SPARED)
+    model.compile(
+        optimizer=optimizer,
+        loss=LabelCrossEntropy(recipe.label_smoothing),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=_jit_compile(),
+    )
+    _make_variables(model)
+
+
+def _make_variables(model):
+    """Makes the variables of optimiser, loss and metrics before training.
+
+    TensorFlow traces the training step twice where the first trace makes any:
+    half a minute more until the first step.
+    """
+    model.optimizer.build(model.trainable_variables)
+    labels = keras.ops.zeros((1,), "int32")
+    network = getattr(model, "student", model)
+    logits = keras.ops.zeros((1, network.output_shape[-1]))
+    model.compute_loss(y=labels, y_pred=logits)
+    model.compute_metrics(None, labels, logits)
+    model.reset_metrics()
+
+
+def _jit_compile():
+    """Keras's choice, but no XLA for TensorFlow on a CPU.
+
+    There it compiles for over a minute (docs/log.md).
+    """
+    if keras.config.backend() != "tensorflow":
+        return "auto"
+    return "auto" if keras.distribution.list_devices("gpu") else False
+
+
+def _fit(distiller, batches, watched, stage):
+    """Trains from the last checkpoint on; returns how it went."""
+    config = stage.config
+    epochs = config.resolved_recipe.epochs
+    path = stage.folder / checkpoint.FILE
+    before = checkpoint.restore_checkpoint(
+        distiller, path, config=config, teachers=stage.teachers
+    )
+    best = stage.folder / "best.weights.h5"
+    saving = checkpoint.SaveCheckpoints(
+        path,
+        before,
+        config=config,
+        steps_per_epoch=len(batches),
+        stop=stage.stop,
+    )
+    line = ProgressLine(
+        epochs=epochs,
+        steps_per_epoch=len(batches),
+        batch_size=config.resolved_recipe.batch_size,
+        title=stage.name,
+        steps_before=before.steps,
+    )
+    callbacks = [StopOnNaN(batches, steps_before=before.steps)]
+    if config.select == "validation":
+        callbacks.append(_KeepBest(distiller, best, before.history))
+    callbacks.append(saving)
+    if stage.progress:
+        callbacks.append(line)
+    validation = EvaluationBatches(*watched) if len(watched.images) else None
+
+    def fit(part, first, last):
+        distiller.fit(
+            part,
+            epochs=last,
+            initial_epoch=first,
+            shuffle=False,  # the batches have their own, seeded order
+            validation_data=validation,
+            callbacks=callbacks,
+            verbose=0,
+        )
+
+    first = before.epochs
+    batches.start_at(first)
+    try:
+        if before.steps:  # the rest of an epoch that was interrupted
+            fit(RemainingBatches(batches, before.steps), first, first + 1)
+            first += 1
+        fit(batches, first, epochs)
+    finally:
+        line.close()
+    if config.select == "validation":
+        distiller.student.load_weights(best)
+        best.unlink()
+    return saving.progress
+
+
+class _KeepBest(keras.callbacks.Callback):
+    """Writes the student's weights where validation accuracy is best."""
+
+    def __init__(self, distiller, path, history):
+        super().__init__()
+        self._student = distiller.student
+        self._path = path
+        self._best = max(history.get("val_accuracy", ()), default=-1.0)
+
+    def on_epoch_end(self, epoch, logs=None):
+        accuracy = round(float((logs or {})["val_accuracy"]), 6)
+        if accuracy > self._best and self.model:  # which brings JAX's state
+            self._best = accuracy
+            unfinished = self._path.with_name("unfinished.weights.h5")
+            self._student.save_weights(unfinished)
+            unfinished.replace(self._path)

@@ -1,0 +1,116 @@
+"""The images of a run: fitted on, held out, watched, and read at the end."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.data.batches import TrainingBatches
+from gnsmall_keras.data.dataset import Dataset, split_indices
+from gnsmall_keras.distill.cache import CachedTeacher
+
+
+class Split(NamedTuple):
+    """Images with their classes."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Splits(NamedTuple):
+    """The parts of the data that a training reads."""
+
+    fitting: Split
+    validation: Split  # held out; empty under protocol "paper"
+    watched: Split  # evaluated after every epoch
+
+
+def split(dataset: Dataset, config: TrainConfig) -> Splits:
+    """Returns the images to fit on, those held out, and those watched."""
+    images, labels = dataset.train_images, dataset.train_labels
+    if config.protocol == "paper":
+        empty = Split(images[:0], labels[:0])
+        return Splits(Split(images, labels), empty, test_split(dataset))
+    fitting, held_out = split_indices(
+        labels, fraction=config.validation_fraction, seed=config.seed
+    )
+    validation = Split(images[held_out], labels[held_out])
+    return Splits(
+        Split(images[fitting], labels[fitting]), validation, validation
+    )
+
+
+def test_split(dataset: Dataset) -> Split:
+    """The images that only a finished training may be measured on."""
+    return Split(dataset.test_images, dataset.test_labels)
+
+
+def cached_teacher(config: TrainConfig, fitting: Split) -> CachedTeacher | None:
+    """Opens the cache that a config names, if it does.
+
+    Raises:
+        ValueError: if the cache does not belong to the data, or its views are
+            others than the config's.
+    """
+    path = getattr(config, "cache", "")
+    if not path:
+        return None
+    cached = CachedTeacher.load(
+        path, images=fitting.images, labels=fitting.labels
+    )
+    recipe = config.resolved_recipe
+    wanted = {
+        "augment": config.augment,
+        "padding": recipe.padding,
+        "border": recipe.border,
+    }
+    names = list(wanted) if config.augment else ["augment"]
+    other = {
+        name: getattr(cached, name)
+        for name in names
+        if getattr(cached, name) != wanted[name]
+    }
+    if other:
+        raise ValueError(
+            f"The cache {path} was made with {other}. Received: "
+            f"{ {name: wanted[name] for name in other} }. Make another with "
+            f"`gnsmall cache-teacher --recipe {config.recipe}`, or train with "
+            "the cache's."
+        )
+    return cached
+
+
+def batches(
+    fitting: Split,
+    config: TrainConfig,
+    *,
+    flip: bool,
+    cached: CachedTeacher | None = None,
+) -> TrainingBatches:
+    """Returns what a training step is given.
+
+    Args:
+        fitting: images to fit on.
+        config: batch size, order and augmentation.
+        flip: whether a mirrored image keeps its class.
+        cached: if given, whose views and logits the batches are.
+    """
+    recipe = config.resolved_recipe
+    options = {
+        "batch_size": recipe.batch_size,
+        "seed": config.seed,
+        "shuffle": config.shuffle,
+        "drop_remainder": recipe.drop_remainder,
+    }
+    if cached:
+        return cached.batches(fitting.images, fitting.labels, **options)
+    return TrainingBatches(
+        fitting.images,
+        fitting.labels,
+        augment=config.augment,
+        flip=flip,
+        alternate=recipe.alternate_flip,
+        padding=recipe.padding,
+        border=recipe.border,
+        **options,
+    )

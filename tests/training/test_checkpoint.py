@@ -1,0 +1,228 @@
+"""Trainings that are interrupted, and files that are damaged or others'."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from support import TESTS, tiny_network
+
+from gnsmall_keras import cli
+from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.models.files import load_model
+from gnsmall_keras.training import checkpoint, fit, learn
+from gnsmall_keras.training.interruption import (
+    StopRequest,
+    TrainingInterrupted,
+)
+
+CONFIG = TrainConfig(epochs=3, batch_size=128)  # 10 steps an epoch
+KILLED = """
+import os, signal, sys
+sys.path[:0] = [sys.argv[3]]
+import support
+from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.training import checkpoint, fit, learn
+
+left = int(sys.argv[2])
+end = checkpoint.SaveCheckpoints.on_train_batch_end
+def end_and_die(self, batch, logs=None):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    end(self, batch, logs)
+
+checkpoint.SaveCheckpoints.on_train_batch_end = end_and_die
+learn.create_model = support.tiny_network
+fit.train(TrainConfig(epochs=3, batch_size=128), out=sys.argv[1])
+"""
+
+
+@pytest.fixture(autouse=True)
+def tiny_networks(monkeypatch):
+    monkeypatch.setattr(learn, "create_model", tiny_network)
+
+
+def _weights(out):
+    record = fit.train(CONFIG, out=out, progress=False)
+    return record, load_model(out / record.slug / "model.keras").get_weights()
+
+
+def _assert_same(found, expected):
+    for ours, theirs in zip(found[1], expected[1], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert found[0].history == expected[0].history
+
+
+@pytest.mark.backend
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    """Stopped twice in one epoch, then right at the end of another."""
+    expected = _weights(tmp_path / "whole")
+    asked = 0
+    # The reason is read after each of an epoch's steps but the last, after
+    # the epoch, and again for the message.
+    stops = (2, 3, 8, 9, 12, 13)
+
+    def reason(self):
+        nonlocal asked
+        asked += 1
+        return "the test says so" if asked in stops else ""
+
+    monkeypatch.setattr(StopRequest, "reason", property(reason))
+    out = tmp_path / "parts"
+    for epochs, steps in ((0, 2), (0, 7), (1, 0)):
+        with pytest.raises(
+            TrainingInterrupted, match=f"{epochs} epochs and {steps} steps:"
+        ):
+            fit.train(CONFIG, out=out, progress=False)
+        assert not (out / "index.jsonl").exists()
+    _assert_same(_weights(out), expected)
+    assert not list(out.rglob("*checkpoint*"))
+
+
+@pytest.mark.backend
+def test_five_kills_leave_the_same_weights(tmp_path):
+    """SIGKILL at steps of no particular kind."""
+    everywhere = os.environ.get("GNSMALL_TEST_ALL")
+    if keras.config.backend() != "torch" and not everywhere:
+        pytest.skip("five new processes; set GNSMALL_TEST_ALL=1")
+    expected = _weights(tmp_path / "whole")
+    out = tmp_path / "parts"
+    for step in np.random.default_rng(8).integers(1, 14, 5):
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, out, str(step), str(TESTS)],
+            check=False,
+            capture_output=True,
+            env={**os.environ, "KERAS_BACKEND": keras.config.backend()},
+        )
+        assert killed.returncode == -9, killed.stderr.decode()[-1000:]
+    _assert_same(_weights(out), expected)
+
+
+def test_sigterm_stops_with_a_checkpoint(tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    end = checkpoint.SaveCheckpoints.on_train_batch_end
+
+    def end_and_ask(self, batch, logs=None):
+        os.kill(os.getpid(), signal.SIGTERM)
+        end(self, batch, logs)
+
+    monkeypatch.setattr(
+        checkpoint.SaveCheckpoints, "on_train_batch_end", end_and_ask
+    )
+    with pytest.raises(TrainingInterrupted, match="SIGTERM was received"):
+        fit.train(CONFIG, out=tmp_path, progress=False)
+    assert len(list(tmp_path.rglob(checkpoint.FILE))) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_command_line_says_that_it_can_go_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(StopRequest, "reason", property(lambda _: "enough"))
+    arguments = ["train", "--epochs", "1", "--out", str(tmp_path)]
+    assert cli.main(arguments) == 75
+    message = capsys.readouterr().err
+    assert "enough" in message
+    assert "the same command goes on there" in message
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("soon", "`time_budget` must be a number of seconds, or end in"),
+        ("0", "`time_budget` must be a finite number of seconds > 0"),
+        ("0.001s", "`time_budget` is below what one step takes"),
+    ],
+)
+def test_bad_time_budgets_are_refused(tmp_path, capsys, text, message):
+    arguments = ["train", "--out", str(tmp_path), "--time-budget", text]
+    assert cli.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_time_budgets_have_units():
+    found = [cli._seconds(text) for text in ("540", "540s", "9m", "1.5h")]
+    assert found == [540, 540, 540, 5400]
+    assert cli._seconds(None) is None
+
+
+class TestFiles:
+    """Of a tiny network after one epoch."""
+
+    def _model(self, width=0.5):
+        model = tiny_network("gns", classes=10, width=width)
+        learn.compile_model(model, CONFIG.resolved_recipe, steps=9)
+        return model
+
+    def _save(self, model, path, epochs=1, teachers=()):
+        progress = checkpoint.Progress(epochs, {}, 0.0, teachers)
+        checkpoint.save_checkpoint(model, progress, path, config=CONFIG)
+
+    def _restore(self, model, path, config=CONFIG, teachers=()):
+        return checkpoint.restore_checkpoint(
+            model, path, config=config, teachers=teachers
+        )
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        return tmp_path / checkpoint.FILE
+
+    def test_a_damaged_one_is_named(self, path):
+        model = self._model()
+        self._save(model, path)
+        path.write_bytes(path.read_bytes()[:2000])
+        with pytest.raises(ValueError, match=r"is damaged .* Delete them"):
+            self._restore(model, path)
+
+    def test_the_one_before_a_damaged_one_is_taken(self, path):
+        model = self._model()
+        self._save(model, path, epochs=1)
+        kernel = model.get_weights()[0]
+        model.set_weights([w + 1 for w in model.get_weights()])
+        self._save(model, path, epochs=2)
+        path.write_bytes(path.read_bytes()[:2000])
+        with pytest.warns(UserWarning, match="damaged.*the one before it"):
+            found = self._restore(model, path)
+        assert found.epochs == 1
+        np.testing.assert_array_equal(model.get_weights()[0], kernel)
+
+    def test_a_full_disk_leaves_the_one_before(self, path):
+        model = self._model()
+        self._save(model, path)
+        before = path.read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        try:
+            with pytest.raises(OSError, match="could not be.*before is whole"):
+                self._save(model, path, epochs=2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == before
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+        assert self._restore(model, path).epochs == 1
+
+    def test_one_of_other_teachers_is_refused(self, path):
+        model = self._model()
+        self._save(model, path, teachers=("abc",))
+        with pytest.raises(ValueError, match="began with other teachers"):
+            self._restore(model, path, teachers=("def",))
+        assert self._restore(model, path, teachers=("abc",)).epochs == 1
+
+    def test_one_of_another_config_names_the_fields(self, path):
+        model = self._model()
+        self._save(model, path)
+        other = TrainConfig(epochs=3, batch_size=64, seed=1)
+        with pytest.raises(
+            ValueError, match=r"batch_size: 128, now 64; seed: 0, now 1\. Give"
+        ):
+            self._restore(model, path, config=other)
+
+    def test_one_of_another_model_is_refused(self, path):
+        self._save(self._model(), path)
+        with pytest.raises(ValueError, match="of another model"):
+            self._restore(self._model(width=1.0), path)
