@@ -31,7 +31,7 @@ class TrainConfig:
     data: str = "digits"
     """"digits", "cifar10", "cifar100", or a path to images."""
     recipe: str = "quick"
-    """Named hyper-parameters: "quick", "paper" or "teacher"."""
+    """Named hyper-parameters: "best", "quick", "paper" or "teacher"."""
     epochs: int | None = None
     """Passes over the training split; None: the recipe's."""
     batch_size: int | None = None

@@ -78,4 +78,23 @@ RECIPES = {
         label_smoothing=0.1,
         drop_remainder=True,
     ),
+    # Ours, for few epochs; what it was chosen by is in docs/log.md.
+    "best": Recipe(
+        epochs=8,
+        batch_size=64,
+        peak_learning_rate=0.1,
+        warmup_fraction=0.25,
+        momentum=0.9,
+        weight_decay=5e-4,
+        decay_all=False,
+        label_smoothing=0.05,
+        drop_remainder=True,
+        optimizer="muon",
+        schedule="linear",
+        padding=2,
+        border="reflect",
+        alternate_flip=True,
+        muon_scale=0.05,
+        muon_weight_decay=0.01,
+    ),
 }
