@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from gnsmall_keras.data.augment import MEAN, STD, Augmentation, normalize
-from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
+from gnsmall_keras.data.batches import (
+    EvaluationBatches,
+    RemainingBatches,
+    TrainingBatches,
+)
 from gnsmall_keras.data.dataset import split_indices
 
 GENERATOR = np.random.default_rng(0)
@@ -61,6 +65,54 @@ def test_crops_and_flips_are_parts_of_the_padded_image():
         assert straight or mirrored
         flipped += mirrored
     assert 10 < flipped < 40
+
+
+def test_crops_can_reflect_the_border():
+    augment = Augmentation(IMAGES, flip=False, padding=2, border="reflect")
+    views = augment(np.arange(50), np.random.default_rng(1))
+    border = ((0, 0), (2, 2), (2, 2), (0, 0))
+    padded = np.pad(IMAGES, border, mode="reflect")
+    corners = set()
+    for view, image in zip(views, padded, strict=True):
+        corners |= {
+            (row, column)
+            for row in range(5)
+            for column in range(5)
+            if np.array_equal(view, image[row : row + 32, column : column + 32])
+        }
+    assert len(corners) > 15
+
+
+def test_an_alternating_flip_mirrors_every_other_epoch():
+    """Each image in one of two epochs, half of them in the first."""
+    batches = TrainingBatches(
+        IMAGES,
+        LABELS,
+        batch_size=50,
+        seed=3,
+        shuffle=False,
+        alternate=True,
+        padding=0,
+    )
+    plain = normalize(IMAGES)
+    counts = []
+    for epoch in range(4):
+        images, _ = _epoch(batches)
+        mirrored = (images == plain[:, :, ::-1]).all(axis=(1, 2, 3))
+        straight = (images == plain).all(axis=(1, 2, 3))
+        assert np.all(mirrored ^ straight)
+        counts.append(mirrored)
+        assert epoch < 1 or np.all(counts[-1] ^ counts[-2])
+    assert 10 < counts[0].sum() < 40
+
+
+def test_the_rest_of_an_epoch_is_what_was_left():
+    options = {"batch_size": 20, "seed": 3}
+    whole = TrainingBatches(IMAGES, LABELS, **options)
+    rest = RemainingBatches(TrainingBatches(IMAGES, LABELS, **options), 1)
+    assert len(rest) == 2
+    for ours, theirs in zip(_epoch(rest), _epoch(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs[20:])
 
 
 def test_digits_are_not_mirrored():

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from support import TESTS
 
-from gnsmall_keras.training.optimizers import CoupledSGD
-from gnsmall_keras.training.schedules import WarmupCosine
+from gnsmall_keras.models.ghostnet import ghostnetv3_small
+from gnsmall_keras.training.optimizers import CoupledSGD, PointwiseMuon
+from gnsmall_keras.training.schedules import WarmupCosine, WarmupLinear
 
 pytestmark = pytest.mark.backend
 
@@ -48,8 +49,49 @@ def test_spared_variables_do_not_decay():
     assert keras.ops.convert_to_numpy(gamma.value)[0] == 1
 
 
-def test_optimizer_comes_back_from_its_config():
-    optimizer = CoupledSGD(WarmupCosine(0.1, 10), weight_decay=0.5)
+def test_muon_makes_singular_values_one():
+    """Of 1x1 kernels' steps, for each branch; other steps are SGD's."""
+    generator = np.random.default_rng(0)
+    shapes = {"kernel": (3, 1, 1, 6, 4), "gamma": (5,)}
+    variables = [
+        keras.Variable(np.zeros(shape, "float32"), name=name)
+        for name, shape in shapes.items()
+    ]
+    gradients = [
+        generator.normal(size=shape).astype("float32")
+        for shape in shapes.values()
+    ]
+    optimizer = PointwiseMuon(0.5, momentum=0.9, muon_scale=0.1)
+    optimizer.apply([*map(keras.ops.convert_to_tensor, gradients)], variables)
+    kernel, gamma = (keras.ops.convert_to_numpy(v.value) for v in variables)
+    # Five iterations bring them into [0.7, 1.2].
+    values = np.linalg.svd(kernel[:, 0, 0], compute_uv=False)
+    assert np.all(np.abs(values / (0.5 * 0.1 * 6**0.5) - 0.95) < 0.3)
+    # Downhill: against the gradient.
+    assert np.all((kernel * gradients[0]).sum(axis=(1, 2, 3, 4)) < 0)
+    expected = _pytorch_sgd(np.zeros(5), [gradients[1]], [0.5], 0.9, 0.0)
+    np.testing.assert_allclose(gamma, expected, rtol=1e-5)
+
+
+def test_muon_leaves_the_classifier_and_larger_kernels_to_sgd():
+    model = ghostnetv3_small(0.25)
+    optimizer = PointwiseMuon(0.1)
+    optimizer.build(model.trainable_variables)
+    chosen = {
+        variable.path.split("/")[-2]
+        for variable, matrix in zip(
+            model.trainable_variables, optimizer._matrices, strict=True
+        )
+        if matrix
+    }
+    assert "head_conv" in chosen
+    assert "blocks_0_0_ghost1_primary" in chosen
+    assert not chosen & {"classifier", "stem", "blocks_0_0_ghost1_cheap"}
+
+
+@pytest.mark.parametrize("kind", [CoupledSGD, PointwiseMuon])
+def test_optimizer_comes_back_from_its_config(kind):
+    optimizer = kind(WarmupCosine(0.1, 10), weight_decay=0.5)
     config = keras.optimizers.serialize(optimizer)
     twin = keras.optimizers.deserialize(config)
     assert twin.get_config() == optimizer.get_config()
@@ -61,6 +103,13 @@ def test_schedule_is_the_originals():
     schedule = WarmupCosine(0.01, 1000, warmup_fraction=0.3)
     found = [float(schedule(step)) for step in range(1000)]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_triangle_rises_and_falls_linearly():
+    schedule = WarmupLinear(2.0, 10, 0.2)
+    rates = [float(schedule(step)) for step in range(11)]
+    falling = [2.0 * (10 - step) / 9 for step in range(1, 10)]
+    np.testing.assert_allclose(rates, [1.0, *falling, 0.0], rtol=1e-5)
 
 
 def test_schedule_stays_at_its_end():
