@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BACKEND ?= tensorflow
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml gnsmall_keras/__init__.py
 
@@ -49,8 +50,11 @@ types: $(VENV)/test.stamp ## check types
 notebooks: $(VENV)/test.stamp ## bring notebooks and their .py files together
 	@$(BIN)/jupytext --sync notebooks/*.py
 
-bench: $(VENV)/test.stamp ## print speed as ratios
-	@$(BIN)/python benchmarks/train_step.py
+# BACKEND: tensorflow, torch or jax (minutes of compiling).
+bench: $(VENV)/test.stamp ## print speed and memory as ratios, on BACKEND
+	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/train_step.py
+	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/train_step.py memory
+	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/input_pipeline.py
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache

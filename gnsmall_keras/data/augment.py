@@ -17,7 +17,10 @@ _FIXED_VIEWS = 2**32 - 1
 def normalize(images: np.ndarray) -> np.ndarray:
     """Turns uint8 pixels `(..., 3)` into the float32 a model takes."""
     scale = 1.0 / (255.0 * STD)
-    return images.astype(np.float32) * scale - MEAN / STD
+    values = images.astype(np.float32)
+    values *= scale
+    values -= MEAN / STD
+    return values
 
 
 class Augmentation:
@@ -43,11 +46,14 @@ class Augmentation:
         padded = np.pad(
             images, ((0, 0), sides, sides, (0, 0)), mode=BORDERS[border]
         )
-        size = images.shape[1:3]
-        # (n, shifts, shifts, 3, height, width): views, nothing is copied.
+        height, width, channels = images.shape[1:]
+        # Rows of pixels as rows of bytes, which are copied as a whole. Views,
+        # nothing is copied here: (n, shifts, shifts, height, width * 3).
+        rows = padded.reshape(*padded.shape[:2], -1)
         self._windows = np.lib.stride_tricks.sliding_window_view(
-            padded, size, axis=(1, 2)
-        )
+            rows, (height, width * channels), axis=(1, 2)
+        )[:, :, ::channels]
+        self._shape = images.shape[1:]
         self._flip = flip
         self._shifts = 2 * padding + 1
 
@@ -82,7 +88,8 @@ class Augmentation:
 
     def _cut(self, indices, shifts, mirrored):
         rows, columns = shifts
-        views = self._windows[indices, rows, columns].transpose(0, 2, 3, 1)
+        views = self._windows[indices, rows, columns]
+        views = views.reshape(-1, *self._shape)
         if self._flip:
             views[mirrored] = views[mirrored, :, ::-1]
         return views
