@@ -2,7 +2,7 @@
 
 Usage: KERAS_BACKEND=tensorflow python benchmarks/input_pipeline.py [recipe]
 
-`model.fit` runs over 50,000 made-up images of the size of CIFAR-10, with a model
+`model.fit` runs over 50,000 made-up images of the size of CIFAR-10 with a model
 that only takes the mean of its input, for two epochs; the second one is timed.
 The ratio is to reading the same pixels without any augmentation.
 """
