@@ -4,7 +4,9 @@ Both layers compute a sum of branches that all see the same input, each linear
 before its BatchNorm. `call` therefore takes three steps: find the statistics
 (of the batch in training, moving otherwise), merge all branches into one
 kernel and bias, convolve once. The result, the gradient and the moving
-statistics are those of the separate branches.
+statistics are those of the separate branches. In training that takes the
+statistics of all branches from the input (docs/adr/0011); where this does not
+pay, for one branch and for strides, the branches are computed one by one.
 """
 
 import math

@@ -74,6 +74,8 @@ def find_teachers(
             stages.append(record)
         names.append(name)
     digests = [teacher_digest(model) for model in chain]
+    if config.strategy == "assistant":
+        _check_chain(names, digests)
     described = {
         "teachers": [
             {"name": name, "weights_digest": digest}
@@ -82,6 +84,18 @@ def find_teachers(
         "stages": stages,
     }
     return Taught(_joined(chain, config), described)
+
+
+def _check_chain(names, digests):
+    """One model may have two names."""
+    for name, digest in zip(names, digests, strict=True):
+        first = names[digests.index(digest)]
+        if first != name:
+            raise ValueError(
+                "A chain must not come back to where it was. Received: "
+                f"{first!r} and {name!r}, which have the same weights. Leave "
+                "one of them out."
+            )
 
 
 def _assistant(name, config, student, number):

@@ -251,6 +251,14 @@ def test_lists_from_notebooks_become_tuples():
     assert hash(config)
 
 
+def test_a_chain_that_ends_in_its_own_start_is_refused(folder, tmp_path):
+    copy = tmp_path / "copy.keras"
+    copy.write_bytes((folder / "teacher" / "model.keras").read_bytes())
+    config = chain_config(folder, assistants=(str(copy),))
+    with pytest.raises(ValueError, match="come back.*the same weights"):
+        fit.train(config, out=tmp_path, progress=False)
+
+
 def test_another_teacher_does_not_go_on_with_the_old_ones_assistant(
     folder, tmp_path
 ):
