@@ -186,6 +186,7 @@ def cache_teacher(
         seed=seed,
         augment=augment,
         flip=dataset.flippable,
+        alternate=config.resolved_recipe.alternate_flip,
         padding=config.resolved_recipe.padding,
         border=config.resolved_recipe.border,
     )

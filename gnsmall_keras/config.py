@@ -48,7 +48,7 @@ class TrainConfig:
     shuffle: bool = True
     """Whether every epoch has its own order; False only to study the effect."""
     augment: bool = True
-    """Random crops from 4 pixels of padding, and flips where classes allow."""
+    """Random crops, and flips where classes allow, as the recipe has them."""
     seed: int = 0
     """Of the split, the initial weights, the order and the augmentation."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"

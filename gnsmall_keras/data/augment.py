@@ -10,8 +10,9 @@ MEAN = np.array(PIXEL_MEAN, np.float32)
 STD = np.array(PIXEL_STD, np.float32)
 PADDING = 4  # pixels on each side before a crop
 BORDERS = {"zeros": "constant", "reflect": "reflect"}  # NumPy's names
-# Stands where random augmentation has the epoch, so that no seed is shared.
+# Stand where random augmentation has the epoch, so that no seed is shared.
 _FIXED_VIEWS = 2**32 - 1
+_FIRST_FLIPS = 2**32 - 2
 
 
 def normalize(images: np.ndarray) -> np.ndarray:
@@ -75,8 +76,17 @@ class Augmentation:
             mirrored = generator.random(len(indices)) < 0.5
         return self._cut(indices, shifts, mirrored)
 
-    def view(self, indices: np.ndarray, *, seed: int, view: int) -> np.ndarray:
+    def view(
+        self,
+        indices: np.ndarray,
+        *,
+        seed: int,
+        view: int,
+        alternate: bool = False,
+    ) -> np.ndarray:
         """Returns the fixed view `view` of each image, uint8 NHWC.
+
+        With `alternate` an image is mirrored in every other view.
 
         How an image is cropped and mirrored is a function of `(seed, view)`
         and of its own index alone, whatever else is asked for.
@@ -84,6 +94,8 @@ class Augmentation:
         shifts, mirrored = _draw_view(
             len(self._windows), self._shifts, seed, view
         )
+        if alternate:
+            mirrored = first_flips(len(self._windows), seed) ^ bool(view % 2)
         return self._cut(indices, shifts[:, indices], mirrored[indices])
 
     def _cut(self, indices, shifts, mirrored):
@@ -93,6 +105,12 @@ class Augmentation:
         if self._flip:
             views[mirrored] = views[mirrored, :, ::-1]
         return views
+
+
+@functools.lru_cache(maxsize=2)
+def first_flips(count: int, seed: int) -> np.ndarray:
+    """Which of `count` images are mirrored first, where flips alternate."""
+    return np.random.default_rng((seed, _FIRST_FLIPS)).random(count) < 0.5
 
 
 @functools.lru_cache(maxsize=2)  # an epoch asks for one view again and again

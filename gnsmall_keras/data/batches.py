@@ -5,13 +5,16 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from gnsmall_keras.data.augment import PADDING, Augmentation, normalize
+from gnsmall_keras.data.augment import (
+    PADDING,
+    Augmentation,
+    first_flips,
+    normalize,
+)
 
 # Parts of a batch that brings its targets along.
 IMAGES = "images"
 TEACHER_LOGITS = "teacher_logits"
-# Stands where other draws have the epoch.
-_FIRST_FLIPS = 2**32 - 2
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -82,10 +85,7 @@ class TrainingBatches(keras.utils.PyDataset):
             if augment
             else None
         )
-        self._mirrored_first = None
-        if alternate:
-            draw = np.random.default_rng((seed, _FIRST_FLIPS)).random
-            self._mirrored_first = draw(len(images)) < 0.5
+        self._alternate = alternate
         self._drop_remainder = drop_remainder
         self._epoch = -1  # Keras calls on_epoch_begin before the first
 
@@ -128,12 +128,16 @@ class TrainingBatches(keras.utils.PyDataset):
             return self._images[indices]
         if self._teacher_logits is not None:
             return self._augmentation.view(
-                indices, seed=self._view_seed, view=self._view(epoch)
+                indices,
+                seed=self._view_seed,
+                view=self._view(epoch),
+                alternate=self._alternate,
             )
         generator = np.random.default_rng((self._seed, epoch, batch + 1))
         mirrored = None
-        if self._mirrored_first is not None:
-            mirrored = self._mirrored_first[indices] ^ bool(epoch % 2)
+        if self._alternate:
+            first = first_flips(len(self._images), self._seed)
+            mirrored = first[indices] ^ bool(epoch % 2)
         return self._augmentation(indices, generator, mirrored)
 
     def _view(self, epoch):

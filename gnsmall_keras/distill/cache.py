@@ -48,6 +48,7 @@ class CachedTeacher:
         seed: names the views.
         augment: whether they are crops; otherwise the plain images.
         flip: whether half of the crops are mirrored.
+        alternate: whether it is every other view of an image that is mirrored.
         padding, border: what they are cut from, see `Augmentation`.
         images: how many.
         classes: how many.
@@ -60,6 +61,7 @@ class CachedTeacher:
     seed: int
     augment: bool
     flip: bool
+    alternate: bool
     padding: int
     border: str
     images: int
@@ -132,6 +134,7 @@ class CachedTeacher:
             shuffle=shuffle,
             augment=self.augment,
             flip=self.flip,
+            alternate=self.alternate,
             padding=self.padding,
             border=self.border,
             drop_remainder=drop_remainder,
@@ -150,6 +153,7 @@ def cache_teacher(
     seed: int,
     augment: bool,
     flip: bool,
+    alternate: bool = False,
     padding: int = PADDING,
     border: str = "zeros",
     progress: bool = True,
@@ -169,6 +173,7 @@ def cache_teacher(
         seed: names the views.
         augment: whether views are crops; without, there is one view.
         flip: whether half of the crops are mirrored.
+        alternate: whether it is every other view of an image that is mirrored.
         padding, border: of `Augmentation`.
         progress: whether to print a line per view, live in a terminal.
 
@@ -182,6 +187,7 @@ def cache_teacher(
         "seed": int(seed),
         "augment": bool(augment),
         "flip": bool(flip),
+        "alternate": bool(alternate),
         "padding": int(padding),
         "border": border,
     }
@@ -355,7 +361,11 @@ def _cutter(images, description):
         padding=description["padding"],
         border=description["border"],
     )
-    return functools.partial(augmentation.view, seed=description["seed"])
+    return functools.partial(
+        augmentation.view,
+        seed=description["seed"],
+        alternate=description["alternate"],
+    )
 
 
 def _predict(teacher, cut, description, advance):

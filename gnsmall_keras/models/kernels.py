@@ -184,7 +184,8 @@ def batch_norm(inputs, gamma, beta):
         differentiable.
     """
     dtype = keras.backend.standardize_dtype(inputs.dtype)
-    if _BACKEND == "tensorflow" and dtype != "float64":
+    single = keras.backend.standardize_dtype(gamma.dtype) == "float32"
+    if _BACKEND == "tensorflow" and single:
         return _tensorflow_batch_norm(inputs, gamma, beta)
     if _BACKEND == "torch":
         return _torch_batch_norm(inputs, gamma, beta)

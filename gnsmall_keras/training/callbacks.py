@@ -136,5 +136,5 @@ class StopOnNaN(keras.callbacks.Callback):
             f"The loss is {loss} after step {step + 1} of epoch "
             f"{self._epoch + 1}, on images {images[:8].tolist()}... Lower "
             "`peak_learning_rate`, take more warm-up, or look at these images; "
-            "the checkpoint of the epoch before is kept."
+            "the last checkpoint is kept."
         )

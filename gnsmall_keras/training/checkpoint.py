@@ -1,6 +1,5 @@
 """A training's state, so that it can go on elsewhere or later."""
 
-import dataclasses
 import json
 import os
 import time
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.records import replacing
 from gnsmall_keras.training.interruption import (
     StopRequest,
@@ -20,6 +18,7 @@ from gnsmall_keras.training.interruption import (
 )
 
 FILE = "checkpoint.npz"
+BEST_FILE = "best.weights.h5"  # of the student, where a run selects
 _STATE = "state"
 
 
@@ -38,12 +37,18 @@ def save_checkpoint(
     progress: Progress,
     path: str | os.PathLike,
     *,
-    config: TrainConfig,
+    identity: dict[str, Any],
 ) -> None:
     """Writes all variables of a compiled model, its optimiser and metrics.
 
     The file that was there is kept beside it as the previous one; both stay
     whole until the new one is complete.
+
+    Args:
+        model: compiled.
+        progress: how far it is.
+        path: the file.
+        identity: all that decides the result, for JSON.
 
     Raises:
         OSError: if it cannot be written, with what is left.
@@ -53,7 +58,7 @@ def save_checkpoint(
         f"{index:05d}": keras.ops.convert_to_numpy(variable.value)
         for index, variable in enumerate(_variables(model))
     }
-    state = {**progress._asdict(), "config": dataclasses.asdict(config)}
+    state = {**progress._asdict(), "identity": identity}
     arrays[_STATE] = np.array(json.dumps(state))
     try:
         with replacing(path) as unfinished:
@@ -61,12 +66,13 @@ def save_checkpoint(
                 np.savez(file, **arrays)
                 file.flush()
                 os.fsync(file.fileno())
-            if path.is_file():
+            if _read(path) is not None:
                 path.replace(previous_of(path))
     except OSError as error:
         left = "There is none before it."
-        if path.is_file():
-            left = f"{path} of the time before is whole."
+        for file in (previous_of(path), path):
+            if file.is_file():
+                left = f"{file} of the time before is whole."
         raise OSError(
             f"The checkpoint {path} could not be written: {error.strerror}. "
             f"{left} Make room, then give the same command again to go on."
@@ -77,7 +83,7 @@ def restore_checkpoint(
     model: keras.Model,
     path: str | os.PathLike,
     *,
-    config: TrainConfig,
+    identity: dict[str, Any],
     teachers: tuple[str, ...] = (),
 ) -> Progress:
     """Puts a checkpoint's values into a compiled and built model.
@@ -87,22 +93,22 @@ def restore_checkpoint(
     Args:
         model: what was saved.
         path: the file.
-        config: what is trained now.
+        identity: all that decides the result now.
         teachers: digests of those that teach now.
 
     Returns:
         How far it was; nowhere, and the model unchanged, where there is none.
 
     Raises:
-        ValueError: if both files are damaged, or of a training with another
-            config, other teachers or another model.
+        ValueError: if both files are damaged, or of a training of another
+            identity, with other teachers or of another model.
     """
     path = Path(path)
     found = _read_newest(path)
     if found is None:
         return Progress(0, {}, 0.0, teachers)
     state, arrays = found
-    _check_config(path, state.pop("config"), config)
+    _check_identity(path, state.pop("identity"), identity)
     progress = Progress(**state)._replace(teachers=tuple(state["teachers"]))
     if progress.teachers != tuple(teachers):
         raise ValueError(
@@ -123,8 +129,9 @@ def restore_checkpoint(
 
 
 def remove(path: str | os.PathLike) -> None:
-    """Deletes a checkpoint and the previous one."""
-    for file in (Path(path), previous_of(path)):
+    """Deletes a checkpoint, the previous one and the best weights."""
+    best = Path(path).with_name(BEST_FILE)
+    for file in (Path(path), previous_of(path), best):
         file.unlink(missing_ok=True)
 
 
@@ -134,31 +141,39 @@ def previous_of(path: str | os.PathLike) -> Path:
 
 
 def _read_newest(path: Path) -> tuple[dict[str, Any], list[np.ndarray]] | None:
-    files = [file for file in (path, previous_of(path)) if file.is_file()]
     faults = []
-    for file in files:
-        try:
-            with file.open("rb") as opened, np.load(opened) as stored:
-                state = json.loads(str(stored[_STATE]))
-                count = len(stored) - 1
-                arrays = [stored[f"{index:05d}"] for index in range(count)]
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            faults.append(f"{file} is damaged ({error})")
+    for file in (path, previous_of(path)):
+        if not file.is_file():
+            continue
+        found = _read(file)
+        if found is None:
+            faults.append(f"{file} is damaged")
             continue
         if faults:
             warnings.warn(
                 f"{faults[0]}; going on from the one before it.", stacklevel=4
             )
-        return state, arrays
+        return found
     if faults:
         raise ValueError(
-            f"{' and '.join(faults)}. Delete them to start this training anew."
+            f"{' and '.join(faults)}. Delete it to start this training anew."
         )
     return None
 
 
-def _check_config(path, stored, config):
-    now = json.loads(json.dumps(dataclasses.asdict(config)))
+def _read(file: Path) -> tuple[dict[str, Any], list[np.ndarray]] | None:
+    """What a whole file holds, otherwise None."""
+    try:
+        with file.open("rb") as opened, np.load(opened) as stored:
+            state = json.loads(str(stored[_STATE]))
+            count = len(stored) - 1
+            return state, [stored[f"{index:05d}"] for index in range(count)]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def _check_identity(path, stored, identity):
+    now = json.loads(json.dumps(identity))
     names = sorted(
         name
         for name in stored.keys() | now.keys()
@@ -170,8 +185,8 @@ def _check_config(path, stored, config):
             for name in names
         )
         raise ValueError(
-            f"The training of {path} began with another config. {fields}. "
-            "Give the first one to go on, or delete the file to start anew."
+            f"The training of {path} began otherwise. {fields}. Begin as at "
+            "first to go on, or delete the file to start anew."
         )
 
 
@@ -181,7 +196,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
     Args:
         path: the file.
         before: how far the training was when it began.
-        config: what is trained.
+        identity: all that decides the result.
+        epochs: of the whole training.
         steps_per_epoch: of a whole epoch.
         stop: whether to stop.
 
@@ -195,20 +211,21 @@ class SaveCheckpoints(keras.callbacks.Callback):
         path: str | os.PathLike,
         before: Progress,
         *,
-        config: TrainConfig,
+        identity: dict[str, Any],
+        epochs: int,
         steps_per_epoch: int,
         stop: StopRequest,
     ):
         super().__init__()
         self._path = path
         self._before = before
-        self._config = config
+        self._identity = identity
+        self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
         self._stop = stop
         self._history = {k: list(v) for k, v in before.history.items()}
         self._began = time.perf_counter()
         self._steps = before.steps  # of this epoch
-        self._steps_now = 0  # of this call
         self._metrics: list[np.ndarray] = []
 
     @property
@@ -225,7 +242,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def set_model(self, model):
         """Notes the metrics of an epoch that goes on, before Keras resets."""
         super().set_model(model)
-        if self._steps and not self._steps_now:
+        if self._steps:
             self._metrics = [
                 keras.ops.convert_to_numpy(variable.value)
                 for variable in model.metrics_variables
@@ -242,7 +259,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Stops, if it has to; after an epoch's last step that can wait."""
         self._steps += 1
-        self._steps_now += 1
+        self._stop.steps += 1
         if self._steps < self._steps_per_epoch and self._stop.reason:
             self._save()
             self._interrupt()
@@ -253,17 +270,16 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self._history.setdefault(name, []).append(round(float(value), 6))
         self._steps = 0
         self._save()
-        epochs = self._config.resolved_recipe.epochs
-        if self.progress.epochs < epochs and self._stop.reason:
+        if self.progress.epochs < self._epochs and self._stop.reason:
             self._interrupt()
 
     def _save(self):
         save_checkpoint(
-            self.model, self.progress, self._path, config=self._config
+            self.model, self.progress, self._path, identity=self._identity
         )
 
     def _interrupt(self):
-        if self._steps_now == 1 and self._stop.out_of_time:
+        if self._stop.steps == 1 and self._stop.out_of_time:
             raise ValueError(
                 f"`time_budget` is below what one step takes here, with all "
                 f"that comes before it. Received: {self._stop.seconds:g} s. "

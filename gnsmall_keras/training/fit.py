@@ -74,6 +74,7 @@ def _train(config, out, index, progress, stop):
         out / config.slug,
         stop,
         progress,
+        dataset.digest,
     )
     student.folder.mkdir(parents=True, exist_ok=True)
     started_at = datetime.datetime.now(datetime.UTC)

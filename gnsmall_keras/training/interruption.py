@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import signal
 import threading
 import time
@@ -30,6 +31,7 @@ class StopRequest:
                 f"Received: {seconds!r}."
             )
         self.seconds = seconds
+        self.steps = 0  # done in this call, by all of its stages
         self._began = time.monotonic()
         self._signal = ""
 
@@ -60,13 +62,20 @@ class StopRequest:
             yield self
             return
         numbers = (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.getsignal(number) for number in numbers}
+        before = {
+            number: handler
+            for number in numbers
+            # None is not Python's; what is ignored stays ignored.
+            if (handler := signal.getsignal(number))
+            not in (None, signal.SIG_IGN)
+        }
 
         def request(number, frame):
             self._signal = f"{signal.Signals(number).name} was received"
             signal.signal(number, before[number])
+            os.write(2, b"stopping after this step; once more: at once\n")
 
-        for number in numbers:
+        for number in before:
             signal.signal(number, request)
         try:
             yield self

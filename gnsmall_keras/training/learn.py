@@ -1,7 +1,8 @@
 """One network learns: compiled after a recipe, from its last checkpoint on."""
 
+import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -17,6 +18,7 @@ from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.models.catalogue import check_network
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.recipes import Recipe
+from gnsmall_keras.records import replacing
 from gnsmall_keras.training import checkpoint
 from gnsmall_keras.training.callbacks import ProgressLine, StopOnNaN
 from gnsmall_keras.training.interruption import StopRequest
@@ -37,7 +39,17 @@ class Stage(NamedTuple):
     folder: Path
     stop: StopRequest
     progress: bool  # whether to print
+    data_digest: str
     teachers: tuple[str, ...] = ()  # digests of their weights
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides its result, but for the teachers."""
+        return {
+            **dataclasses.asdict(self.config),
+            "backend": keras.config.backend(),
+            "data_digest": self.data_digest,
+        }
 
 
 def create_network(config: TrainConfig, dataset: Dataset) -> keras.Model:
@@ -137,13 +149,14 @@ def _fit(distiller, batches, watched, stage):
     epochs = config.resolved_recipe.epochs
     path = stage.folder / checkpoint.FILE
     before = checkpoint.restore_checkpoint(
-        distiller, path, config=config, teachers=stage.teachers
+        distiller, path, identity=stage.identity, teachers=stage.teachers
     )
-    best = stage.folder / "best.weights.h5"
+    best = stage.folder / checkpoint.BEST_FILE
     saving = checkpoint.SaveCheckpoints(
         path,
         before,
-        config=config,
+        identity=stage.identity,
+        epochs=epochs,
         steps_per_epoch=len(batches),
         stop=stage.stop,
     )
@@ -184,7 +197,6 @@ def _fit(distiller, batches, watched, stage):
         line.close()
     if config.select == "validation":
         distiller.student.load_weights(best)
-        best.unlink()
     return saving.progress
 
 
@@ -201,6 +213,5 @@ class _KeepBest(keras.callbacks.Callback):
         accuracy = round(float((logs or {})["val_accuracy"]), 6)
         if accuracy > self._best and self.model:  # which brings JAX's state
             self._best = accuracy
-            unfinished = self._path.with_name("unfinished.weights.h5")
-            self._student.save_weights(unfinished)
-            unfinished.replace(self._path)
+            with replacing(self._path) as unfinished:
+                self._student.save_weights(unfinished)

@@ -61,6 +61,7 @@ def cached_teacher(config: TrainConfig, fitting: Split) -> CachedTeacher | None:
     recipe = config.resolved_recipe
     wanted = {
         "augment": config.augment,
+        "alternate": recipe.alternate_flip,
         "padding": recipe.padding,
         "border": recipe.border,
     }

@@ -106,6 +106,16 @@ def test_an_alternating_flip_mirrors_every_other_epoch():
     assert 10 < counts[0].sum() < 40
 
 
+def test_fixed_views_can_alternate_too():
+    augment = Augmentation(IMAGES, flip=True, padding=0)
+    views = [
+        augment.view(np.arange(50), seed=3, view=view, alternate=True)
+        for view in range(3)
+    ]
+    np.testing.assert_array_equal(views[0], views[2])
+    np.testing.assert_array_equal(views[0], views[1][:, :, ::-1])
+
+
 def test_the_rest_of_an_epoch_is_what_was_left():
     options = {"batch_size": 20, "seed": 3}
     whole = TrainingBatches(IMAGES, LABELS, **options)

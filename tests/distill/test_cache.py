@@ -157,6 +157,7 @@ def test_what_is_stored(teacher, tmp_path):
     ]
     assert json.loads((tmp_path / "cache.json").read_text()) == {
         "schema": 2,
+        "alternate": False,
         "padding": 4,
         "border": "zeros",
         "data_digest": images_digest(IMAGES, LABELS),

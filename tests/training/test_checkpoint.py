@@ -1,5 +1,6 @@
 """Trainings that are interrupted, and files that are damaged or others'."""
 
+import dataclasses
 import os
 import resource
 import signal
@@ -21,6 +22,8 @@ from gnsmall_keras.training.interruption import (
 )
 
 CONFIG = TrainConfig(epochs=3, batch_size=128)  # 10 steps an epoch
+SELECTING = dataclasses.replace(CONFIG, select="validation")
+IDENTITY = dataclasses.asdict(CONFIG)
 KILLED = """
 import os, signal, sys
 sys.path[:0] = [sys.argv[3]]
@@ -48,8 +51,8 @@ def tiny_networks(monkeypatch):
     monkeypatch.setattr(learn, "create_model", tiny_network)
 
 
-def _weights(out):
-    record = fit.train(CONFIG, out=out, progress=False)
+def _weights(out, config=CONFIG):
+    record = fit.train(config, out=out, progress=False)
     return record, load_model(out / record.slug / "model.keras").get_weights()
 
 
@@ -61,12 +64,12 @@ def _assert_same(found, expected):
 
 @pytest.mark.backend
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
-    """Stopped twice in one epoch, then right at the end of another."""
-    expected = _weights(tmp_path / "whole")
+    """Stopped twice in an epoch, after its end, and in the one after."""
+    expected = _weights(tmp_path / "whole", SELECTING)
     asked = 0
     # The reason is read after each of an epoch's steps but the last, after
     # the epoch, and again for the message.
-    stops = (2, 3, 8, 9, 12, 13)
+    stops = (2, 3, 8, 9, 12, 13, 16, 17)
 
     def reason(self):
         nonlocal asked
@@ -75,25 +78,44 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
 
     monkeypatch.setattr(StopRequest, "reason", property(reason))
     out = tmp_path / "parts"
-    for epochs, steps in ((0, 2), (0, 7), (1, 0)):
+    for epochs, steps in ((0, 2), (0, 7), (1, 0), (1, 3)):
         with pytest.raises(
             TrainingInterrupted, match=f"{epochs} epochs and {steps} steps:"
         ):
-            fit.train(CONFIG, out=out, progress=False)
+            fit.train(SELECTING, out=out, progress=False)
         assert not (out / "index.jsonl").exists()
-    _assert_same(_weights(out), expected)
+    _assert_same(_weights(out, SELECTING), expected)
     assert not list(out.rglob("*checkpoint*"))
+    assert not list(out.rglob("*.h5"))
+
+
+def test_a_run_that_dies_at_its_very_end_can_be_finished(tmp_path, monkeypatch):
+    """With what `select="validation"` has kept still there."""
+    record = fit._record
+
+    def die(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(fit, "_record", die)
+    with pytest.raises(MemoryError):
+        fit.train(SELECTING, out=tmp_path, progress=False)
+    monkeypatch.setattr(fit, "_record", record)
+    done = fit.train(SELECTING, out=tmp_path, progress=False)
+    assert len(done.history["loss"]) == 3
+    assert done.validation_accuracy == pytest.approx(
+        max(done.history["val_accuracy"]), abs=1e-6
+    )
 
 
 @pytest.mark.backend
 def test_five_kills_leave_the_same_weights(tmp_path):
-    """SIGKILL at steps of no particular kind."""
+    """SIGKILL before, in and after the first two of three epochs."""
     everywhere = os.environ.get("GNSMALL_TEST_ALL")
     if keras.config.backend() != "torch" and not everywhere:
         pytest.skip("five new processes; set GNSMALL_TEST_ALL=1")
     expected = _weights(tmp_path / "whole")
     out = tmp_path / "parts"
-    for step in np.random.default_rng(8).integers(1, 14, 5):
+    for step in (4, 12, 7, 13, 3):
         killed = subprocess.run(
             [sys.executable, "-c", KILLED, out, str(step), str(TESTS)],
             check=False,
@@ -161,11 +183,11 @@ class TestFiles:
 
     def _save(self, model, path, epochs=1, teachers=()):
         progress = checkpoint.Progress(epochs, {}, 0.0, teachers)
-        checkpoint.save_checkpoint(model, progress, path, config=CONFIG)
+        checkpoint.save_checkpoint(model, progress, path, identity=IDENTITY)
 
-    def _restore(self, model, path, config=CONFIG, teachers=()):
+    def _restore(self, model, path, identity=IDENTITY, teachers=()):
         return checkpoint.restore_checkpoint(
-            model, path, config=config, teachers=teachers
+            model, path, identity=identity, teachers=teachers
         )
 
     @pytest.fixture
@@ -176,7 +198,7 @@ class TestFiles:
         model = self._model()
         self._save(model, path)
         path.write_bytes(path.read_bytes()[:2000])
-        with pytest.raises(ValueError, match=r"is damaged .* Delete them"):
+        with pytest.raises(ValueError, match=r"is damaged\. Delete it"):
             self._restore(model, path)
 
     def test_the_one_before_a_damaged_one_is_taken(self, path):
@@ -216,11 +238,11 @@ class TestFiles:
     def test_one_of_another_config_names_the_fields(self, path):
         model = self._model()
         self._save(model, path)
-        other = TrainConfig(epochs=3, batch_size=64, seed=1)
+        other = IDENTITY | {"batch_size": 64, "seed": 1}
         with pytest.raises(
-            ValueError, match=r"batch_size: 128, now 64; seed: 0, now 1\. Give"
+            ValueError, match=r"batch_size: 128, now 64; seed: 0, now 1\. Begin"
         ):
-            self._restore(model, path, config=other)
+            self._restore(model, path, identity=other)
 
     def test_one_of_another_model_is_refused(self, path):
         self._save(self._model(), path)

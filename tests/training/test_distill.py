@@ -28,8 +28,8 @@ import keras, support, test_distill
 from gnsmall_keras.training import checkpoint, fit, learn
 
 save = checkpoint.save_checkpoint
-def save_and_die(model, progress, path, config):
-    save(model, progress, path, config=config)
+def save_and_die(model, progress, path, identity):
+    save(model, progress, path, identity=identity)
     if progress.epochs == 2 and sys.argv[2] in str(path):
         os.kill(os.getpid(), signal.SIGKILL)
 
