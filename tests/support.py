@@ -175,6 +175,17 @@ def skip_unless_all_on_jax() -> None:
         pytest.skip("compiles for a minute on JAX; set GNSMALL_TEST_ALL=1")
 
 
+def skip_unless_all_or_on_torch() -> None:
+    """Leaves what starts processes anew to the backend that starts fastest.
+
+    With GNSMALL_TEST_ALL it runs on every backend.
+    """
+    if keras.config.backend() != "torch" and not os.environ.get(
+        "GNSMALL_TEST_ALL"
+    ):
+        pytest.skip("starts processes; set GNSMALL_TEST_ALL=1")
+
+
 def cifar10_folder() -> str | None:
     """Where real CIFAR-10 is, from the environment, or None."""
     return os.environ.get("GNSMALL_DATA")

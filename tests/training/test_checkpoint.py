@@ -10,7 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from support import TESTS, tiny_network
+from support import TESTS, skip_unless_all_or_on_torch, tiny_network
 
 from gnsmall_keras import cli
 from gnsmall_keras.config import TrainConfig
@@ -110,9 +110,7 @@ def test_a_run_that_dies_at_its_very_end_can_be_finished(tmp_path, monkeypatch):
 @pytest.mark.backend
 def test_five_kills_leave_the_same_weights(tmp_path):
     """SIGKILL before, in and after the first two of three epochs."""
-    everywhere = os.environ.get("GNSMALL_TEST_ALL")
-    if keras.config.backend() != "torch" and not everywhere:
-        pytest.skip("five new processes; set GNSMALL_TEST_ALL=1")
+    skip_unless_all_or_on_torch()
     expected = _weights(tmp_path / "whole")
     out = tmp_path / "parts"
     for step in (4, 12, 7, 13, 3):

@@ -9,7 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from support import TESTS, tiny_network
+from support import TESTS, skip_unless_all_or_on_torch, tiny_network
 
 from gnsmall_keras import cli
 from gnsmall_keras.config import DistillConfig, TrainConfig
@@ -80,6 +80,7 @@ def _assert_equal(weights, others, tolerance=0.0):
 @pytest.mark.parametrize("stage", ["assistant-1", "t4-l0.5-s0"])
 def test_a_killed_run_goes_on_to_the_same_weights(folder, tmp_path, stage):
     """SIGKILL in the middle of the assistant's stage, or of the student's."""
+    skip_unless_all_or_on_torch()
     (tmp_path / "teacher").symlink_to(folder / "teacher")
     _, expected = _weights(chain_config(tmp_path), tmp_path / "whole")
     killed = subprocess.run(
