@@ -8,12 +8,10 @@ alike; medians and ratios are printed. "memory" prints the peak of three steps,
 over what was there before the first, beside that of keras.distillation.
 """
 
-import statistics
 import sys
-import time
 
 import keras
-import memory
+import measure
 import numpy as np
 
 from gnsmall_keras import Distiller, create_model
@@ -51,13 +49,7 @@ def compare(batch_size: int, steps: int) -> None:
     }
     for task in tasks.values():
         task()
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(steps):
-        for name, task in tasks.items():
-            began = time.perf_counter()
-            task()
-            seconds[name].append(time.perf_counter() - began)
-    median = {name: statistics.median(s) for name, s in seconds.items()}
+    median = measure.medians(tasks, steps)
     print(
         f"{keras.config.backend()}, batch {batch_size}, n={steps}: "
         + ", ".join(f"{name} {s:.3f} s" for name, s in median.items())
@@ -96,13 +88,13 @@ def _train(kind, batch_size):
         for _ in range(3):
             distiller.train_on_batch(images, labels)
 
-    print(memory.peak_of(steps))
+    print(measure.peak_of(steps))
 
 
 def compare_memory(batch_size: int) -> None:
     """Prints both Distillers' peaks."""
     peaks = {
-        kind: float(memory.in_own_process(__file__, kind, str(batch_size)))
+        kind: float(measure.in_own_process(__file__, kind, str(batch_size)))
         for kind in ("ours", "keras.distillation")
     }
     print(

@@ -10,12 +10,11 @@ prints the peak of three steps of each, over what was there before the first, in
 processes of their own.
 """
 
-import statistics
+import functools
 import sys
-import time
 
 import keras
-import memory
+import measure
 import numpy as np
 
 from gnsmall_keras import ghostnetv3_small, to_deploy
@@ -46,16 +45,14 @@ def compare(batch_size: int, steps: int) -> None:
     """Trains the forms in turn and prints the ratios of their medians."""
     batch = _batch(batch_size)
     models = {form: _model(form) for form in FORMS}
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for model in models.values():
-        for _ in range(2):
-            model.train_on_batch(*batch)
-    for _ in range(steps):
-        for name, model in models.items():
-            began = time.perf_counter()
-            model.train_on_batch(*batch)
-            seconds[name].append(time.perf_counter() - began)
-    median = {name: statistics.median(s) for name, s in seconds.items()}
+    tasks = {
+        form: functools.partial(model.train_on_batch, *batch)
+        for form, model in models.items()
+    }
+    for task in tasks.values():
+        task()
+        task()
+    median = measure.medians(tasks, steps)
     print(
         f"{keras.config.backend()}, batch {batch_size}, n={steps}: "
         + ", ".join(f"{name} {s:.3f} s" for name, s in median.items())
@@ -67,7 +64,7 @@ def compare(batch_size: int, steps: int) -> None:
 def compare_memory(batch_size: int) -> None:
     """Prints the forms' peaks and the ratio of the first two."""
     peaks = {
-        form: float(memory.in_own_process(__file__, form, str(batch_size)))
+        form: float(measure.in_own_process(__file__, form, str(batch_size)))
         for form in FORMS
     }
     print(
@@ -84,7 +81,7 @@ def _print_peak(form, batch_size):
         for _ in range(3):
             model.train_on_batch(*batch)
 
-    print(memory.peak_of(train))
+    print(measure.peak_of(train))
 
 
 if __name__ == "__main__":

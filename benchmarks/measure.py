@@ -1,11 +1,26 @@
-"""Peak resident memory of a task, in a process of its own. Linux only."""
+"""Seconds and peak memory of tasks. Memory on Linux only."""
 
 import pathlib
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 
 _STATUS = pathlib.Path("/proc/self/status")
+
+
+def medians(
+    tasks: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, float]:
+    """Runs all tasks in turn, `rounds` times; returns their median seconds."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            began = time.perf_counter()
+            task()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(s) for name, s in seconds.items()}
 
 
 def peak_of(task: Callable[[], object]) -> float:
