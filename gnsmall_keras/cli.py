@@ -17,6 +17,7 @@ from rich.table import Table
 from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
 from gnsmall_keras.models import spec
 from gnsmall_keras.models.catalogue import NETWORKS
+from gnsmall_keras.training.interruption import TrainingInterrupted
 
 _DIGITS_QUICKSTART = TrainConfig(data="digits", epochs=12, batch_size=64)
 _CIFAR_QUICKSTART = TrainConfig(data="cifar10", width=0.5, epochs=1)
@@ -385,8 +386,6 @@ def main(arguments: list[str] | None = None) -> int:
 
     2 is bad input, 75 a training that was stopped and can go on.
     """
-    from gnsmall_keras.training.interruption import TrainingInterrupted
-
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)

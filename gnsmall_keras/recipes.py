@@ -23,8 +23,8 @@ class Recipe:
     padding: int = 4  # pixels on each side before a random crop
     border: str = "zeros"  # or "reflect"
     alternate_flip: bool = False  # mirrored every other epoch; else by chance
-    muon_scale: float = 0.0  # of a Muon step, in learning rates
-    muon_weight_decay: float = 0.0  # per step, in learning rates
+    muon_scale: float = 0.05  # of a Muon step, in learning rates
+    muon_weight_decay: float = 0.01  # per step, in learning rates
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -94,7 +94,5 @@ RECIPES = {
         padding=2,
         border="reflect",
         alternate_flip=True,
-        muon_scale=0.05,
-        muon_weight_decay=0.01,
     ),
 }

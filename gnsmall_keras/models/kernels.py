@@ -73,7 +73,7 @@ def depthwise_conv(inputs, kernel, *, strides=1, padding="same"):
 def autocorrelation(inputs, size):
     """Sums of `x(t) x(t + lag)` over images and pixels, for each channel.
 
-    Pixels outside of the image are zeros. Not differentiable everywhere.
+    Pixels outside of the image are zeros. The caller brings the gradient.
 
     Args:
         inputs: `(batch, height, width, channels)`.
@@ -190,7 +190,7 @@ def batch_norm(inputs, gamma, beta):
     if _BACKEND == "torch":
         return _torch_batch_norm(inputs, gamma, beta)
     values = ops.cast(inputs, gamma.dtype)
-    mean, variance, _ = moments(values)
+    mean, variance = ops.moments(values, axes=(0, 1, 2))
     scale = gamma / ops.sqrt(variance + EPSILON)
     outputs = values * scale + (beta - mean * scale)
     return ops.cast(outputs, dtype), mean, variance
@@ -230,14 +230,6 @@ def channel_sums(inputs):
     pixels = ops.reshape(inputs, (-1, inputs.shape[-1]))
     ones = ops.ones((1, ops.shape(pixels)[0]), pixels.dtype)
     return ones @ pixels
-
-
-def moments(inputs):
-    """Mean and biased variance per channel, and the number of values."""
-    count = ops.cast(ops.prod(ops.shape(inputs)[:-1]), inputs.dtype)
-    mean = channel_sums(inputs)[0] / count
-    second = channel_sums(ops.square(inputs))[0] / count
-    return mean, ops.maximum(second - ops.square(mean), 0.0), count
 
 
 def add_to_borders(image, rows, columns):
