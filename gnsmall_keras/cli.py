@@ -76,6 +76,7 @@ def train(
     out: Path = Path("runs"),
     index: Path | None = None,
     time_budget: str | None = None,
+    device: Literal["auto", "cpu", "gpu"] = "auto",
 ) -> None:
     """Trains one network and appends a record of the run.
 
@@ -87,11 +88,16 @@ def train(
         index: JSON-lines file of records; by default index.jsonl in `out`.
         time_budget: when to stop, with a checkpoint and exit status 75: "540",
             "540s", "9m" or "1.5h".
+        device: "cpu", "gpu", or "auto": a GPU if there is one.
     """
     from gnsmall_keras.training.fit import train
 
     record = train(
-        config, out=out, index=index, time_budget=_seconds(time_budget)
+        config,
+        out=out,
+        index=index,
+        time_budget=_seconds(time_budget),
+        device=device,
     )
     table = Table("split", "accuracy", "images", title=record.slug)
     table.add_row(
@@ -120,6 +126,7 @@ def distill(
     out: Path = Path("runs"),
     index: Path | None = None,
     time_budget: str | None = None,
+    device: Literal["auto", "cpu", "gpu"] = "auto",
 ) -> None:
     """Trains a student from teachers and appends a record of the run.
 
@@ -131,8 +138,9 @@ def distill(
         index: JSON-lines file of records; by default index.jsonl in `out`.
         time_budget: when to stop, with a checkpoint and exit status 75: "540",
             "540s", "9m" or "1.5h".
+        device: "cpu", "gpu", or "auto": a GPU if there is one.
     """
-    train(config, out=out, index=index, time_budget=time_budget)
+    train(config, out=out, index=index, time_budget=time_budget, device=device)
 
 
 def cache_teacher(

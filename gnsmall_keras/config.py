@@ -12,6 +12,9 @@ from gnsmall_keras.models.spec import HEAD_UNITS, check_width
 from gnsmall_keras.recipes import RECIPES, Recipe
 
 DIGEST_LENGTH = 6
+# Of a run's identity only where they differ from their default, so that runs
+# kept their names when these were added.
+_LATER = ("devices",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,8 @@ class TrainConfig:
     """Of the split, the initial weights, the order and the augmentation."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Of the computation; "mixed_..." keeps weights in float32, for GPUs."""
+    devices: int = 1
+    """How many share a step; `batch_size` is the images of each."""
 
     def __post_init__(self):
         check_width(self.width)
@@ -62,7 +67,7 @@ class TrainConfig:
                 f"`recipe` must be one of {sorted(RECIPES)}. "
                 f"Received: recipe={self.recipe!r}."
             )
-        for name in ("epochs", "batch_size", "head_units"):
+        for name in ("epochs", "batch_size", "head_units", "devices"):
             _check_whole(name, getattr(self, name), least=1)
         _check_whole("seed", self.seed, least=0)
         rate = self.peak_learning_rate
@@ -113,9 +118,23 @@ class TrainConfig:
         return dataclasses.replace(RECIPES[self.recipe], **own)
 
     @property
+    def images_per_step(self) -> int:
+        """The batch of all devices together."""
+        return self.resolved_recipe.batch_size * self.devices
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The values that name it."""
+        values = dataclasses.asdict(self)
+        for field in dataclasses.fields(self):
+            if field.name in _LATER and values[field.name] == field.default:
+                del values[field.name]
+        return values
+
+    @property
     def digest(self) -> str:
         """First characters of a hash of the config and the whole recipe."""
-        values = dataclasses.asdict(self)
+        values = self.identity
         values["recipe_values"] = self.resolved_recipe.identity
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from gnsmall_keras.data.augment import normalize
+from gnsmall_keras.data.batches import fill_up
 from gnsmall_keras.models.layers import (
     BranchedConv2D,
     BranchedDepthwiseConv2D,
@@ -76,12 +77,15 @@ def predict_logits(
     Returns:
         Logits `(n, classes)`, float32.
     """
+    distribution = keras.distribution.distribution()
+    devices = distribution.num_model_replicas if distribution else 1
+    batch_size -= batch_size % devices
     parts = []
     for start in range(0, len(images), batch_size):
         part = normalize(images[start : start + batch_size])
-        missing = batch_size - len(part) if start else 0
-        filled = np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        parts.append(model.predict_on_batch(filled)[: len(part)])
+        missing = batch_size - len(part) if start else -len(part) % devices
+        logits = model.predict_on_batch(fill_up(part, missing))
+        parts.append(logits[: len(part)])
     return np.concatenate(parts)
 
 

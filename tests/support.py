@@ -18,7 +18,11 @@ sys.path.insert(0, str(TESTS / "parity"))
 
 from fill import fill  # noqa: E402
 
-from gnsmall_keras.models.layers import KaimingNormal  # noqa: E402
+from gnsmall_keras.models.layers import (  # noqa: E402
+    BranchedConv2D,
+    BranchedDepthwiseConv2D,
+    KaimingNormal,
+)
 
 
 class Fixture(NamedTuple):
@@ -203,5 +207,22 @@ def tiny_network(name, *, classes, width=1.0, head_units=None):
     x = layers.BatchNormalization(momentum=0.9)(x)
     x = layers.Flatten()(layers.ReLU()(x))
     x = layers.Dropout(0.2, seed=1)(x)
+    x = layers.Dense(classes, kernel_initializer=KaimingNormal(600))(x)
+    return keras.Model(inputs, x)
+
+
+def tiny_branched_network(name, *, classes, width=1.0, head_units=None):
+    """A network of both branched layers, with every way they train."""
+    layers = keras.layers
+    inputs = keras.Input((32, 32, 3))
+    x = layers.AveragePooling2D(2)(inputs)
+    x = BranchedConv2D(8, kernel_size=3, branches=1)(x)
+    x = BranchedConv2D(8, identity=True)(layers.ReLU()(x))
+    x = BranchedDepthwiseConv2D((3, 3), scale=True, identity=True)(x)
+    x = layers.ZeroPadding2D(1)(layers.ReLU()(x))
+    x = BranchedDepthwiseConv2D((3, 3), strides=2, padding="valid", scale=True)(
+        x
+    )
+    x = layers.Flatten()(layers.ReLU()(x))
     x = layers.Dense(classes, kernel_initializer=KaimingNormal(600))(x)
     return keras.Model(inputs, x)

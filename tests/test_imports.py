@@ -36,6 +36,9 @@ ALLOWED = {
     ("torch", "models.kernels"),
     ("tensorflow", "distill.steps"),
     ("torch", "distill.steps"),
+    ("tensorflow", "training.devices"),
+    ("jax", "training.devices"),
+    ("torch", "training.devices"),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

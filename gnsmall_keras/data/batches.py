@@ -192,15 +192,23 @@ class EvaluationBatches(keras.utils.PyDataset):
     Args:
         images, labels: uint8 `(n, h, w, 3)` and whole numbers `(n,)`.
         batch_size: at most so many images per batch.
+        devices: how many share a batch. For several, batches are filled up to
+            equal parts, and have weights: 0 for what fills up, otherwise 1.
     """
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray, *, batch_size: int = 500
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        batch_size: int = 500,
+        devices: int = 1,
     ):
         super().__init__()
         self._images = images
         self._labels = labels
-        self._batch_size = batch_size
+        self._batch_size = batch_size - batch_size % devices
+        self._devices = devices
 
     def __len__(self):
         return -(-len(self._images) // self._batch_size)
@@ -208,4 +216,16 @@ class EvaluationBatches(keras.utils.PyDataset):
     def __getitem__(self, batch):
         start = batch * self._batch_size
         part = slice(start, start + self._batch_size)
-        return normalize(self._images[part]), self._labels[part]
+        images, labels = normalize(self._images[part]), self._labels[part]
+        if self._devices == 1:
+            return images, labels
+        weights = np.ones(len(labels), np.float32)
+        return tuple(
+            fill_up(values, -len(labels) % self._devices)
+            for values in (images, labels, weights)
+        )
+
+
+def fill_up(values: np.ndarray, missing: int) -> np.ndarray:
+    """Returns an array with `missing` rows of zeros at its end."""
+    return np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1))

@@ -185,12 +185,16 @@ def batch_norm(inputs, gamma, beta):
     """
     dtype = keras.backend.standardize_dtype(inputs.dtype)
     single = keras.backend.standardize_dtype(gamma.dtype) == "float32"
-    if _BACKEND == "tensorflow" and single:
-        return _tensorflow_batch_norm(inputs, gamma, beta)
     if _BACKEND == "torch":
         return _torch_batch_norm(inputs, gamma, beta)
+    several = _has_replicas()
+    if _BACKEND == "tensorflow" and single and not several:
+        return _tensorflow_batch_norm(inputs, gamma, beta)
     values = ops.cast(inputs, gamma.dtype)
-    mean, variance = ops.moments(values, axes=(0, 1, 2))
+    if several:
+        mean, variance = _moments_over_replicas(values)
+    else:
+        mean, variance = ops.moments(values, axes=(0, 1, 2))
     scale = gamma / ops.sqrt(variance + EPSILON)
     outputs = values * scale + (beta - mean * scale)
     return ops.cast(outputs, dtype), mean, variance
@@ -211,6 +215,18 @@ def _tensorflow_batch_norm(inputs, gamma, beta):
     return outputs, mean, variance * (count - 1.0) / count
 
 
+def _moments_over_replicas(values):
+    sums, squares, count = over_replicas(
+        [
+            channel_sums(values)[0],
+            channel_sums(ops.square(values))[0],
+            ops.cast(ops.prod(ops.shape(values)[:-1]), values.dtype),
+        ]
+    )
+    mean = sums / count
+    return mean, ops.maximum(squares / count - ops.square(mean), 0.0)
+
+
 def _torch_batch_norm(inputs, gamma, beta):
     import torch
 
@@ -220,6 +236,35 @@ def _torch_batch_norm(inputs, gamma, beta):
     )
     variance = deviation.detach() ** -2 - EPSILON
     return outputs.permute(0, 2, 3, 1), mean.detach(), variance.clamp(min=0.0)
+
+
+def over_replicas(sums):
+    """Adds up what the replicas of a `tf.distribute` strategy have.
+
+    Elsewhere it returns its argument: one device has the whole batch, and JAX
+    sums over all devices by itself.
+
+    Args:
+        sums: a list of tensors, the same shapes on every replica.
+
+    Returns:
+        A list of tensors; gradients flow to every replica's.
+    """
+    if not _has_replicas():
+        return sums
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+
+
+def _has_replicas():
+    if _BACKEND != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return context is not None and context.num_replicas_in_sync > 1
 
 
 def channel_sums(inputs):

@@ -143,7 +143,7 @@ class _Branched(keras.layers.Layer):
             outputs, *found = kernels.batch_norm(values, gamma, beta)
             total = total + outputs
             moments[group].append(found)
-        count = ops.prod(ops.shape(total)[:-1])
+        count = ops.cast(ops.prod(ops.shape(total)[:-1]), self.variable_dtype)
         statistics = {
             group: tuple(map(ops.stack, zip(*found, strict=True)))
             if group == "conv"
@@ -151,7 +151,7 @@ class _Branched(keras.layers.Layer):
             for group, found in moments.items()
         }
         self._update_moving_statistics(
-            statistics, ops.cast(count, self.variable_dtype)
+            statistics, kernels.over_replicas([count])[0]
         )
         return total
 

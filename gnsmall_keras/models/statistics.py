@@ -32,12 +32,18 @@ def pointwise_moments(inputs):
         are symmetric in its two axes.
     """
     pixels = ops.reshape(inputs, (-1, inputs.shape[-1]))
-    count = ops.cast(ops.shape(pixels)[0], pixels.dtype)
-    mean = kernels.channel_sums(inputs)[0] / count
     # Both factors have the same gradient: one product, taken twice.
     fixed = ops.transpose(ops.stop_gradient(pixels))
     products = fixed @ pixels
     products = 2.0 * products - ops.stop_gradient(products)
+    sums, products, count = kernels.over_replicas(
+        [
+            kernels.channel_sums(inputs)[0],
+            products,
+            ops.cast(ops.shape(pixels)[0], pixels.dtype),
+        ]
+    )
+    mean = sums / count
     return mean, products / count - ops.outer(mean, mean), count
 
 
@@ -54,8 +60,12 @@ def window_moments(inputs):
         windows.
     """
     channels = inputs.shape[-1]
-    count = ops.cast(ops.prod(ops.shape(inputs)[:-1]), inputs.dtype)
-    sums = _window_sums(inputs)
+    sums, count = kernels.over_replicas(
+        [
+            _window_sums(inputs),
+            ops.cast(ops.prod(ops.shape(inputs)[:-1]), inputs.dtype),
+        ]
+    )
     to_first, to_second = (ops.cast(part, sums.dtype) for part in _maps())
     mean = to_first @ sums[:9] / count
     second = to_second @ sums[9:] / count

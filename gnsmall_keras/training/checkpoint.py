@@ -55,7 +55,7 @@ def save_checkpoint(
     """
     path = Path(path)
     arrays = {
-        f"{index:05d}": keras.ops.convert_to_numpy(variable.value)
+        f"{index:05d}": variable.numpy()
         for index, variable in enumerate(_variables(model))
     }
     state = {**progress._asdict(), "identity": identity}
@@ -244,8 +244,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         super().set_model(model)
         if self._steps:
             self._metrics = [
-                keras.ops.convert_to_numpy(variable.value)
-                for variable in model.metrics_variables
+                variable.numpy() for variable in model.metrics_variables
             ]
 
     def on_epoch_begin(self, epoch, logs=None):

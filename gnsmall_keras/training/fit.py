@@ -14,6 +14,7 @@ from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.files import MODEL_FILE, save_model
 from gnsmall_keras.records import RunRecord
 from gnsmall_keras.training import checkpoint
+from gnsmall_keras.training.devices import on_devices
 from gnsmall_keras.training.interruption import StopRequest
 from gnsmall_keras.training.learn import Stage, create_network, learn
 from gnsmall_keras.training.splits import (
@@ -35,6 +36,7 @@ def train(
     index: str | os.PathLike | None = None,
     progress: bool = True,
     time_budget: float | None = None,
+    device: str = "auto",
 ) -> RunRecord:
     """Trains one network, alone or from teachers; writes what came of it.
 
@@ -51,21 +53,28 @@ def train(
         progress: whether to print a line per epoch, live in a terminal.
         time_budget: seconds after which to stop, with a checkpoint; None: as
             long as it takes.
+        device: "cpu", "gpu", or "auto": a GPU if there is one.
 
     Returns:
         The record that was appended.
 
     Raises:
-        ValueError: if the config does not fit the data, a teacher or the
-            checkpoint of an earlier call, the loss stops being a number, or
-            the time budget is below one step.
+        ValueError: if the config does not fit the data, a teacher, the
+            devices or the checkpoint of an earlier call, the loss stops being
+            a number, or the time budget is below one step.
         TrainingInterrupted: if it was stopped before its end.
     """
-    with StopRequest(time_budget).listening() as stop:
-        return _train(config, Path(out), index, progress, stop)
+    with (
+        StopRequest(time_budget).listening() as stop,
+        on_devices(device, config.devices) as devices,
+    ):
+        record = _train(config, Path(out), progress, stop, devices)
+    records.append_record(record, index or Path(out) / INDEX_FILE)
+    checkpoint.remove(Path(out) / config.slug / checkpoint.FILE)
+    return record
 
 
-def _train(config, out, index, progress, stop):
+def _train(config, out, progress, stop, devices):
     dataset = load_data(config.data)
     splits = split(dataset, config)
     student = Stage(
@@ -95,17 +104,22 @@ def _train(config, out, index, progress, stop):
         student._replace(teachers=taught.digests),
     )
     record = _record(
-        config, dataset, splits, model, done, taught.described, started_at
+        config,
+        dataset,
+        splits,
+        model,
+        done,
+        distillation=taught.described,
+        started_at=started_at.isoformat(timespec="seconds"),
+        hardware={**records.describe_hardware(), "devices": devices},
     )
     save_model(model, student.folder / MODEL_FILE)
     with records.replacing(student.folder / RECORD_FILE) as unfinished:
         unfinished.write_text(record.to_json() + "\n", encoding="utf-8")
-    records.append_record(record, index or out / INDEX_FILE)
-    checkpoint.remove(student.folder / checkpoint.FILE)
     return record
 
 
-def _record(config, dataset, splits, model, done, described, started_at):
+def _record(config, dataset, splits, model, done, **circumstances):
     """What the run was and what came of it; reads the test split, once."""
     deployed = to_deploy(model)
     return RunRecord(
@@ -129,11 +143,9 @@ def _record(config, dataset, splits, model, done, described, started_at):
             if config.protocol == "paper" and "val_accuracy" in done.history
             else None
         ),
-        distillation=described,
         history=done.history,
         train_seconds=round(done.seconds, 1),
-        started_at=started_at.isoformat(timespec="seconds"),
         commit=records.source_commit(),
-        hardware=records.describe_hardware(),
         versions=records.package_versions(),
+        **circumstances,
     )

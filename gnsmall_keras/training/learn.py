@@ -1,6 +1,5 @@
 """One network learns: compiled after a recipe, from its last checkpoint on."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from gnsmall_keras.models.catalogue import check_network
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.recipes import Recipe
 from gnsmall_keras.records import replacing
-from gnsmall_keras.training import checkpoint
+from gnsmall_keras.training import checkpoint, devices
 from gnsmall_keras.training.callbacks import ProgressLine, StopOnNaN
 from gnsmall_keras.training.interruption import StopRequest
 from gnsmall_keras.training.optimizers import CoupledSGD, PointwiseMuon
@@ -46,7 +45,7 @@ class Stage(NamedTuple):
     def identity(self) -> dict[str, Any]:
         """All that decides its result, but for the teachers."""
         return {
-            **dataclasses.asdict(self.config),
+            **self.config.identity,
             "backend": keras.config.backend(),
             "data_digest": self.data_digest,
         }
@@ -112,7 +111,10 @@ def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
     model.compile(
         optimizer=optimizer,
         loss=LabelCrossEntropy(recipe.label_smoothing),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        # Weighted, for the images that fill up a batch of several devices.
+        weighted_metrics=[
+            keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+        ],
         jit_compile=_jit_compile(),
     )
     _make_variables(model)
@@ -134,13 +136,13 @@ def _make_variables(model):
 
 
 def _jit_compile():
-    """Keras's choice, but no XLA for TensorFlow on a CPU.
+    """Keras's choice, but for TensorFlow only on one GPU.
 
-    There it compiles for over a minute (docs/log.md).
+    On a CPU it compiles for over a minute (docs/log.md).
     """
     if keras.config.backend() != "tensorflow":
         return "auto"
-    return "auto" if keras.distribution.list_devices("gpu") else False
+    return "auto" if devices.on_one_gpu() else False
 
 
 def _fit(distiller, batches, watched, stage):
@@ -163,17 +165,25 @@ def _fit(distiller, batches, watched, stage):
     line = ProgressLine(
         epochs=epochs,
         steps_per_epoch=len(batches),
-        batch_size=config.resolved_recipe.batch_size,
+        batch_size=config.images_per_step,
         title=stage.name,
         steps_before=before.steps,
     )
-    callbacks = [StopOnNaN(batches, steps_before=before.steps)]
+    callbacks = [
+        # Keras may begin an epoch to look at the data alone.
+        keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: batches.start_at(epoch)
+        ),
+        StopOnNaN(batches, steps_before=before.steps),
+    ]
     if config.select == "validation":
         callbacks.append(_KeepBest(distiller, best, before.history))
     callbacks.append(saving)
     if stage.progress:
         callbacks.append(line)
-    validation = EvaluationBatches(*watched) if len(watched.images) else None
+    validation = None
+    if len(watched.images):
+        validation = EvaluationBatches(*watched, devices=config.devices)
 
     def fit(part, first, last):
         distiller.fit(
@@ -187,7 +197,6 @@ def _fit(distiller, batches, watched, stage):
         )
 
     first = before.epochs
-    batches.start_at(first)
     try:
         if before.steps:  # the rest of an epoch that was interrupted
             fit(RemainingBatches(batches, before.steps), first, first + 1)

@@ -98,10 +98,11 @@ def batches(
     """
     recipe = config.resolved_recipe
     options = {
-        "batch_size": recipe.batch_size,
+        "batch_size": config.images_per_step,
         "seed": config.seed,
         "shuffle": config.shuffle,
-        "drop_remainder": recipe.drop_remainder,
+        # Devices take equal parts.
+        "drop_remainder": recipe.drop_remainder or config.devices > 1,
     }
     if cached:
         return cached.batches(fitting.images, fitting.labels, **options)

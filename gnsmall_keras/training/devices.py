@@ -1,0 +1,124 @@
+"""Where a training runs: on one device, or on several that share each step."""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+KINDS = ("auto", "cpu", "gpu")
+
+
+@contextlib.contextmanager
+def on_devices(kind: str = "auto", count: int = 1) -> Iterator[list[str]]:
+    """Makes and trains networks on the devices asked for.
+
+    Of several, each has the whole network and takes an equal part of every
+    batch; statistics and gradients are those of the whole batch. On JAX it is
+    `keras.distribution.DataParallel`, on TensorFlow `tf.distribute`.
+
+    Args:
+        kind: "cpu", "gpu", or "auto": GPUs if there are any.
+        count: how many.
+
+    Yields:
+        What they are, such as `["gpu:0 (NVIDIA H100)"]`.
+
+    Raises:
+        ValueError: if there are not as many.
+    """
+    names = _choose(kind, count)
+    scope = contextlib.nullcontext()
+    if count > 1:
+        scope = _shared(names)
+    elif kind != "auto":
+        scope = keras.device(names[0])
+    with scope:
+        yield [_describe(name) for name in names]
+
+
+def on_one_gpu() -> bool:
+    """Whether TensorFlow computes on a GPU here, and on no other."""
+    import tensorflow as tf
+
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return replicas == 1 and "GPU" in tf.zeros(()).device
+
+
+def _choose(kind, count):
+    """Names of the first `count` devices of a kind."""
+    backend = keras.config.backend()
+    if kind not in KINDS:
+        raise ValueError(
+            f"`device` must be one of {KINDS}. Received: device={kind!r}."
+        )
+    if count > 1 and backend == "torch":
+        raise ValueError(
+            "On PyTorch a training has one device; TensorFlow and JAX can "
+            f"share its steps. Received: devices={count}. Set KERAS_BACKEND to "
+            "one of them, or start one training for each device."
+        )
+    kinds = ("gpu", "cpu") if kind == "auto" else (kind,)
+    found = next(filter(None, map(_list, kinds)), [])
+    if not found:
+        raise ValueError(
+            f"`device` must be there: {backend} finds no GPU. Received: "
+            f"device={kind!r}. Leave `device` out to train on the CPU, or "
+            f"install the driver and the build of {backend} for GPUs."
+        )
+    if len(found) < count:
+        raise ValueError(
+            "`devices` must not exceed the devices there are. Received: "
+            f"devices={count}; {backend} finds {found}."
+        )
+    return found[:count]
+
+
+def _list(kind):
+    if keras.config.backend() == "torch":
+        import torch
+
+        count = torch.cuda.device_count() if kind == "gpu" else 1
+        return [f"{kind}:{index}" for index in range(count)]
+    try:
+        return keras.distribution.list_devices(kind)
+    except RuntimeError:  # JAX, where there is none of them
+        return []
+
+
+def _describe(name):
+    kind, _, index = name.partition(":")
+    if kind != "gpu":
+        return name
+    return f"{name} ({_gpu_model(int(index))})"
+
+
+def _gpu_model(index):
+    backend = keras.config.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.devices("gpu")[index].device_kind
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.get_device_name(index)
+    import tensorflow as tf
+
+    device = tf.config.list_physical_devices("GPU")[index]
+    details = tf.config.experimental.get_device_details(device)
+    return details.get("device_name", "unknown model")
+
+
+def _shared(names: list[str]) -> Any:
+    if keras.config.backend() == "jax":
+        return keras.distribution.DataParallel(devices=names).scope()
+    return _mirrored(tuple(names)).scope()
+
+
+@functools.cache  # a second one would number its sums as the first one did
+def _mirrored(names):
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(names)
