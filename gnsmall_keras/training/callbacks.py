@@ -13,6 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from gnsmall_keras.training.optimizers import exchange_averages
+
 
 class ProgressLine(keras.callbacks.Callback):
     """One live line in a terminal, one line per epoch elsewhere.
@@ -98,6 +100,18 @@ class ProgressLine(keras.callbacks.Callback):
     def close(self):
         """Removes the line, also after an error."""
         self._bar.stop()
+
+
+class MeasureAverages(keras.callbacks.Callback):
+    """Validates the averages of weights, where an optimiser keeps them."""
+
+    def on_test_begin(self, logs=None):
+        """Puts them in the weights' place."""
+        exchange_averages(self.model)
+
+    def on_test_end(self, logs=None):
+        """Puts the weights back, to go on training."""
+        exchange_averages(self.model)
 
 
 class StopOnNaN(keras.callbacks.Callback):

@@ -20,9 +20,17 @@ from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.recipes import Recipe
 from gnsmall_keras.records import replacing
 from gnsmall_keras.training import checkpoint
-from gnsmall_keras.training.callbacks import ProgressLine, StopOnNaN
+from gnsmall_keras.training.callbacks import (
+    MeasureAverages,
+    ProgressLine,
+    StopOnNaN,
+)
 from gnsmall_keras.training.interruption import StopRequest
-from gnsmall_keras.training.optimizers import CoupledSGD, PointwiseMuon
+from gnsmall_keras.training.optimizers import (
+    CoupledSGD,
+    PointwiseMuon,
+    exchange_averages,
+)
 from gnsmall_keras.training.schedules import WarmupCosine, WarmupLinear
 from gnsmall_keras.training.splits import Split
 
@@ -97,6 +105,8 @@ def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
     options = {
         "momentum": recipe.momentum,
         "weight_decay": recipe.weight_decay,
+        "use_ema": recipe.ema_momentum != 0,
+        "ema_momentum": recipe.ema_momentum,
     }
     if recipe.optimizer == "muon":
         optimizer = PointwiseMuon(
@@ -167,7 +177,10 @@ def _fit(distiller, batches, watched, stage):
         title=stage.name,
         steps_before=before.steps,
     )
-    callbacks = [StopOnNaN(batches, steps_before=before.steps)]
+    callbacks = [
+        StopOnNaN(batches, steps_before=before.steps),
+        MeasureAverages(),
+    ]
     if config.select == "validation":
         callbacks.append(_KeepBest(distiller, best, before.history))
     callbacks.append(saving)
@@ -195,6 +208,7 @@ def _fit(distiller, batches, watched, stage):
         fit(batches, first, epochs)
     finally:
         line.close()
+    exchange_averages(distiller)
     if config.select == "validation":
         distiller.student.load_weights(best)
     return saving.progress
@@ -213,5 +227,7 @@ class _KeepBest(keras.callbacks.Callback):
         accuracy = round(float((logs or {})["val_accuracy"]), 6)
         if accuracy > self._best and self.model:  # which brings JAX's state
             self._best = accuracy
+            exchange_averages(self.model)
             with replacing(self._path) as unfinished:
                 self._student.save_weights(unfinished)
+            exchange_averages(self.model)
