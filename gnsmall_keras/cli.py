@@ -76,6 +76,7 @@ def train(
     out: Path = Path("runs"),
     index: Path | None = None,
     time_budget: str | None = None,
+    tensorboard: bool = False,
 ) -> None:
     """Trains one network and appends a record of the run.
 
@@ -87,11 +88,16 @@ def train(
         index: JSON-lines file of records; by default index.jsonl in `out`.
         time_budget: when to stop, with a checkpoint and exit status 75: "540",
             "540s", "9m" or "1.5h".
+        tensorboard: writes files for TensorBoard into the run's folder.
     """
     from gnsmall_keras.training.fit import train
 
     record = train(
-        config, out=out, index=index, time_budget=_seconds(time_budget)
+        config,
+        out=out,
+        index=index,
+        time_budget=_seconds(time_budget),
+        tensorboard=tensorboard,
     )
     table = Table("split", "accuracy", "images", title=record.slug)
     table.add_row(
@@ -120,6 +126,7 @@ def distill(
     out: Path = Path("runs"),
     index: Path | None = None,
     time_budget: str | None = None,
+    tensorboard: bool = False,
 ) -> None:
     """Trains a student from teachers and appends a record of the run.
 
@@ -131,8 +138,15 @@ def distill(
         index: JSON-lines file of records; by default index.jsonl in `out`.
         time_budget: when to stop, with a checkpoint and exit status 75: "540",
             "540s", "9m" or "1.5h".
+        tensorboard: writes files for TensorBoard into the run's folder.
     """
-    train(config, out=out, index=index, time_budget=time_budget)
+    train(
+        config,
+        out=out,
+        index=index,
+        time_budget=time_budget,
+        tensorboard=tensorboard,
+    )
 
 
 def cache_teacher(

@@ -1,6 +1,7 @@
 """What a person sees while a model trains, and what stops it."""
 
 import math
+import os
 import sys
 import time
 
@@ -132,6 +133,65 @@ def _text(logs):
         f"{name.replace('val_', 'validation ')} {value:.4f}"
         for name, value in logs.items()
     )
+
+
+class EventFiles(keras.callbacks.Callback):
+    """Writes what TensorBoard shows; its axis is the steps of the whole run.
+
+    After each step "running/loss", the epoch's mean so far; after each epoch
+    its logs, and the learning rate that the next step would have.
+
+    Args:
+        folder: of the files; each call adds one.
+        steps_before: of the run, done by earlier calls.
+
+    Raises:
+        ValueError: if tensorboardX is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike, steps_before: int = 0):
+        super().__init__()
+        self._steps = steps_before
+        self._writer = summary_writer()(
+            str(folder),
+            # What was written after the last checkpoint is written again.
+            purge_step=steps_before + 1,
+            # Names are of the second; a call may take less.
+            filename_suffix=f".{steps_before}",
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Writes the loss."""
+        self._steps += 1
+        self._writer.add_scalar("running/loss", logs["loss"], self._steps)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the epoch's numbers."""
+        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        for name, value in {**logs, "learning_rate": rate}.items():
+            self._writer.add_scalar(name, float(value), self._steps)
+        self._writer.flush()
+
+    def close(self):
+        """Ends the file, also after an error."""
+        self._writer.close()
+
+
+def summary_writer():
+    """The class that writes TensorBoard's files, without TensorFlow.
+
+    Raises:
+        ValueError: if its package is not installed.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise ValueError(
+            "`tensorboard` needs a package that is not installed. Received: "
+            "tensorboard=True. Run pip install 'gnsmall-keras[tensorboard]', "
+            "or leave it out."
+        ) from None
+    return SummaryWriter
 
 
 class MeasureAverages(keras.callbacks.Callback):

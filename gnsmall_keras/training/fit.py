@@ -14,6 +14,7 @@ from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.files import MODEL_FILE, save_model
 from gnsmall_keras.records import RunRecord
 from gnsmall_keras.training import checkpoint
+from gnsmall_keras.training.callbacks import summary_writer
 from gnsmall_keras.training.interruption import StopRequest
 from gnsmall_keras.training.learn import Stage, create_network, learn
 from gnsmall_keras.training.splits import (
@@ -35,6 +36,7 @@ def train(
     index: str | os.PathLike | None = None,
     progress: bool = True,
     time_budget: float | None = None,
+    tensorboard: bool = False,
 ) -> RunRecord:
     """Trains one network, alone or from teachers; writes what came of it.
 
@@ -51,21 +53,26 @@ def train(
         progress: whether to print a line per epoch, live in a terminal.
         time_budget: seconds after which to stop, with a checkpoint; None: as
             long as it takes.
+        tensorboard: whether to write losses, metrics and the learning rate for
+            TensorBoard, into `out/<slug>/tensorboard`.
 
     Returns:
         The record that was appended.
 
     Raises:
         ValueError: if the config does not fit the data, a teacher or the
-            checkpoint of an earlier call, the loss stops being a number, or
-            the time budget is below one step.
+            checkpoint of an earlier call, the loss stops being a number, the
+            time budget is below one step, or what `tensorboard` needs is not
+            installed.
         TrainingInterrupted: if it was stopped before its end.
     """
+    if tensorboard:
+        summary_writer()  # which says now if it is not there
     with StopRequest(time_budget).listening() as stop:
-        return _train(config, Path(out), index, progress, stop)
+        return _train(config, Path(out), index, progress, stop, tensorboard)
 
 
-def _train(config, out, index, progress, stop):
+def _train(config, out, index, progress, stop, tensorboard):
     dataset = load_data(config.data)
     splits = split(dataset, config)
     student = Stage(
@@ -75,6 +82,7 @@ def _train(config, out, index, progress, stop):
         stop,
         progress,
         dataset.digest,
+        tensorboard=tensorboard,
     )
     student.folder.mkdir(parents=True, exist_ok=True)
     started_at = datetime.datetime.now(datetime.UTC)

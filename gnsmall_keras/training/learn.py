@@ -21,6 +21,7 @@ from gnsmall_keras.recipes import Recipe
 from gnsmall_keras.records import replacing
 from gnsmall_keras.training import checkpoint
 from gnsmall_keras.training.callbacks import (
+    EventFiles,
     MeasureAverages,
     ProgressLine,
     StopOnNaN,
@@ -37,6 +38,7 @@ from gnsmall_keras.training.splits import Split
 # Names of the variables whose decay a recipe with decay_all=False spares.
 _SPARED = ("gamma", "beta", "bias")
 _SCHEDULES = {"cosine": WarmupCosine, "linear": WarmupLinear}
+_TENSORBOARD = "tensorboard"  # the folder of its files
 
 
 class Stage(NamedTuple):
@@ -49,6 +51,7 @@ class Stage(NamedTuple):
     progress: bool  # whether to print
     data_digest: str
     teachers: tuple[str, ...] = ()  # digests of their weights
+    tensorboard: bool = False  # whether to write files for it
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -170,22 +173,14 @@ def _fit(distiller, batches, watched, stage):
         steps_per_epoch=len(batches),
         stop=stage.stop,
     )
-    line = ProgressLine(
-        epochs=epochs,
-        steps_per_epoch=len(batches),
-        batch_size=config.resolved_recipe.batch_size,
-        title=stage.name,
-        steps_before=before.steps,
-    )
+    watchers = _watchers(stage, before, len(batches))
     callbacks = [
         StopOnNaN(batches, steps_before=before.steps),
         MeasureAverages(),
     ]
     if config.select == "validation":
         callbacks.append(_KeepBest(distiller, best, before.history))
-    callbacks.append(saving)
-    if stage.progress:
-        callbacks.append(line)
+    callbacks += [*watchers, saving]
     validation = EvaluationBatches(*watched) if len(watched.images) else None
 
     def fit(part, first, last):
@@ -207,11 +202,31 @@ def _fit(distiller, batches, watched, stage):
             first += 1
         fit(batches, first, epochs)
     finally:
-        line.close()
+        for watcher in watchers:
+            watcher.close()
     exchange_averages(distiller)
     if config.select == "validation":
         distiller.student.load_weights(best)
     return saving.progress
+
+
+def _watchers(stage, before, steps_per_epoch):
+    """What shows a person how it goes, as far as it is wanted."""
+    recipe = stage.config.resolved_recipe
+    watchers = []
+    if stage.tensorboard:
+        done = before.epochs * steps_per_epoch + before.steps
+        watchers.append(EventFiles(stage.folder / _TENSORBOARD, done))
+    if stage.progress:
+        line = ProgressLine(
+            epochs=recipe.epochs,
+            steps_per_epoch=steps_per_epoch,
+            batch_size=recipe.batch_size,
+            title=stage.name,
+            steps_before=before.steps,
+        )
+        watchers.append(line)
+    return watchers
 
 
 class _KeepBest(keras.callbacks.Callback):
