@@ -77,6 +77,7 @@ def train(
     index: Path | None = None,
     time_budget: str | None = None,
     device: Literal["auto", "cpu", "gpu"] = "auto",
+    tensorboard: bool = False,
 ) -> None:
     """Trains one network and appends a record of the run.
 
@@ -89,6 +90,7 @@ def train(
         time_budget: when to stop, with a checkpoint and exit status 75: "540",
             "540s", "9m" or "1.5h".
         device: "cpu", "gpu", or "auto": a GPU if there is one.
+        tensorboard: writes files for TensorBoard into the run's folder.
     """
     from gnsmall_keras.training.fit import train
 
@@ -98,6 +100,7 @@ def train(
         index=index,
         time_budget=_seconds(time_budget),
         device=device,
+        tensorboard=tensorboard,
     )
     table = Table("split", "accuracy", "images", title=record.slug)
     table.add_row(
@@ -127,6 +130,7 @@ def distill(
     index: Path | None = None,
     time_budget: str | None = None,
     device: Literal["auto", "cpu", "gpu"] = "auto",
+    tensorboard: bool = False,
 ) -> None:
     """Trains a student from teachers and appends a record of the run.
 
@@ -139,8 +143,16 @@ def distill(
         time_budget: when to stop, with a checkpoint and exit status 75: "540",
             "540s", "9m" or "1.5h".
         device: "cpu", "gpu", or "auto": a GPU if there is one.
+        tensorboard: writes files for TensorBoard into the run's folder.
     """
-    train(config, out=out, index=index, time_budget=time_budget, device=device)
+    train(
+        config,
+        out=out,
+        index=index,
+        time_budget=time_budget,
+        device=device,
+        tensorboard=tensorboard,
+    )
 
 
 def cache_teacher(

@@ -25,6 +25,10 @@ class Recipe:
     alternate_flip: bool = False  # mirrored every other epoch; else by chance
     muon_scale: float = 0.05  # of a Muon step, in learning rates
     muon_weight_decay: float = 0.01  # per step, in learning rates
+    # What an average over the steps keeps of itself at each, e.g. 0.999; 0: no
+    # average. It is validated, selected and saved in the weights' place, with
+    # BatchNorm's moving statistics, which stay those of the weights trained.
+    ema_momentum: float = 0.0
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.files import MODEL_FILE, save_model
 from gnsmall_keras.records import RunRecord
 from gnsmall_keras.training import checkpoint
+from gnsmall_keras.training.callbacks import summary_writer
 from gnsmall_keras.training.devices import on_devices
 from gnsmall_keras.training.interruption import StopRequest
 from gnsmall_keras.training.learn import Stage, create_network, learn
@@ -37,6 +38,7 @@ def train(
     progress: bool = True,
     time_budget: float | None = None,
     device: str = "auto",
+    tensorboard: bool = False,
 ) -> RunRecord:
     """Trains one network, alone or from teachers; writes what came of it.
 
@@ -54,6 +56,8 @@ def train(
         time_budget: seconds after which to stop, with a checkpoint; None: as
             long as it takes.
         device: "cpu", "gpu", or "auto": a GPU if there is one.
+        tensorboard: whether to write losses, metrics and the learning rate for
+            TensorBoard, into `out/<slug>/tensorboard`.
 
     Returns:
         The record that was appended.
@@ -61,20 +65,30 @@ def train(
     Raises:
         ValueError: if the config does not fit the data, a teacher, the
             devices or the checkpoint of an earlier call, the loss stops being
-            a number, or the time budget is below one step.
+            a number, the time budget is below one step, or what `tensorboard`
+            needs is not installed.
         TrainingInterrupted: if it was stopped before its end.
     """
+    if tensorboard:
+        summary_writer()  # which says now if it is not there
     with (
         StopRequest(time_budget).listening() as stop,
         on_devices(device, config.devices) as devices,
     ):
-        record = _train(config, Path(out), progress, stop, devices)
+        record = _train(
+            config,
+            Path(out),
+            stop,
+            devices,
+            progress=progress,
+            tensorboard=tensorboard,
+        )
     records.append_record(record, index or Path(out) / INDEX_FILE)
     checkpoint.remove(Path(out) / config.slug / checkpoint.FILE)
     return record
 
 
-def _train(config, out, progress, stop, devices):
+def _train(config, out, stop, devices, *, progress, tensorboard):
     dataset = load_data(config.data)
     splits = split(dataset, config)
     student = Stage(
@@ -84,6 +98,7 @@ def _train(config, out, progress, stop, devices):
         stop,
         progress,
         dataset.digest,
+        tensorboard=tensorboard,
     )
     student.folder.mkdir(parents=True, exist_ok=True)
     started_at = datetime.datetime.now(datetime.UTC)

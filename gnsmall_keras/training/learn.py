@@ -19,15 +19,25 @@ from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.recipes import Recipe
 from gnsmall_keras.records import replacing
 from gnsmall_keras.training import checkpoint, devices
-from gnsmall_keras.training.callbacks import ProgressLine, StopOnNaN
+from gnsmall_keras.training.callbacks import (
+    EventFiles,
+    MeasureAverages,
+    ProgressLine,
+    StopOnNaN,
+)
 from gnsmall_keras.training.interruption import StopRequest
-from gnsmall_keras.training.optimizers import CoupledSGD, PointwiseMuon
+from gnsmall_keras.training.optimizers import (
+    CoupledSGD,
+    PointwiseMuon,
+    exchange_averages,
+)
 from gnsmall_keras.training.schedules import WarmupCosine, WarmupLinear
 from gnsmall_keras.training.splits import Split
 
 # Names of the variables whose decay a recipe with decay_all=False spares.
 _SPARED = ("gamma", "beta", "bias")
 _SCHEDULES = {"cosine": WarmupCosine, "linear": WarmupLinear}
+_TENSORBOARD = "tensorboard"  # the folder of its files
 
 
 class Stage(NamedTuple):
@@ -40,6 +50,7 @@ class Stage(NamedTuple):
     progress: bool  # whether to print
     data_digest: str
     teachers: tuple[str, ...] = ()  # digests of their weights
+    tensorboard: bool = False  # whether to write files for it
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -96,6 +107,8 @@ def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
     options = {
         "momentum": recipe.momentum,
         "weight_decay": recipe.weight_decay,
+        "use_ema": recipe.ema_momentum != 0,
+        "ema_momentum": recipe.ema_momentum,
     }
     if recipe.optimizer == "muon":
         optimizer = PointwiseMuon(
@@ -162,25 +175,18 @@ def _fit(distiller, batches, watched, stage):
         steps_per_epoch=len(batches),
         stop=stage.stop,
     )
-    line = ProgressLine(
-        epochs=epochs,
-        steps_per_epoch=len(batches),
-        batch_size=config.images_per_step,
-        title=stage.name,
-        steps_before=before.steps,
-    )
+    watchers = _watchers(stage, before, len(batches))
     callbacks = [
         # Keras may begin an epoch to look at the data alone.
         keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: batches.start_at(epoch)
         ),
         StopOnNaN(batches, steps_before=before.steps),
+        MeasureAverages(),
     ]
     if config.select == "validation":
         callbacks.append(_KeepBest(distiller, best, before.history))
-    callbacks.append(saving)
-    if stage.progress:
-        callbacks.append(line)
+    callbacks += [*watchers, saving]
     validation = None
     if len(watched.images):
         validation = EvaluationBatches(*watched, devices=config.devices)
@@ -203,10 +209,31 @@ def _fit(distiller, batches, watched, stage):
             first += 1
         fit(batches, first, epochs)
     finally:
-        line.close()
+        for watcher in watchers:
+            watcher.close()
+    exchange_averages(distiller)
     if config.select == "validation":
         distiller.student.load_weights(best)
     return saving.progress
+
+
+def _watchers(stage, before, steps_per_epoch):
+    """What shows a person how it goes, as far as it is wanted."""
+    config = stage.config
+    watchers = []
+    if stage.tensorboard:
+        done = before.epochs * steps_per_epoch + before.steps
+        watchers.append(EventFiles(stage.folder / _TENSORBOARD, done))
+    if stage.progress:
+        line = ProgressLine(
+            epochs=config.resolved_recipe.epochs,
+            steps_per_epoch=steps_per_epoch,
+            batch_size=config.images_per_step,
+            title=stage.name,
+            steps_before=before.steps,
+        )
+        watchers.append(line)
+    return watchers
 
 
 class _KeepBest(keras.callbacks.Callback):
@@ -222,5 +249,7 @@ class _KeepBest(keras.callbacks.Callback):
         accuracy = round(float((logs or {})["val_accuracy"]), 6)
         if accuracy > self._best and self.model:  # which brings JAX's state
             self._best = accuracy
+            exchange_averages(self.model)
             with replacing(self._path) as unfinished:
                 self._student.save_weights(unfinished)
+            exchange_averages(self.model)

@@ -21,7 +21,8 @@ class CoupledSGD(keras.optimizers.Optimizer):
         momentum: in [0, 1).
         weight_decay: coupled L2 factor, >= 0. Call
             `exclude_from_weight_decay` before `build` to spare variables.
-        **kwargs: of `keras.optimizers.Optimizer`.
+        **kwargs: of `keras.optimizers.Optimizer`. With `use_ema` the averages
+            stay beside the weights until `exchange_averages`.
     """
 
     def __init__(
@@ -56,6 +57,30 @@ class CoupledSGD(keras.optimizers.Optimizer):
         self.assign(velocity, updated)
         step = learning_rate * (gradient + self.momentum * updated)
         self.assign_sub(variable, step)
+
+    def finalize_variable_values(self, var_list):
+        """Leaves the weights alone at the end of `fit`.
+
+        Keras would put the averages over them; but a `fit` may be the rest of
+        an epoch, after which training goes on.
+        """
+
+    def exchange_averages(self):
+        """Puts averages in the weights' place, or back; without them nothing.
+
+        Value by value: `keras.callbacks.SwapEMAWeights` adds and subtracts on
+        TensorFlow, so that weights come back rounded.
+        """
+        if not self.use_ema:
+            return
+        for variable, average in zip(
+            self._trainable_variables,
+            self._model_variables_moving_average,
+            strict=True,
+        ):
+            value = ops.convert_to_numpy(variable.value)
+            variable.assign(average.value)
+            average.assign(value)
 
     def get_config(self):
         """Returns the arguments of `__init__`."""
@@ -135,6 +160,16 @@ class PointwiseMuon(CoupledSGD):
         config["muon_scale"] = self.muon_scale
         config["muon_weight_decay"] = self.muon_weight_decay
         return config
+
+
+def exchange_averages(model):
+    """Exchanges a compiled model's weights and their averages, if it has any.
+
+    Twice leaves all as it was, bit for bit.
+    """
+    optimizer = model.optimizer
+    # Keras wraps it where precision is mixed_float16.
+    getattr(optimizer, "inner_optimizer", optimizer).exchange_averages()
 
 
 def _is_pointwise(variable):

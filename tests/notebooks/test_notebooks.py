@@ -37,6 +37,17 @@ class TestNotebook:
         )
         assert done.returncode == 0, done.stdout
         assert (tmp_path / "runs/index.jsonl").is_file()
+        executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+        # Live lines and their remains would be outputs as well.
+        shown = [
+            line
+            for cell in executed.cells
+            for output in cell.get("outputs", ())
+            for line in output.get("text", "").splitlines()
+            if "epoch" in line
+        ]
+        assert len(shown) == 1
+        assert shown[0].startswith("epoch 1/1  accuracy ")
 
     def test_runs_under_nbval(self, path, tmp_path, monkeypatch):
         monkeypatch.setenv("GNSMALL_SMOKE", "1")  # nbval passes no parameters

@@ -15,6 +15,7 @@ from support import TESTS, skip_unless_all_or_on_torch, tiny_network
 from gnsmall_keras import cli
 from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.models.files import load_model
+from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training import checkpoint, fit, learn
 from gnsmall_keras.training.interruption import (
     StopRequest,
@@ -63,8 +64,13 @@ def _assert_same(found, expected):
 
 
 @pytest.mark.backend
-def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+@pytest.mark.parametrize("ema_momentum", [0.0, 0.9])
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    tmp_path, monkeypatch, ema_momentum
+):
     """Stopped twice in an epoch, after its end, and in the one after."""
+    recipe = dataclasses.replace(RECIPES["quick"], ema_momentum=ema_momentum)
+    monkeypatch.setitem(RECIPES, "quick", recipe)
     expected = _weights(tmp_path / "whole", SELECTING)
     asked = 0
     # The reason is read after each of an epoch's steps but the last, after
