@@ -25,6 +25,9 @@ class Recipe:
     alternate_flip: bool = False  # mirrored every other epoch; else by chance
     muon_scale: float = 0.05  # of a Muon step, in learning rates
     muon_weight_decay: float = 0.01  # per step, in learning rates
+    cutout: int = 0  # pixels of a side of the square, see data/mixing.py
+    mixup: float = 0.0  # alpha of Beta(alpha, alpha)
+    cutmix: float = 0.0  # alpha; beside mixup, either by a fair draw
 
     @property
     def identity(self) -> dict[str, Any]:

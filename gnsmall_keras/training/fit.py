@@ -90,7 +90,13 @@ def _train(config, out, index, progress, stop):
     done = learn(
         model,
         taught.teacher,
-        batches(splits.fitting, config, flip=dataset.flippable, cached=cached),
+        batches(
+            splits.fitting,
+            config,
+            flip=dataset.flippable,
+            classes=dataset.classes,
+            cached=cached,
+        ),
         splits.watched,
         student._replace(teachers=taught.digests),
     )
