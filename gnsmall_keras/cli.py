@@ -168,6 +168,9 @@ def cache_teacher(
 ) -> None:
     """Stores a teacher's logits of the training images, for `--cache`.
 
+    They are of whole images: a training that uses them has no cutout, mixup or
+    CutMix.
+
     Args:
         teacher: a .keras file or the folder of a run.
         out: the cache's folder; what is in it already is kept.

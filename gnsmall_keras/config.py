@@ -12,9 +12,19 @@ from gnsmall_keras.models.spec import HEAD_UNITS, check_width
 from gnsmall_keras.recipes import RECIPES, Recipe
 
 DIGEST_LENGTH = 6
-# Of a run's identity only where they differ from their default, so that runs
-# kept their names when these were added.
-_LATER = ("devices",)
+# What a batch's images are mixed with; options of recipes.
+MIXING = ("cutout", "mixup", "cutmix")
+# What a config can have in a recipe's place.
+_OF_RECIPES = (
+    "epochs",
+    "batch_size",
+    "peak_learning_rate",
+    *MIXING,
+    "ema_momentum",
+)
+# Fields younger than the first records: part of its identity only where they
+# differ from their default, so that runs keep their names.
+_LATER = frozenset((*MIXING, "ema_momentum", "devices"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,11 +61,24 @@ class TrainConfig:
     shuffle: bool = True
     """Whether every epoch has its own order; False only to study the effect."""
     augment: bool = True
-    """Random crops, and flips where classes allow, as the recipe has them."""
+    """Random crops, flips where classes allow, cutout, mixup and CutMix, as
+    the recipe has them; False: the plain images."""
     seed: int = 0
     """Of the split, the initial weights, the order and the augmentation."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Of the computation; "mixed_..." keeps weights in float32, for GPUs."""
+    cutout: int | None = None
+    """Side in pixels of a square of each image that is set to the mean; 0:
+    none; None: the recipe's."""
+    mixup: float | None = None
+    """Alpha of mixup: images are mixed in pairs, by Beta(alpha, alpha); 0:
+    none; None: the recipe's."""
+    cutmix: float | None = None
+    """Alpha of CutMix: a box of each image is another's; 0: none; None: the
+    recipe's. Beside mixup each batch takes one of them."""
+    ema_momentum: float | None = None
+    """Of an average of the weights, which takes their place in the end; 0:
+    none; None: the recipe's."""
     devices: int = 1
     """How many share a step; `batch_size` is the images of each."""
 
@@ -70,6 +93,11 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "head_units", "devices"):
             _check_whole(name, getattr(self, name), least=1)
         _check_whole("seed", self.seed, least=0)
+        if self.ema_momentum is not None and not 0 <= self.ema_momentum < 1:
+            raise ValueError(
+                "`ema_momentum` must be in [0, 1); 0 takes no average. "
+                f"Received: {self.ema_momentum!r}."
+            )
         rate = self.peak_learning_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
             raise ValueError(
@@ -96,6 +124,23 @@ class TrainConfig:
                 'protocol="paper" holds out no validation split to select on. '
                 'Use select="last"; the best test accuracy is reported apart.'
             )
+        self._check_mixing()
+
+    def _check_mixing(self):
+        _check_whole("cutout", self.cutout, least=0)
+        for name in ("mixup", "cutmix"):
+            alpha = getattr(self, name)
+            if alpha is not None and not (math.isfinite(alpha) and alpha >= 0):
+                raise ValueError(
+                    f"`{name}` must be a finite number >= 0; 0 mixes nothing. "
+                    f"Received: {name}={alpha!r}."
+                )
+        asked = [name for name in MIXING if getattr(self, name)]
+        if asked and not self.augment:
+            raise ValueError(
+                f"augment=False leaves images as they are. Received: {asked} "
+                "with it. Leave them out, or set augment=True."
+            )
 
     def _check_size(self):
         default = (1.0, HEAD_UNITS)
@@ -112,7 +157,7 @@ class TrainConfig:
         """The recipe with this config's own values in their places."""
         own = {
             name: getattr(self, name)
-            for name in ("epochs", "batch_size", "peak_learning_rate")
+            for name in _OF_RECIPES
             if getattr(self, name) is not None
         }
         return dataclasses.replace(RECIPES[self.recipe], **own)
@@ -184,7 +229,8 @@ class DistillConfig(TrainConfig):
     confidence_weights: bool = False
     """Whether a teacher counts by the probability it gives to the label."""
     cache: str = ""
-    """Of strategy "kd": folder of `gnsmall cache-teacher`; no teacher runs."""
+    """Of strategy "kd": folder of `gnsmall cache-teacher`; no teacher runs,
+    and images are neither cut out nor mixed."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -203,6 +249,7 @@ class DistillConfig(TrainConfig):
         check_label_weight(self.label_weight)
         check_temperature(self.temperature)
         self._check_teachers()
+        self._check_cache()
         self._check_chain()
         weighted = self.teacher_weights or self.confidence_weights
         if weighted and self.strategy != "ensemble":
@@ -241,6 +288,21 @@ class DistillConfig(TrainConfig):
             raise ValueError(
                 "`assistants` and `dense` belong to strategy='assistant'. "
                 f"Received: strategy={self.strategy!r}."
+            )
+
+    def _check_cache(self):
+        recipe = self.resolved_recipe
+        used = {
+            name: getattr(recipe, name)
+            for name in MIXING
+            if self.augment and getattr(recipe, name)
+        }
+        if self.cache and used:
+            raise ValueError(
+                "A cache holds what the teacher says of images that are "
+                f"neither cut out nor mixed. Received: cache={self.cache!r} "
+                f"with {used}. Set these to 0, or give the teacher itself in "
+                "`teachers`: it sees what the student sees."
             )
 
     def _check_chain(self):

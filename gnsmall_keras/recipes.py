@@ -29,6 +29,9 @@ class Recipe:
     # average. It is validated, selected and saved in the weights' place, with
     # BatchNorm's moving statistics, which stay those of the weights trained.
     ema_momentum: float = 0.0
+    cutout: int = 0  # pixels of a side of the square, see data/mixing.py
+    mixup: float = 0.0  # alpha of Beta(alpha, alpha)
+    cutmix: float = 0.0  # alpha; beside mixup, either by a fair draw
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from gnsmall_keras.data.augment import (
     first_flips,
     normalize,
 )
+from gnsmall_keras.data.mixing import Mixing
 
 # Parts of a batch that brings its targets along.
 IMAGES = "images"
@@ -21,7 +22,8 @@ class TrainingBatches(keras.utils.PyDataset):
     """Shuffled, augmented, normalised batches.
 
     Order and augmentation are functions of `(seed, epoch, batch)` alone. A
-    batch is `(images, labels)`: float32 `(batch, h, w, 3)` and `(batch,)`.
+    batch is `(images, labels)`: float32 `(batch, h, w, 3)` and `(batch,)`;
+    labels that `mixup` or `cutmix` has mixed are float32 `(batch, classes)`.
 
     With `teacher_logits` every image has as many fixed views as there are
     logits for it, epoch e shows view `e % views`, and a batch is
@@ -32,11 +34,14 @@ class TrainingBatches(keras.utils.PyDataset):
         batch_size: images per batch.
         seed: whole number.
         shuffle: whether each epoch has its own order.
-        augment: whether images are cropped and, if `flip`, mirrored.
+        augment: whether images are cropped, mirrored if `flip`, and then what
+            `Mixing` does is done.
         flip: whether a mirrored image keeps its class.
         alternate: whether an image is mirrored every other epoch, beginning
             with a random half of them; otherwise by chance.
         padding, border: of `Augmentation`.
+        cutout, mixup, cutmix: of `Mixing`; not with `teacher_logits`.
+        classes: of the labels, if they are to be mixed.
         drop_remainder: whether the last, short batch is left out.
         teacher_logits: `(views, images, classes)`, or one `(images, classes)`
             for each view; view v is `Augmentation.view(seed=view_seed,
@@ -44,8 +49,9 @@ class TrainingBatches(keras.utils.PyDataset):
         view_seed: names the fixed views; `seed` where it is left out.
 
     Raises:
-        ValueError: if not one batch can be made, or `teacher_logits` does not
-            fit the images.
+        ValueError: if not one batch can be made, `teacher_logits` does not
+            fit the images, or these are to be mixed with it or without
+            `classes`.
     """
 
     def __init__(
@@ -61,6 +67,10 @@ class TrainingBatches(keras.utils.PyDataset):
         alternate: bool = False,
         padding: int = PADDING,
         border: str = "zeros",
+        cutout: int = 0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        classes: int | None = None,
         drop_remainder: bool = False,
         teacher_logits: np.ndarray | Sequence[np.ndarray] | None = None,
         view_seed: int | None = None,
@@ -71,8 +81,10 @@ class TrainingBatches(keras.utils.PyDataset):
                 "`batch_size` must not exceed the number of training images. "
                 f"Received: batch_size={batch_size}, images={len(images)}."
             )
+        mixing = {"cutout": cutout, "mixup": mixup, "cutmix": cutmix}
         if teacher_logits is not None:
             _check_teacher_logits(teacher_logits, len(images), augment)
+            _check_unmixed(mixing)
         self._images = images
         self._labels = labels
         self._batch_size = batch_size
@@ -85,6 +97,7 @@ class TrainingBatches(keras.utils.PyDataset):
             if augment
             else None
         )
+        self._mixing = Mixing(**mixing, classes=classes) if augment else None
         self._alternate = alternate
         self._drop_remainder = drop_remainder
         self._epoch = -1  # Keras calls on_epoch_begin before the first
@@ -96,8 +109,11 @@ class TrainingBatches(keras.utils.PyDataset):
     def __getitem__(self, batch):
         epoch = max(self._epoch, 0)
         indices = self.indices(epoch, batch)
-        images = normalize(self._pixels(indices, epoch, batch))
+        generator = np.random.default_rng((self._seed, epoch, batch + 1))
+        images = normalize(self._pixels(indices, epoch, generator))
         labels = self._labels[indices]
+        if self._mixing:  # drawn last: what was drawn before stays what it was
+            images, labels = self._mixing(images, labels, generator)
         if self._teacher_logits is None:
             return images, labels
         logits = self._teacher_logits[self._view(epoch)][indices]
@@ -123,7 +139,7 @@ class TrainingBatches(keras.utils.PyDataset):
         generator = np.random.default_rng((self._seed, epoch, 0))
         return generator.permutation(len(self._images))
 
-    def _pixels(self, indices, epoch, batch):
+    def _pixels(self, indices, epoch, generator):
         if not self._augmentation:
             return self._images[indices]
         if self._teacher_logits is not None:
@@ -133,7 +149,6 @@ class TrainingBatches(keras.utils.PyDataset):
                 view=self._view(epoch),
                 alternate=self._alternate,
             )
-        generator = np.random.default_rng((self._seed, epoch, batch + 1))
         mirrored = None
         if self._alternate:
             first = first_flips(len(self._images), self._seed)
@@ -159,6 +174,16 @@ def _check_teacher_logits(teacher_logits, images, augment):
             "Without `augment` an image has one view, so `teacher_logits` "
             f"must have one. Received: views={views}. Set augment=True or "
             "store the logits with views=1."
+        )
+
+
+def _check_unmixed(mixing):
+    used = {name: value for name, value in mixing.items() if value}
+    if used:
+        raise ValueError(
+            "With `teacher_logits` images must stay what the teacher has seen. "
+            f"Received with them: {used}. Leave these out, or let the teacher "
+            "run."
         )
 
 

@@ -14,13 +14,9 @@ from gnsmall_keras.distill.features import (
     make_adapter,
     recording,
 )
-from gnsmall_keras.distill.losses import get_loss
+from gnsmall_keras.distill.losses import class_indices, get_loss
 from gnsmall_keras.distill.steps import STEPS
-from gnsmall_keras.distill.teachers import (
-    WEIGHTS,
-    as_teacher,
-    class_indices,
-)
+from gnsmall_keras.distill.teachers import WEIGHTS, as_teacher
 
 _FEATURES = "teacher_features"
 

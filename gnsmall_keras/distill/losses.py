@@ -1,14 +1,42 @@
-"""Losses on logits, in float32."""
+"""Labels, and losses and accuracy of logits, in float32."""
 
 import keras
 from keras import ops
+
+
+def class_indices(labels, classes: int):
+    """Returns int32 classes `(batch,)`, of mixed labels the largest share's.
+
+    DKD and the confidence of an ensemble's teachers know one class an image.
+
+    Args:
+        labels: class indices `(batch,)`, or shares `(batch, classes)`, such as
+            one-hot rows.
+        classes: how many there are.
+
+    Raises:
+        ValueError: if there are no labels.
+    """
+    if labels is None:
+        raise ValueError(
+            "This loss or ensemble needs labels; the data gives none. Pass "
+            "`(images, labels)`."
+        )
+    if _are_shares(labels, classes):
+        return ops.argmax(labels, axis=-1)
+    return ops.cast(ops.reshape(labels, (-1,)), "int32")
+
+
+def _are_shares(labels, classes):
+    return len(labels.shape) == 2 and labels.shape[-1] == classes
 
 
 def label_cross_entropy(labels, logits, label_smoothing=0.0):
     """Cross-entropy of each image.
 
     Args:
-        labels: `(batch,)` class indices.
+        labels: `(batch,)` class indices, or `(batch, classes)` shares that add
+            up to 1.
         logits: `(batch, classes)`.
         label_smoothing: part of the weight spread evenly over all classes.
 
@@ -17,8 +45,12 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
     """
     logits = ops.cast(logits, "float32")
     log_probabilities = ops.log_softmax(logits, axis=-1)
-    labels = ops.cast(ops.reshape(labels, (-1, 1)), "int32")
-    of_label = ops.take_along_axis(log_probabilities, labels, axis=-1)[:, 0]
+    if _are_shares(labels, logits.shape[-1]):
+        shares = ops.cast(labels, "float32")
+        of_label = ops.sum(shares * log_probabilities, axis=-1)
+    else:
+        labels = ops.cast(ops.reshape(labels, (-1, 1)), "int32")
+        of_label = ops.take_along_axis(log_probabilities, labels, axis=-1)[:, 0]
     if not label_smoothing:
         return -of_label
     of_all = ops.mean(log_probabilities, axis=-1)
@@ -27,10 +59,11 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
 class LabelCrossEntropy(keras.losses.Loss):
-    """Mean cross-entropy from integer labels and logits.
+    """Mean cross-entropy from labels of either form and logits.
 
-    Keras's `SparseCategoricalCrossentropy` has no label smoothing, and its
-    `CategoricalCrossentropy` takes no integer labels.
+    Class indices `(batch,)` or shares `(batch, classes)`: Keras's
+    `SparseCategoricalCrossentropy` takes no shares and has no label smoothing,
+    its `CategoricalCrossentropy` takes no indices.
 
     Args:
         label_smoothing: in [0, 1).
@@ -50,6 +83,28 @@ class LabelCrossEntropy(keras.losses.Loss):
     def get_config(self):
         """Returns the arguments of `__init__`."""
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+@keras.saving.register_keras_serializable("gnsmall_keras")
+class LabelAccuracy(keras.metrics.Mean):
+    """Part of the images whose largest logit is at their label.
+
+    One metric for training and validation: a label is a class index, or shares
+    of which the largest counts.
+
+    Args:
+        name, dtype: of `keras.metrics.Mean`.
+    """
+
+    def __init__(self, name="accuracy", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Counts a batch."""
+        right = ops.equal(
+            class_indices(y_true, y_pred.shape[-1]), ops.argmax(y_pred, axis=-1)
+        )
+        return super().update_state(ops.cast(right, self.dtype), sample_weight)
 
 
 def kl_divergence(teacher_logits, student_logits, temperature):

@@ -5,6 +5,7 @@ from keras import ops
 
 from gnsmall_keras.config import normalize_weights
 from gnsmall_keras.data.batches import TEACHER_LOGITS
+from gnsmall_keras.distill.losses import class_indices
 from gnsmall_keras.models.files import check_teacher
 
 WEIGHTS = "teacher_weights"
@@ -70,7 +71,7 @@ class FrozenTeacher:
 
         Args:
             images: the student's batch.
-            labels: its classes, `(batch,)` or one-hot `(batch, classes)`.
+            labels: its classes `(batch,)`, or shares `(batch, classes)`.
             temperature: at which the student reads the targets.
 
         Returns:
@@ -93,7 +94,8 @@ class TeacherEnsemble:
             mean of its losses towards each.
         weights: a number >= 0 for each teacher, whose sum counts as 1; None
             for equal ones; or "confidence": of each image, in proportion to
-            the probability that a teacher gives to the label.
+            the probability that a teacher gives to the label (of mixed ones,
+            that with the largest share).
 
     Raises:
         ValueError: if an argument breaks one of the rules above.
@@ -171,19 +173,3 @@ def as_teacher(teacher):
     if isinstance(teacher, (FrozenTeacher, TeacherEnsemble)):
         return teacher
     return FrozenTeacher(teacher)
-
-
-def class_indices(labels, classes: int):
-    """Returns int32 classes `(batch,)` from classes or one-hot rows.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    if labels is None:
-        raise ValueError(
-            "This loss or ensemble needs labels; the data gives none. Pass "
-            "`(images, labels)`."
-        )
-    if len(labels.shape) == 2 and labels.shape[-1] == classes:
-        return ops.argmax(labels, axis=-1)
-    return ops.cast(ops.reshape(labels, (-1,)), "int32")

@@ -114,7 +114,13 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
     done = learn(
         model,
         taught.teacher,
-        batches(splits.fitting, config, flip=dataset.flippable, cached=cached),
+        batches(
+            splits.fitting,
+            config,
+            flip=dataset.flippable,
+            classes=dataset.classes,
+            cached=cached,
+        ),
         splits.watched,
         student._replace(teachers=taught.digests),
     )

@@ -13,7 +13,7 @@ from gnsmall_keras.data.batches import (
 )
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.distill.distiller import Distiller
-from gnsmall_keras.distill.losses import LabelCrossEntropy
+from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
 from gnsmall_keras.models.catalogue import check_network
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.recipes import Recipe
@@ -125,9 +125,7 @@ def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
         optimizer=optimizer,
         loss=LabelCrossEntropy(recipe.label_smoothing),
         # Weighted, for the images that fill up a batch of several devices.
-        weighted_metrics=[
-            keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-        ],
+        weighted_metrics=[LabelAccuracy()],
         jit_compile=_jit_compile(),
     )
     _make_variables(model)

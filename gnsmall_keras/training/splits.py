@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import MIXING, TrainConfig
 from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.data.dataset import Dataset, split_indices
 from gnsmall_keras.distill.cache import CachedTeacher
@@ -86,6 +86,7 @@ def batches(
     config: TrainConfig,
     *,
     flip: bool,
+    classes: int,
     cached: CachedTeacher | None = None,
 ) -> TrainingBatches:
     """Returns what a training step is given.
@@ -94,6 +95,7 @@ def batches(
         fitting: images to fit on.
         config: batch size, order and augmentation.
         flip: whether a mirrored image keeps its class.
+        classes: how many there are.
         cached: if given, whose views and logits the batches are.
     """
     recipe = config.resolved_recipe
@@ -114,5 +116,7 @@ def batches(
         alternate=recipe.alternate_flip,
         padding=recipe.padding,
         border=recipe.border,
+        classes=classes,
+        **{name: getattr(recipe, name) for name in MIXING},
         **options,
     )

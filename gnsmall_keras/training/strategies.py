@@ -138,7 +138,12 @@ def _taught_assistant(stage, teachers, dataset, splits):
     done = learn(
         model,
         teachers,
-        batches(splits.fitting, stage.config, flip=dataset.flippable),
+        batches(
+            splits.fitting,
+            stage.config,
+            flip=dataset.flippable,
+            classes=dataset.classes,
+        ),
         splits.watched,
         stage,
     )

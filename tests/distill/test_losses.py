@@ -20,6 +20,9 @@ from gnsmall_keras.distill.losses import (
     DecoupledKD,
     DistillationLoss,
     HintonKD,
+    LabelAccuracy,
+    LabelCrossEntropy,
+    class_indices,
     decoupled_kl,
     get_loss,
     kl_divergence,
@@ -374,6 +377,52 @@ def test_keras_distillation_is_wrong_by_name_and_by_default():
     ):
         of_keras = float(distillation.compute_loss(teacher, student))
         assert of_keras == pytest.approx(LN2, rel=1e-4)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_cross_entropy_of_shares(label_smoothing):
+    """One-hot rows are their indices; mixed ones the mean of both losses."""
+    loss = LabelCrossEntropy(label_smoothing, reduction="none")
+    logits, first, second = _logits(1, 3.0), _labels(), _labels()[::-1]
+    one_hot = [np.eye(10, dtype="float32")[x] for x in (first, second)]
+    values, of_rows, others, of_mixed = (
+        keras.ops.convert_to_numpy(loss(labels, logits))
+        for labels in (
+            first,
+            one_hot[0],
+            second,
+            0.7 * one_hot[0] + 0.3 * one_hot[1],
+        )
+    )
+    np.testing.assert_array_equal(of_rows, values)
+    np.testing.assert_allclose(of_mixed, 0.7 * values + 0.3 * others, rtol=1e-5)
+    of_keras = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=label_smoothing, reduction="none"
+    )(one_hot[0], logits)
+    np.testing.assert_allclose(
+        values, keras.ops.convert_to_numpy(of_keras), rtol=1e-5
+    )
+
+
+def test_of_mixed_labels_the_largest_share_is_the_class():
+    mixed = np.array([[0.2, 0.8, 0.0], [0.6, 0.0, 0.4]], "float32")
+    for labels in (mixed, np.array([1, 0]), np.array([[1], [0]])):
+        found = keras.ops.convert_to_numpy(class_indices(labels, 3))
+        np.testing.assert_array_equal(found, [1, 0])
+
+
+@pytest.mark.parametrize("weights", [None, np.array([1.0, 3, 0, 2, 1, 1])])
+def test_accuracy_is_keras_on_labels_of_either_form(weights):
+    logits, labels = _logits(1, 3.0), _labels()
+    labels[:3] = logits[:3].argmax(axis=1)
+    of_keras = keras.metrics.SparseCategoricalAccuracy()
+    of_keras.update_state(labels, logits, weights)
+    shares = 0.6 * np.eye(10)[labels] + 0.4 * np.eye(10)[labels - 1]
+    for form in (labels, labels[:, None], shares.astype("float32")):
+        metric = LabelAccuracy()
+        metric.update_state(form, logits, weights)
+        assert metric.name == "accuracy"
+        assert float(metric.result()) == float(of_keras.result()) > 0
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_a_run_that_dies_at_its_very_end_can_be_finished(tmp_path, monkeypatch):
     """With what `select="validation"` has kept still there."""
     record = fit._record
 
-    def die(*arguments):
+    def die(*arguments, **circumstances):
         raise MemoryError
 
     monkeypatch.setattr(fit, "_record", die)

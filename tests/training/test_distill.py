@@ -17,6 +17,7 @@ from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.cache import CachedTeacher, cache_teacher
 from gnsmall_keras.distill.losses import LOSSES
 from gnsmall_keras.models.files import load_model
+from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training import checkpoint, fit, learn
 from gnsmall_keras.training.splits import split
 
@@ -222,6 +223,8 @@ def test_the_command_writes_a_record(folder, tmp_path, capsys):
             },
             "not both",
         ),
+        ({"cache": "a", "cutout": 8}, "{'cutout': 8}.*give the teacher"),
+        ({"cache": "a", "mixup": 0.2, "cutmix": 1.0}, "'mixup'.*'cutmix'"),
         ({"teachers": ("a",), "temperature": 0.0}, "`temperature`"),
         ({"teachers": ("a",), "label_weight": -0.1}, "`label_weight`"),
         ({"teachers": ("a",), "loss": "mse"}, "`loss` must be one of"),
@@ -244,6 +247,34 @@ def test_config_rules_are_checked(values, message):
 def test_every_loss_can_be_asked_for():
     for loss in LOSSES:
         assert DistillConfig(teachers=("a",), loss=loss).loss == loss
+
+
+def test_a_caches_recipe_can_be_left_unmixed(monkeypatch):
+    """What a recipe mixes is refused as well, and switched off by a 0."""
+    mixing = dataclasses.replace(RECIPES["quick"], cutout=8)
+    monkeypatch.setitem(RECIPES, "quick", mixing)
+    with pytest.raises(ValueError, match="{'cutout': 8}. Set these to 0"):
+        DistillConfig(cache="a")
+    assert DistillConfig(cache="a", cutout=0).resolved_recipe.cutout == 0
+    assert DistillConfig(cache="a", augment=False)
+
+
+def test_a_live_teacher_sees_mixed_images(folder, tmp_path):
+    """A loss and an ensemble that know one class an image learn from them."""
+    config = DistillConfig(
+        strategy="ensemble",
+        teachers=(f"{folder}/teacher", f"{folder}/teacher"),
+        confidence_weights=True,
+        loss="dkd",
+        mixup=0.2,
+        cutmix=1.0,
+        **SMALL,
+    )
+    record, weights = _weights(config, tmp_path / "first")
+    again, others = _weights(config, tmp_path / "second")
+    _assert_equal(weights, others)
+    assert again.history == record.history
+    assert record.history["loss"][1] < record.history["loss"][0]
 
 
 def test_lists_from_notebooks_become_tuples():
