@@ -1,17 +1,20 @@
-"""Cost of a training step of GN-S 1.0, as ratios of three forms of it.
+"""Cost of a training step of GN-S 1.0, as ratios to other forms of it.
 
 Usage: KERAS_BACKEND=tensorflow python benchmarks/train_step.py [batch] [steps]
+                                                                [form ...]
        KERAS_BACKEND=tensorflow python benchmarks/train_step.py memory [batch]
 
 "plain" computes every branch by itself, "branched" is the network as it is
 trained, "fused" as it is deployed. All train in turn in one process, so that
-the machine's mood touches them alike; medians and ratios are printed. "memory"
-prints the peak of three steps of each, over what was there before the first, in
-processes of their own.
+the machine's mood touches them alike; medians are printed, and the ratios of
+"branched" to the forms named, or both (XLA compiles "plain" for many minutes on
+a CPU). "memory" prints the peak of three steps of each, over what was there
+before the first, in processes of their own.
 """
 
 import functools
 import sys
+from collections.abc import Sequence
 
 import keras
 import measure
@@ -41,10 +44,10 @@ def _model(form):
     return model
 
 
-def compare(batch_size: int, steps: int) -> None:
+def compare(batch_size: int, steps: int, others: Sequence[str]) -> None:
     """Trains the forms in turn and prints the ratios of their medians."""
     batch = _batch(batch_size)
-    models = {form: _model(form) for form in FORMS}
+    models = {form: _model(form) for form in ("branched", *others)}
     tasks = {
         form: functools.partial(model.train_on_batch, *batch)
         for form, model in models.items()
@@ -56,8 +59,11 @@ def compare(batch_size: int, steps: int) -> None:
     print(
         f"{keras.config.backend()}, batch {batch_size}, n={steps}: "
         + ", ".join(f"{name} {s:.3f} s" for name, s in median.items())
-        + f"; branched / plain {median['branched'] / median['plain']:.3f}, "
-        f"branched / fused {median['branched'] / median['fused']:.2f}"
+        + "; "
+        + ", ".join(
+            f"branched / {form} {median['branched'] / median[form]:.3f}"
+            for form in others
+        )
     )
 
 
@@ -85,10 +91,10 @@ def _print_peak(form, batch_size):
 
 
 if __name__ == "__main__":
-    first, *rest = [*sys.argv[1:], "256"]
+    first, second, *others = [*sys.argv[1:], *("256", "7")[len(sys.argv) - 1 :]]
     if first == "memory":
-        compare_memory(int(rest[0]))
+        compare_memory(int(second) if sys.argv[2:] else 256)
     elif first in FORMS:
-        _print_peak(first, int(rest[0]))
+        _print_peak(first, int(second))
     else:
-        compare(int(first), int(sys.argv[2]) if len(sys.argv) > 2 else 7)
+        compare(int(first), int(second), others or ("plain", "fused"))

@@ -39,7 +39,12 @@ def create(name, **options):
 keras.config.set_floatx("float64")
 learn.create_model = create
 for devices in (1, 2):
-    config = TrainConfig(epochs=2, batch_size=128 // devices, devices=devices)
+    config = TrainConfig(
+        epochs=2,
+        batch_size=128 // devices,
+        devices=devices,
+        ema_momentum=0.9,
+    )
     record = fit.train(config, out=sys.argv[1], progress=False)
     weights = load_model(f"{sys.argv[1]}/{record.slug}/model.keras").weights
     print(json.dumps([
