@@ -392,7 +392,35 @@ def models() -> None:
     )
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
+def records(
+    action: Annotated[Literal["merge"], tyro.conf.Positional],
+    indices: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    out: Path,
+) -> int:
+    """Merges files of records into one, each run once.
+
+    Lines that are no records are left out, named, and make the exit status 1.
+
+    Args:
+        action: what to do.
+        indices: JSON-lines files, earlier ones first.
+        out: the new file; may be one of them.
+    """
+    from gnsmall_keras.records import merge_records
+
+    merged = merge_records(indices, out)
+    for fault in merged.faults:
+        print(f"gnsmall: left out: {fault}", file=sys.stderr)
+    _console.print(
+        f"{out}: {merged.records} records, {merged.repeated} repeated and "
+        f"{len(merged.faults)} damaged lines left out",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 1 if merged.faults else 0
+
+
+COMMANDS: dict[str, Callable[..., int | None]] = {
     "quickstart": quickstart,
     "train": train,
     "distill": distill,
@@ -400,6 +428,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "evaluate": evaluate,
     "import-torch": import_torch,
+    "records": records,
     "models": models,
 }
 
@@ -407,12 +436,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Runs `gnsmall`; returns the exit status.
 
-    2 is bad input, 75 a training that was stopped and can go on.
+    1 is a failed run or a damaged line, beside which the others were done; 2 is
+    bad input, 75 a training that was stopped and can go on.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
-        command()
+        return command() or 0
     except (ValueError, OSError) as error:
         print(f"gnsmall: error: {error}", file=sys.stderr)
         return 2
@@ -422,7 +452,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gnsmall: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parse(arguments):
