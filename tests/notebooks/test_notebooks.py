@@ -1,5 +1,7 @@
 """Every notebook runs from a fresh kernel, by papermill and by nbval."""
 
+import ast
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,8 +12,29 @@ import papermill
 import pytest
 from support import ROOT
 
+from gnsmall_keras.config import DistillConfig
+
 pytestmark = pytest.mark.notebook
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+# Parameters of 02_train that are no fields, and the one default of its own:
+# the config's strategy needs teachers.
+TRAIN_EXTRA = {"out": "runs", "index": None}
+TRAIN_OWN = {"strategy": "baseline"}
+
+
+def test_the_training_notebook_has_the_config_s_fields_and_defaults():
+    path = ROOT / "notebooks" / "02_train.ipynb"
+    found = {
+        name: ast.literal_eval(parameter["default"])
+        for name, parameter in papermill.inspect_notebook(str(path)).items()
+    }
+    expected = {
+        field.name: [] if field.default == () else field.default
+        for field in dataclasses.fields(DistillConfig)
+    }
+    assert found == {**expected, **TRAIN_OWN, **TRAIN_EXTRA}
+    assert [*found] == [*expected, *TRAIN_EXTRA], "in the config's order"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
