@@ -582,8 +582,8 @@ def _print_todo(todo):
     for fault in todo.faults:
         print(f"gnsmall: no record: {fault}", file=sys.stderr)
     _print(
-        f"{len(todo.pending)} runs to do, {len(todo.finished)} already recorded, "
-        f"{todo.repeated} duplicates left out"
+        f"{len(todo.pending)} runs to do, {len(todo.finished)} already "
+        f"recorded, {todo.repeated} duplicates left out"
     )
     return todo
 
