@@ -456,6 +456,11 @@ def records(
     """
     from gnsmall_keras.records import merge_records
 
+    if not indices:
+        raise ValueError(
+            "A merge needs one file or more. Write: gnsmall records merge "
+            "A.jsonl B.jsonl --out all.jsonl"
+        )
     merged = merge_records(indices, out)
     for fault in merged.faults:
         print(f"gnsmall: left out: {fault}", file=sys.stderr)
@@ -597,7 +602,7 @@ def _print_outcomes(outcomes, total):
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=_console,
-        disable=not _console.is_terminal,
+        disable=not sys.stdout.isatty(),
         transient=True,
     ) as live:
         bar = live.add_task("", total=total)

@@ -7,11 +7,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.sweeps.jobs import Ended, Engine, Job
 from gnsmall_keras.sweeps.notebook import KERNEL
 from gnsmall_keras.sweeps.worker import ERROR
 
@@ -23,26 +23,6 @@ _SHARING = {
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
 }
-
-
-class Job(NamedTuple):
-    """One execution of a notebook."""
-
-    config: DistillConfig
-    notebook: Path
-    executed: Path  # where the executed one is written
-    parameters: dict[str, Any]
-
-
-class Ended(NamedTuple):
-    """How a job ended."""
-
-    job: Job
-    error: str | None  # why it failed
-
-
-# What takes jobs anywhere, and yields each as it ends.
-Engine = Callable[[Sequence[Job]], Iterator[Ended]]
 
 
 class _Running(NamedTuple):

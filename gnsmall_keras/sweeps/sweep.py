@@ -16,7 +16,7 @@ from gnsmall_keras.records import (
     lock,
     scan_records,
 )
-from gnsmall_keras.sweeps.local import Ended, Engine, Job
+from gnsmall_keras.sweeps.jobs import Ended, Engine, Job
 from gnsmall_keras.sweeps.notebook import (
     check_notebook,
     find_notebook,

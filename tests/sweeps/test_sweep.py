@@ -19,7 +19,7 @@ from gnsmall_keras.records import (
     read_records,
 )
 from gnsmall_keras.sweeps import local, notebook, sweep
-from gnsmall_keras.sweeps.local import Ended
+from gnsmall_keras.sweeps.jobs import Ended, Job
 from gnsmall_keras.sweeps.plan import SweepConfig
 
 SWEEP = """
@@ -254,6 +254,6 @@ class TestGpus:
     def test_a_run_on_several_needs_one_worker(self, monkeypatch, tmp_path):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
         config = DistillConfig(strategy="baseline", devices=2)
-        job = local.Job(config, tmp_path, tmp_path / "a.ipynb", {})
+        job = Job(config, tmp_path, tmp_path / "a.ipynb", {})
         with pytest.raises(ValueError, match="number of workers to 1"):
             next(local.local_engine()([job]))
