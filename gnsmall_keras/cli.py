@@ -587,7 +587,7 @@ def _print_todo(todo):
     for fault in todo.faults:
         print(f"gnsmall: no record: {fault}", file=sys.stderr)
     _print(
-        f"{len(todo.pending)} runs to do, {len(todo.finished)} already "
+        f"runs: {len(todo.pending)} to do, {len(todo.finished)} already "
         f"recorded, {todo.repeated} duplicates left out"
     )
     return todo
@@ -612,9 +612,9 @@ def _print_outcomes(outcomes, total):
                 told = _accuracies(outcome.record)
             else:
                 failed += 1
-                told = f"failed: {outcome.error} See {outcome.notebook}"
+                told = f"failed: {outcome.error} (see {outcome.notebook})"
             _print(f"{number}/{total} {outcome.config.slug}: {told}")
-    _print(f"{total - failed} runs finished, {failed} failed")
+    _print(f"runs: {total - failed} finished, {failed} failed")
     return failed
 
 

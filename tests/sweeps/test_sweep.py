@@ -80,10 +80,10 @@ def test_every_run_leaves_a_record_and_a_line(command, tmp_path, capsys):
     assert digests == [config.digest for config in CONFIGS]
     printed = capsys.readouterr().out.splitlines()
     assert (
-        printed[0] == "3 runs to do, 0 already recorded, 0 duplicates left out"
+        printed[0] == "runs: 3 to do, 0 already recorded, 0 duplicates left out"
     )
     assert printed[1].startswith(f"1/3 {CONFIGS[0].slug}: validation 63.92 %")
-    assert printed[-1] == "3 runs finished, 0 failed"
+    assert printed[-1] == "runs: 3 finished, 0 failed"
     assert len(printed) == 5, "no live bar where there is no terminal"
 
 
@@ -92,7 +92,7 @@ def test_runs_with_a_record_are_not_run_again(command, capsys):
     again = FakeEngine()
     assert command(again) == 0
     assert again.done == []
-    assert "0 runs to do, 3 already recorded" in capsys.readouterr().out
+    assert "runs: 0 to do, 3 already recorded" in capsys.readouterr().out
 
 
 def test_a_failure_is_written_down_and_the_others_go_on(
@@ -104,7 +104,7 @@ def test_a_failure_is_written_down_and_the_others_go_on(
     assert failure["digest"] == CONFIGS[1].digest
     assert failure["error"] == "ValueError: no luck"
     assert failure["config"]["seed"] == 1
-    assert "2 runs finished, 1 failed" in capsys.readouterr().out
+    assert "runs: 2 finished, 1 failed" in capsys.readouterr().out
     again = FakeEngine()
     assert command(again) == 0
     assert again.done == [1], "only what failed"
