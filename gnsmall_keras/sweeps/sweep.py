@@ -33,7 +33,7 @@ class Todo(NamedTuple):
 
     pending: tuple[DistillConfig, ...]
     finished: tuple[DistillConfig, ...]  # have a record already
-    repeated: int  # asked for once more
+    repeated: int  # left out, for the file has them already
     faults: tuple[str, ...]  # lines of the index that are no records
 
 
