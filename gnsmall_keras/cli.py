@@ -12,6 +12,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
@@ -392,7 +399,79 @@ def models() -> None:
     )
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
+def sweep(
+    file: _Path,
+    out: Path = Path("runs"),
+    index: Path | None = None,
+    workers: int | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Does the runs of a sweep file, each in the notebook 02_train.
+
+    Runs with a record in the index are left out, so that the same command goes
+    on where an interrupted one was. A run that fails is named in failed.jsonl
+    beside the index and makes the exit status 1; the others go on.
+
+    Args:
+        file: TOML with [parameters] of all runs, a [grid] of lists, [[runs]].
+        out: folder of all runs.
+        index: JSON-lines file of records; by default index.jsonl in `out`.
+        workers: runs at a time; by default one for each GPU, at least one.
+        dry_run: prints what would run, and writes nothing.
+    """
+    from gnsmall_keras.records import INDEX_FILE
+    from gnsmall_keras.sweeps import local, plan
+    from gnsmall_keras.sweeps import sweep as sweeps
+
+    config = plan.read_sweep(file)
+    index = index or out / INDEX_FILE
+    if dry_run:
+        for run in _print_todo(sweeps.list_todo(config, index)).pending:
+            _print(run.slug)
+        return 0
+    engine = local.local_engine(workers)
+    sweeps.check_sweep(out)
+    with sweeps.locked(index):
+        todo = _print_todo(sweeps.list_todo(config, index))
+        outcomes = sweeps.run_all(
+            todo.pending, out=out, index=index, engine=engine
+        )
+        failed = _print_outcomes(outcomes, len(todo.pending))
+    return 1 if failed else 0
+
+
+def records(
+    action: Annotated[Literal["merge"], tyro.conf.Positional],
+    indices: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    out: Path,
+) -> int:
+    """Merges files of records into one, each run once.
+
+    Lines that are no records are left out, named, and make the exit status 1.
+
+    Args:
+        action: what to do.
+        indices: JSON-lines files, earlier ones first.
+        out: the new file; may be one of them.
+    """
+    from gnsmall_keras.records import merge_records
+
+    if not indices:
+        raise ValueError(
+            "A merge needs one file or more. Write: gnsmall records merge "
+            "A.jsonl B.jsonl --out all.jsonl"
+        )
+    merged = merge_records(indices, out)
+    for fault in merged.faults:
+        print(f"gnsmall: left out: {fault}", file=sys.stderr)
+    _print(
+        f"{out}: {merged.records} records, {merged.repeated} repeated and "
+        f"{len(merged.faults)} damaged lines left out"
+    )
+    return 1 if merged.faults else 0
+
+
+COMMANDS: dict[str, Callable[..., int | None]] = {
     "quickstart": quickstart,
     "train": train,
     "distill": distill,
@@ -400,6 +479,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "evaluate": evaluate,
     "import-torch": import_torch,
+    "sweep": sweep,
+    "records": records,
     "models": models,
 }
 
@@ -407,12 +488,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Runs `gnsmall`; returns the exit status.
 
-    2 is bad input, 75 a training that was stopped and can go on.
+    1 is a failed run or a damaged line, beside which the others were done; 2 is
+    bad input, 75 a training that was stopped and can go on.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
-        command()
+        return command() or 0
     except (ValueError, OSError) as error:
         print(f"gnsmall: error: {error}", file=sys.stderr)
         return 2
@@ -422,7 +504,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gnsmall: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parse(arguments):
@@ -500,6 +581,53 @@ def _print_report(report):
     for name, value in rows.items():
         table.add_row(name, value)
     _console.print(table)
+
+
+def _print_todo(todo):
+    for fault in todo.faults:
+        print(f"gnsmall: no record: {fault}", file=sys.stderr)
+    _print(
+        f"runs: {len(todo.pending)} to do, {len(todo.finished)} already "
+        f"recorded, {todo.repeated} duplicates left out"
+    )
+    return todo
+
+
+def _print_outcomes(outcomes, total):
+    """Prints a line for each run that ends; returns how many failed."""
+    failed = 0
+    with Progress(
+        TextColumn("runs"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=_console,
+        disable=not sys.stdout.isatty(),
+        transient=True,
+    ) as live:
+        bar = live.add_task("", total=total)
+        for number, outcome in enumerate(outcomes, start=1):
+            live.advance(bar)
+            if outcome.record:
+                told = _accuracies(outcome.record)
+            else:
+                failed += 1
+                told = f"failed: {outcome.error} (see {outcome.notebook})"
+            _print(f"{number}/{total} {outcome.config.slug}: {told}")
+    _print(f"runs: {total - failed} finished, {failed} failed")
+    return failed
+
+
+def _accuracies(record):
+    return (
+        f"validation {_percent(record.validation_accuracy)}, test "
+        f"{_percent(record.test_accuracy)}, {record.train_seconds:,.0f} s"
+    )
+
+
+def _print(text):
+    """Prints a line as it is, however long."""
+    _console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _counts(counts):

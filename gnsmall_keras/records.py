@@ -8,11 +8,13 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 SCHEMA = 2
+RECORD_FILE = "record.json"  # in a run's folder
+INDEX_FILE = "index.jsonl"  # in the folder of all runs
 _PACKAGES = (
     "gnsmall-keras",
     "keras",
@@ -79,7 +81,20 @@ class RunRecord:
                 f"Missing: {sorted(names - set(fields))}; "
                 f"unknown: {sorted(set(fields) - names)}."
             )
+        if fields["schema"] != SCHEMA:
+            raise ValueError(
+                f"A record's schema must be {SCHEMA}. "
+                f"Received: {fields['schema']!r}."
+            )
         return cls(**fields)
+
+
+class Merged(NamedTuple):
+    """What came of a merge of files."""
+
+    records: int  # in the new file
+    repeated: int  # left out
+    faults: list[str]  # lines that are no records, with file and number
 
 
 def append_record(record: RunRecord, index: str | os.PathLike[str]) -> None:
@@ -87,11 +102,16 @@ def append_record(record: RunRecord, index: str | os.PathLike[str]) -> None:
 
     Processes that append at once wait for each other (POSIX `flock`).
     """
-    path = Path(index)
+    append_line(record.to_json(), index)
+
+
+def append_line(text: str, lines: str | os.PathLike[str]) -> None:
+    """Appends `text` to the file `lines`, as `append_record` does."""
+    path = Path(lines)
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = record.to_json().encode() + b"\n"
+    line = text.encode() + b"\n"
     with path.open("ab+") as file:
-        _lock(file)
+        lock(file)
         # A line cut short by a full disk must not swallow this one.
         file.seek(0, os.SEEK_END)
         if file.tell():
@@ -101,6 +121,19 @@ def append_record(record: RunRecord, index: str | os.PathLike[str]) -> None:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
+
+
+def lock(file: BinaryIO, *, wait: bool = True) -> None:
+    """Holds a file alone, until it is closed; does nothing on Windows.
+
+    Raises:
+        BlockingIOError: if another process has it and `wait` is False.
+    """
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 @contextlib.contextmanager
@@ -124,13 +157,53 @@ def read_records(index: str | os.PathLike[str]) -> Iterator[RunRecord]:
     Raises:
         ValueError: at a line that is not a record, with its number.
     """
-    lines = Path(index).read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
+    for record in scan_records(index):
+        if isinstance(record, ValueError):
+            raise record
+        yield record
+
+
+def scan_records(
+    index: str | os.PathLike[str],
+) -> Iterator[RunRecord | ValueError]:
+    """Yields the records of the file `index`, and errors in others' places.
+
+    An error says the line's number and what is wrong with it.
+    """
+    for number, line in enumerate(Path(index).read_bytes().split(b"\n"), 1):
         if line.strip():
             try:
-                yield RunRecord.from_json(line)
+                yield RunRecord.from_json(line.decode())
             except ValueError as error:
-                raise ValueError(f"{index}, line {number}: {error}") from None
+                yield ValueError(f"{index}, line {number}: {error}")
+
+
+def merge_records(
+    indices: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+) -> Merged:
+    """Writes the records of several files into one, each run once.
+
+    A record is repeated where another one before it has its digest and its
+    start. `out` may be one of the files.
+    """
+    found: dict[str, RunRecord] = {}
+    count = 0
+    faults: list[str] = []
+    for index in indices:
+        for record in scan_records(index):
+            if isinstance(record, ValueError):
+                faults.append(str(record))
+            else:
+                count += 1
+                key = f"{record.digest} {record.started_at}"
+                found.setdefault(key, record)
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        lines = (record.to_json() + "\n" for record in found.values())
+        unfinished.write_text("".join(lines), encoding="utf-8")
+    return Merged(len(found), count - len(found), faults)
 
 
 def package_versions() -> dict[str, str]:
@@ -190,11 +263,3 @@ def _processor_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def _lock(file: BinaryIO) -> None:
-    if sys.platform == "win32":
-        return
-    import fcntl
-
-    fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed

@@ -78,6 +78,9 @@ def test_help_is_there(command, capsys):
         ),
         (["export", "none.keras", "--data", "digits"], "does not exist"),
         (["evaluate", "none.tflite", "--data", "digits"], "No file"),
+        (["sweep", "none.toml"], "No such file"),
+        (["records", "merge", "--out", "a.jsonl"], "one file or more"),
+        (["records", "join", "a.jsonl", "--out", "b.jsonl"], "merge"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -25,6 +25,7 @@ LEVELS = {
     "training": 3,
     "evaluation": 2,
     "export": 4,
+    "sweeps": 4,
     "cli": 5,
 }
 HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib"}
@@ -39,6 +40,8 @@ ALLOWED = {
     ("tensorflow", "training.devices"),
     ("jax", "training.devices"),
     ("torch", "training.devices"),
+    ("papermill", "sweeps.notebook"),
+    ("papermill", "sweeps.worker"),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

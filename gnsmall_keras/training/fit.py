@@ -26,9 +26,6 @@ from gnsmall_keras.training.splits import (
 )
 from gnsmall_keras.training.strategies import Taught, find_teachers
 
-RECORD_FILE = "record.json"
-INDEX_FILE = "index.jsonl"
-
 
 def train(
     config: TrainConfig,
@@ -83,7 +80,7 @@ def train(
             progress=progress,
             tensorboard=tensorboard,
         )
-    records.append_record(record, index or Path(out) / INDEX_FILE)
+    records.append_record(record, index or Path(out) / records.INDEX_FILE)
     checkpoint.remove(Path(out) / config.slug / checkpoint.FILE)
     return record
 
@@ -135,7 +132,7 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
         hardware={**records.describe_hardware(), "devices": devices},
     )
     save_model(model, student.folder / MODEL_FILE)
-    with records.replacing(student.folder / RECORD_FILE) as unfinished:
+    with records.replacing(student.folder / records.RECORD_FILE) as unfinished:
         unfinished.write_text(record.to_json() + "\n", encoding="utf-8")
     return record
 

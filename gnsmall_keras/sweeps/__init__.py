@@ -1,0 +1,1 @@
+"""Many runs from one file, each an execution of the training notebook."""

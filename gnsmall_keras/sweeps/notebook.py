@@ -1,0 +1,78 @@
+"""The notebook that a sweep executes, and whether it can be executed here."""
+
+import dataclasses
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from gnsmall_keras.config import DistillConfig
+
+KERNEL = "python3"
+_NAME = "02_train.ipynb"
+
+
+def find_notebook() -> Path:
+    """Returns the training notebook: the wheel's, or the checkout's.
+
+    Raises:
+        ValueError: if there is neither.
+    """
+    checkout = Path(__file__).parents[2] / "notebooks"
+    for folder in (checkout, Path(__file__).parent):
+        if (folder / _NAME).is_file():
+            return folder / _NAME
+    raise ValueError(
+        f"There is no notebook {_NAME} in {checkout} or in the package. "
+        "Install gnsmall-keras from a wheel or work in a checkout."
+    )
+
+
+def parameters_of(
+    config: DistillConfig, out: Path, index: Path
+) -> dict[str, Any]:
+    """Returns what papermill is to put into the notebook: every parameter.
+
+    So no run depends on a default of the notebook's.
+    """
+    values = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(config).items()
+    }
+    return {**values, "out": str(out), "index": str(index)}
+
+
+def check_notebook(path: Path, names: Collection[str]) -> None:
+    """Checks that papermill, the kernel and the parameters are there.
+
+    papermill itself only warns of parameters that a notebook does not know.
+
+    Raises:
+        ValueError: if one of them is missing.
+    """
+    try:
+        import papermill
+        from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+    except ImportError as error:
+        raise ValueError(
+            f"A sweep needs the extra `notebooks` ({error.name} is missing). "
+            "Run: pip install 'gnsmall-keras[notebooks]'"
+        ) from None
+    try:
+        KernelSpecManager().get_kernel_spec(KERNEL)
+    except NoSuchKernel:
+        raise ValueError(
+            f"Jupyter has no kernel named {KERNEL!r}. "
+            "Run: python -m ipykernel install --sys-prefix"
+        ) from None
+    known = papermill.inspect_notebook(str(path))
+    if not known:
+        raise ValueError(
+            f"{path} has no parameters. Tag the cell that assigns them "
+            "`parameters`."
+        )
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{path} has no parameters {unknown}. Assign them in its cell "
+            "tagged `parameters`."
+        )

@@ -1,0 +1,133 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Train one network: alone, or from teachers
+#
+# <a href="https://colab.research.google.com/github/gnsmall/gnsmall_keras/blob/main/notebooks/02_train.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"/></a>
+#
+# One run of the study: the baseline or a strategy of distillation, by its
+# parameters. `gnsmall sweep FILE` executes this notebook once for every run that
+# a file asks for; the command line does the same with `gnsmall distill`. As it
+# is, it takes about three minutes on two CPU cores.
+
+# %%
+import os
+import sys
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+if "google.colab" in sys.modules:
+    # Colab's own NumPy and TensorFlow stay as they are.
+    os.system(f"{sys.executable} -m pip install -q gnsmall-keras")
+
+# %% [markdown]
+# The parameters are the fields of `DistillConfig`, with their defaults, and where
+# to write; papermill replaces them with `-p`. Only `strategy` has a default of its
+# own: the others need teachers.
+
+# %% tags=["parameters"]
+model = "gns"  # a network of `gnsmall models`
+width = 1.0  # channel multiplier of a GhostNet
+head_units = 1280  # before a GhostNet's classifier
+data = "digits"  # or "cifar10", "cifar100", or a path to images
+recipe = "quick"  # or "best", "paper", "teacher"
+epochs = None  # None: the recipe's
+batch_size = None  # None: the recipe's
+peak_learning_rate = None  # None: the recipe's
+protocol = "validation"  # or "paper", which watches the test split
+validation_fraction = 0.1  # of the training split, held out
+select = "last"  # or "validation": the best weights there
+shuffle = True  # False only to study the effect
+augment = True  # False: the plain images
+seed = 0  # of everything random
+precision = "float32"  # or "mixed_bfloat16", "mixed_float16"
+cutout = None  # pixels of a side; None: the recipe's
+mixup = None  # alpha; None: the recipe's
+cutmix = None  # alpha; None: the recipe's
+ema_momentum = None  # of averaged weights; None: the recipe's
+devices = 1  # how many share a step
+strategy = "baseline"  # or "kd", "assistant", "ensemble"
+teachers = []  # .keras files or folders of runs
+assistants = []  # of strategy "assistant", from the teacher on
+dense = False  # whether all earlier ones teach each assistant
+loss = "kd"  # or "dkd", "standardized_kd", "dist"
+label_weight = 0.5  # of the labels' loss; the rest is the teacher's
+temperature = 4.0  # divides logits before their softmax
+combine = "probabilities"  # or "logits", "per_teacher"
+teacher_weights = []  # a number for each teacher; empty: equal ones
+confidence_weights = False  # a teacher counts by the label's probability
+cache = ""  # folder of `gnsmall cache-teacher`
+out = "runs"  # folder of all runs
+index = None  # file of records; None: index.jsonl in `out`
+
+# %%
+if os.environ.get("GNSMALL_SMOKE"):  # seconds instead of minutes
+    width, epochs = 0.25, 1
+
+# %% [markdown]
+# ## Train
+#
+# A tenth of the training images is held out; the test images are read once, at
+# the end. Executed again, an interrupted run goes on from its checkpoint.
+
+# %%
+import dataclasses
+
+import gnsmall_keras as gns
+
+fields = [field.name for field in dataclasses.fields(gns.DistillConfig)]
+config = gns.DistillConfig(**{name: globals()[name] for name in fields})
+config.slug
+
+# %%
+record = gns.train(config, out=out, index=index)
+
+# %% [markdown]
+# ## Learning curves
+#
+# With `protocol="paper"` the watched images are the test images.
+
+# %%
+import matplotlib.pyplot as plt
+
+figure, panels = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
+    for key, style, label in (
+        (name, "o-", "training"),
+        (f"val_{name}", "s--", "watched"),
+    ):
+        values = record.history.get(key, [])
+        axes.plot(range(1, len(values) + 1), values, style, label=label)
+    axes.set(xlabel="epoch", ylabel=name)
+    axes.legend()
+
+# %% [markdown]
+# ## Accuracy
+
+# %%
+rows = [
+    ("validation", record.validation_accuracy, record.validation_images),
+    ("test", record.test_accuracy, record.test_images),
+    ("test, best epoch", record.best_test_accuracy, record.test_images),
+]
+for split, accuracy, images in rows:
+    if accuracy is not None:
+        print(f"{split:<16} {accuracy:.4f}  n={images:,}")
+
+# %%
+print(f"trained  {record.parameters:>9,} parameters")
+print(f"deployed {record.deployed_parameters:>9,} parameters")
+print(f"         {record.deployed_macs:>9,} multiply-accumulates")
+print(f"{record.train_seconds:,.0f} s on {record.backend}: {out}/{record.slug}")

@@ -1,0 +1,133 @@
+"""Notebooks in processes: a record, an error, and a sweep that is killed."""
+
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+from support import ROOT
+
+from gnsmall_keras.records import INDEX_FILE, read_records
+from gnsmall_keras.sweeps import sweep
+from gnsmall_keras.sweeps.local import local_engine
+from gnsmall_keras.sweeps.notebook import find_notebook
+from gnsmall_keras.sweeps.plan import SweepConfig
+
+pytestmark = pytest.mark.notebook
+# What the training notebook does, without training; seed 1 fails, and seed 2
+# waits until it is interrupted.
+BODY = """
+import dataclasses
+import time
+from pathlib import Path
+from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.records import append_record, read_records
+
+fields = [field.name for field in dataclasses.fields(DistillConfig)]
+config = DistillConfig(**{name: globals()[name] for name in fields})
+if seed == 1:
+    raise ValueError("no luck,\\n on two lines")
+if seed == 2:
+    Path(out, "waiting").touch()
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        Path(out, "interrupted").touch()
+        raise
+record = dataclasses.replace(
+    next(read_records(KNOWN)), slug=config.slug, digest=config.digest
+)
+Path(out, config.slug, "record.json").write_text(record.to_json())
+append_record(record, index)
+"""
+SWEEP = """
+import sys
+from pathlib import Path
+from gnsmall_keras.sweeps import local, plan, sweep
+
+out, notebook, *seeds = sys.argv[1:]
+config = plan.SweepConfig(
+    parameters={"strategy": "baseline"}, grid={"seed": [*map(int, seeds)]}
+)
+outcomes = sweep.run_all(
+    config.configs,
+    out=Path(out),
+    index=Path(out, "index.jsonl"),
+    engine=local.local_engine(1),
+    notebook=Path(notebook),
+)
+print([outcome.error for outcome in outcomes])
+"""
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """A notebook with the parameters of the real one, and a short body."""
+    real = nbformat.read(find_notebook(), as_version=4)
+    cells = [
+        cell
+        for cell in real.cells
+        if "parameters" in cell.metadata.get("tags", ())
+    ]
+    known = str(ROOT / "papermill_runs" / INDEX_FILE)
+    body = BODY.replace("KNOWN", repr(known))
+    real.cells = [*cells, nbformat.v4.new_code_cell(body)]
+    nbformat.write(real, tmp_path / "short.ipynb")
+    return tmp_path / "short.ipynb"
+
+
+def _configs(*seeds):
+    return SweepConfig(
+        parameters={"strategy": "baseline", "peak_learning_rate": 1e-5},
+        grid={"seed": seeds},
+    ).configs
+
+
+def test_one_run_leaves_a_record_and_another_its_error(tmp_path, notebook):
+    out = tmp_path / "runs"
+    outcomes = sweep.run_all(
+        _configs(0, 1),
+        out=out,
+        index=out / INDEX_FILE,
+        engine=local_engine(2),
+        notebook=notebook,
+    )
+    good, bad = sorted(outcomes, key=lambda outcome: outcome.config.seed)
+    assert good.record == next(read_records(out / INDEX_FILE))
+    assert good.record.digest == good.config.digest
+    assert bad.error == "ValueError: no luck, on two lines"
+    assert "no luck" in bad.notebook.read_text()
+    assert bad.config.digest in (out / "failed.jsonl").read_text()
+    injected = next(
+        cell.source
+        for cell in nbformat.read(good.notebook, as_version=4).cells
+        if "injected-parameters" in cell.metadata.get("tags", ())
+    )
+    assert "epochs = None" in injected
+    assert "peak_learning_rate = 1e-05" in injected
+    assert not good.notebook.with_suffix(".log").exists()
+
+
+def test_a_killed_sweep_takes_its_runs_along_and_goes_on(tmp_path, notebook):
+    out = tmp_path / "runs"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SWEEP, out, notebook, "0", "2"],
+        stdout=subprocess.DEVNULL,
+    )
+    _wait_for(out / "waiting")
+    process.kill()
+    process.wait()
+    _wait_for(out / "interrupted")
+    config = SweepConfig(
+        parameters={"strategy": "baseline"}, grid={"seed": [0, 2]}
+    )
+    todo = sweep.list_todo(config, out / INDEX_FILE)
+    assert [run.seed for run in todo.pending] == [2]
+
+
+def _wait_for(path):
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.1)

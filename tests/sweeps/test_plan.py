@@ -1,0 +1,88 @@
+"""Sweep files: the runs they ask for, and what they are refused for."""
+
+import pytest
+from support import ROOT
+
+from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.models.spec import PAPER_WIDTHS
+from gnsmall_keras.sweeps.plan import SweepConfig, read_sweep
+
+FILES = sorted((ROOT / "papermill_runs" / "sweeps").glob("*.toml"))
+BASELINE = '[parameters]\nstrategy = "baseline"\n'
+
+
+def _read(tmp_path, text):
+    (tmp_path / "sweep.toml").write_text(text)
+    return read_sweep(tmp_path / "sweep.toml")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_shipped_files_ask_for_runs_and_say_what_they_cost(path):
+    assert read_sweep(path).configs
+    head = path.read_text().split("[parameters]")[0]
+    assert "Expected" in head
+    assert "estimate" in head
+
+
+def test_the_width_sweep_has_the_paper_s_widths():
+    configs = read_sweep(ROOT / "papermill_runs/sweeps/width.toml").configs
+    assert tuple(config.width for config in configs) == PAPER_WIDTHS
+
+
+def test_a_grid_and_runs_take_what_they_do_not_say_from_parameters(tmp_path):
+    sweep = _read(
+        tmp_path,
+        '[parameters]\nstrategy = "baseline"\nseed = 7\n'
+        "[grid]\nwidth = [0.5, 1]\nepochs = [1, 2]\n"
+        '[[runs]]\nstrategy = "kd"\nteachers = ["t"]\nseed = 1\n',
+    )
+    expected = [
+        DistillConfig(strategy="baseline", seed=7, width=width, epochs=epochs)
+        for width in (0.5, 1.0)
+        for epochs in (1, 2)
+    ]
+    expected.append(DistillConfig(strategy="kd", teachers=("t",), seed=1))
+    assert list(sweep.configs) == expected
+
+
+def test_whole_numbers_become_real_ones_so_that_a_run_has_one_name():
+    sweep = SweepConfig(
+        runs=[{"strategy": "baseline", "width": width} for width in (1, 1.0)]
+    )
+    usual = DistillConfig(strategy="baseline")
+    assert {config.digest for config in sweep.configs} == {usual.digest}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "A sweep needs runs"),
+        (BASELINE, "A sweep needs runs"),
+        ("[grid]\n", "A sweep needs runs"),
+        ("[grid]\nwidth = []", "`grid.width` must be a list of one value"),
+        ("[grid]\nwidth = 1.0", "`grid.width` must be a list of one value"),
+        ('[grid]\nwidth = [1, "a"]', "`grid.width[1]` must be a number"),
+        ("[grid]\nwidht = [1.0]", "`grid.widht` is no parameter"),
+        ("[parameters]\nspeed = 1\n[[runs]]", "`parameters.speed` is no"),
+        ('[[runs]]\nseed = "0"', "`runs[0].seed` must be a whole number"),
+        ("[[runs]]\nseed = true", "`runs[0].seed` must be a whole number"),
+        ("[[runs]]\nepochs = 1.5", "`runs[0].epochs` must be a whole number"),
+        ("[[runs]]\ndense = 1", "`runs[0].dense` must be true or false"),
+        ('[[runs]]\nteachers = "t"', "`runs[0].teachers` must be a list"),
+        ("[[runs]]\nteachers = [1]", "`runs[0].teachers[0]` must be a text"),
+        ('[[runs]]\nstrategy = "x"', "`runs[0].strategy` must be one of"),
+        (BASELINE + "[[runs]]\nwidth = 0", "runs[0]: "),
+        (BASELINE + "[grid]\nwidth = [1, -1]", "grid, width=-1.0: "),
+        ("[[runs]]", "runs[0]: strategy='kd' takes one teacher"),
+        ("[runs]\nseed = 1", "Write [[runs]]"),
+        ("runs = [1]", "`runs[0]` must be a table"),
+        ("grid = 3", "`grid` must be a table"),
+        ("width = 1.0", "Values of all runs stand in [parameters]"),
+        ("[grid\n", "line 1"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_key(tmp_path, text, message):
+    with pytest.raises(ValueError, match="sweep.toml: ") as error:
+        _read(tmp_path, text)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

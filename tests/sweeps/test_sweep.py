@@ -1,0 +1,259 @@
+"""Sweeps with a runner in the place of notebooks: what is done, and told."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+from gnsmall_keras import cli
+from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.records import (
+    INDEX_FILE,
+    RECORD_FILE,
+    append_record,
+    lock,
+    read_records,
+)
+from gnsmall_keras.sweeps import local, notebook, sweep
+from gnsmall_keras.sweeps.jobs import Ended, Job
+from gnsmall_keras.sweeps.plan import SweepConfig
+
+SWEEP = """
+[parameters]
+strategy = "baseline"
+[grid]
+seed = [0, 1, 2]
+"""
+CONFIGS = SweepConfig(
+    parameters={"strategy": "baseline"}, grid={"seed": [0, 1, 2]}
+).configs
+
+
+def _record(config):
+    known = next(read_records(ROOT / "papermill_runs" / "index.jsonl"))
+    return dataclasses.replace(known, slug=config.slug, digest=config.digest)
+
+
+class FakeEngine:
+    """Does what the notebook does, but for the training."""
+
+    def __init__(self, failing=()):
+        self.failing = failing
+        self.done = []
+
+    def __call__(self, jobs):
+        for job in jobs:
+            self.done.append(job.config.seed)
+            if job.config.seed in self.failing:
+                yield Ended(job, "ValueError: no luck")
+                continue
+            record = _record(job.config)
+            job.executed.parent.mkdir(parents=True, exist_ok=True)
+            path = job.executed.with_name(RECORD_FILE)
+            path.write_text(record.to_json())
+            append_record(record, job.parameters["index"])
+            yield Ended(job, None)
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Runs `gnsmall sweep` on three runs, with an engine."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweep.toml").write_text(SWEEP)
+
+    def run(engine=None, *arguments):
+        monkeypatch.setattr(local, "local_engine", lambda workers: engine)
+        return cli.main(["sweep", "sweep.toml", *arguments])
+
+    return run
+
+
+def test_every_run_leaves_a_record_and_a_line(command, tmp_path, capsys):
+    engine = FakeEngine()
+    assert command(engine) == 0
+    assert engine.done == [0, 1, 2]
+    digests = [r.digest for r in read_records(tmp_path / "runs/index.jsonl")]
+    assert digests == [config.digest for config in CONFIGS]
+    printed = capsys.readouterr().out.splitlines()
+    assert (
+        printed[0] == "runs: 3 to do, 0 already recorded, 0 duplicates left out"
+    )
+    assert printed[1].startswith(f"1/3 {CONFIGS[0].slug}: validation 63.92 %")
+    assert printed[-1] == "runs: 3 finished, 0 failed"
+    assert len(printed) == 5, "no live bar where there is no terminal"
+
+
+def test_runs_with_a_record_are_not_run_again(command, capsys):
+    command(FakeEngine())
+    again = FakeEngine()
+    assert command(again) == 0
+    assert again.done == []
+    assert "runs: 0 to do, 3 already recorded" in capsys.readouterr().out
+
+
+def test_a_failure_is_written_down_and_the_others_go_on(
+    command, tmp_path, capsys
+):
+    assert command(FakeEngine(failing=[1])) == 1
+    (line,) = (tmp_path / "runs/failed.jsonl").read_text().splitlines()
+    failure = json.loads(line)
+    assert failure["digest"] == CONFIGS[1].digest
+    assert failure["error"] == "ValueError: no luck"
+    assert failure["config"]["seed"] == 1
+    assert "runs: 2 finished, 1 failed" in capsys.readouterr().out
+    again = FakeEngine()
+    assert command(again) == 0
+    assert again.done == [1], "only what failed"
+
+
+def test_a_run_without_a_record_has_failed(tmp_path):
+    outcomes = sweep.run_all(
+        CONFIGS[:1],
+        out=tmp_path,
+        index=tmp_path / INDEX_FILE,
+        engine=lambda jobs: (Ended(job, None) for job in jobs),
+    )
+    (outcome,) = outcomes
+    assert "left no record" in outcome.error
+
+
+def test_runs_asked_for_twice_are_done_once(tmp_path):
+    config = SweepConfig(
+        parameters={"strategy": "baseline"},
+        grid={"seed": [0, 1]},
+        runs=[{"seed": 1}],
+    )
+    todo = sweep.list_todo(config, tmp_path / INDEX_FILE)
+    assert [run.seed for run in todo.pending] == [0, 1]
+    assert todo.repeated == 1
+
+
+def test_a_damaged_line_of_the_index_is_named_and_left(command, capsys):
+    command(FakeEngine())
+    index = Path("runs/index.jsonl")
+    index.write_text(index.read_text().replace('"slug"', "slug", 1))
+    again = FakeEngine()
+    assert command(again) == 0
+    assert again.done == [0]
+    assert "runs/index.jsonl, line 1: Not a JSON" in capsys.readouterr().err
+
+
+def test_a_dry_run_lists_and_writes_nothing(command, tmp_path, capsys):
+    assert command(None, "--dry-run") == 0
+    assert CONFIGS[2].slug in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.toml"]
+
+
+def test_a_second_sweep_on_an_index_says_so(command, tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    with (tmp_path / "runs/index.jsonl.lock").open("ab") as file:
+        lock(file)
+        assert command(FakeEngine()) == 2
+    assert "Another sweep works on runs/index.jsonl" in capsys.readouterr().err
+    assert command(FakeEngine()) == 0
+
+
+def test_out_that_is_no_folder_is_one_line(command, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert command(FakeEngine(), "--out", "file") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_no_worker_is_refused(tmp_path, capsys):
+    (tmp_path / "sweep.toml").write_text(SWEEP)
+    arguments = ["sweep", str(tmp_path / "sweep.toml"), "--workers", "0"]
+    assert cli.main([*arguments, "--out", str(tmp_path / "runs")]) == 2
+    assert "`workers` must be >= 1" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_papermill_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    with pytest.raises(ValueError, match="gnsmall-keras\\[notebooks\\]"):
+        notebook.check_notebook(notebook.find_notebook(), ["width"])
+
+
+def test_a_missing_kernel_is_named_with_its_cure(monkeypatch):
+    monkeypatch.setattr(notebook, "KERNEL", "python9")
+    with pytest.raises(ValueError, match="python -m ipykernel install"):
+        notebook.check_notebook(notebook.find_notebook(), ["width"])
+
+
+def test_an_unknown_parameter_is_refused():
+    with pytest.raises(ValueError, match=r"has no parameters \['speed'\]"):
+        notebook.check_notebook(notebook.find_notebook(), ["width", "speed"])
+
+
+def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path):
+    path = tmp_path / "plain.ipynb"
+    text = notebook.find_notebook().read_text()
+    path.write_text(text.replace('"parameters"\n', '"values"\n'))
+    with pytest.raises(ValueError, match="Tag the cell"):
+        notebook.check_notebook(path, ["width"])
+
+
+def test_the_notebook_is_in_the_wheel_s_package_or_the_checkout(
+    tmp_path, monkeypatch
+):
+    package = tmp_path / "gnsmall_keras" / "sweeps"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(notebook, "__file__", str(package / "notebook.py"))
+    with pytest.raises(ValueError, match="There is no notebook"):
+        notebook.find_notebook()
+    (package / "02_train.ipynb").touch()
+    assert notebook.find_notebook() == package / "02_train.ipynb"
+
+
+def test_every_parameter_is_given_to_the_notebook(tmp_path):
+    config = DistillConfig(teachers=("a",))
+    values = notebook.parameters_of(config, tmp_path, tmp_path / "i")
+    assert values["teachers"] == ["a"]
+    assert values["epochs"] is None
+    assert set(values) == {
+        *(field.name for field in dataclasses.fields(config)),
+        "out",
+        "index",
+    }
+
+
+class TestGpus:
+    @pytest.mark.parametrize(
+        ("given", "found"),
+        [("0,2", ["0", "2"]), ("", []), ("-1", []), ("GPU-a", ["GPU-a"])],
+    )
+    def test_named_by_the_environment(self, monkeypatch, given, found):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+        assert local.visible_gpus() == found
+
+    def test_named_by_nvidia_smi(self, monkeypatch):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        answer = subprocess.CompletedProcess([], 0, stdout="0\n1\n")
+        monkeypatch.setattr(subprocess, "run", lambda *a, **k: answer)
+        assert local.visible_gpus() == ["0", "1"]
+
+    def test_one_for_each_worker(self):
+        environments = local.worker_environments(["4", "5"], 2)
+        assert environments == [
+            {"CUDA_VISIBLE_DEVICES": "4"},
+            {"CUDA_VISIBLE_DEVICES": "5"},
+        ]
+
+    def test_shared_by_more_workers(self):
+        first, _, third = local.worker_environments(["4", "5"], 3)
+        assert first == third
+        assert first["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+
+    def test_left_alone_for_one_worker_or_without_any(self):
+        assert local.worker_environments(["4", "5"], 1) == [{}]
+        assert local.worker_environments([], 2) == [{}, {}]
+
+    def test_a_run_on_several_needs_one_worker(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        config = DistillConfig(strategy="baseline", devices=2)
+        job = Job(config, tmp_path, tmp_path / "a.ipynb", {})
+        with pytest.raises(ValueError, match="number of workers to 1"):
+            next(local.local_engine()([job]))

@@ -1,0 +1,113 @@
+"""Records that many processes write, and files of them that become one."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from support import ROOT
+
+from gnsmall_keras import cli
+from gnsmall_keras.records import (
+    RunRecord,
+    append_record,
+    merge_records,
+    read_records,
+)
+
+INDEX = ROOT / "papermill_runs" / "index.jsonl"
+APPEND = """
+import dataclasses, multiprocessing, sys
+from gnsmall_keras.records import append_record, read_records
+
+known, index = sys.argv[1:]
+record = next(read_records(known))
+fork = multiprocessing.get_context("fork")
+together = fork.Barrier(50)
+
+def append(number):
+    together.wait()
+    append_record(dataclasses.replace(record, digest=str(number)), index)
+
+processes = [fork.Process(target=append, args=(n,)) for n in range(50)]
+for process in processes:
+    process.start()
+for process in processes:
+    process.join()
+"""
+
+
+@pytest.fixture
+def records():
+    return list(read_records(INDEX))
+
+
+def _write(path, records):
+    for record in records:
+        append_record(record, path)
+    return path
+
+
+def test_fifty_processes_at_once_leave_fifty_records(tmp_path):
+    index = tmp_path / "index.jsonl"
+    subprocess.run([sys.executable, "-c", APPEND, INDEX, index], check=True)
+    found = {record.digest for record in read_records(index)}
+    assert found == {str(number) for number in range(50)}
+    assert index.read_bytes().count(b"\n") == 50
+
+
+def test_a_merge_has_each_run_once(tmp_path, records):
+    first = _write(tmp_path / "a.jsonl", records[:3])
+    second = _write(tmp_path / "b.jsonl", records[1:5])
+    merged = merge_records([first, second], first)
+    assert merged == (5, 2, [])
+    assert list(read_records(first)) == records[:5]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "b.jsonl"}
+
+
+def test_a_merge_names_damaged_lines_and_keeps_the_rest(tmp_path, records):
+    damaged = tmp_path / "damaged.jsonl"
+    old = json.loads(records[1].to_json()) | {"schema": 1}
+    lines = [
+        records[0].to_json().encode(),
+        b'{"slug": "gns',
+        b"\xff\xfe",
+        json.dumps(old).encode(),
+        records[2].to_json().encode(),
+    ]
+    damaged.write_bytes(b"\n".join(lines))
+    merged = merge_records([damaged], tmp_path / "new" / "index.jsonl")
+    assert merged.records == 2
+    places = [fault.split(": ")[0] for fault in merged.faults]
+    assert places == [f"{damaged}, line {number}" for number in (2, 3, 4)]
+    assert "schema must be 2" in merged.faults[2]
+
+
+def test_the_command_counts_and_ends_with_1_where_lines_are_damaged(
+    tmp_path, records, capsys
+):
+    good = _write(tmp_path / "good.jsonl", records)
+    out = tmp_path / "out.jsonl"
+    arguments = ["records", "merge", str(good), str(good), "--out", str(out)]
+    assert cli.main(arguments) == 0
+    assert f"{len(records)} records, {len(records)} repeated" in (
+        capsys.readouterr().out
+    )
+    good.write_text("no record\n")
+    assert cli.main(arguments) == 1
+    captured = capsys.readouterr()
+    assert f"{good}, line 1: Not a JSON record" in captured.err
+
+
+def test_a_merge_of_a_missing_file_writes_nothing(tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    arguments = ["records", "merge", str(tmp_path / "none"), "--out", str(out)]
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not out.exists()
+
+
+def test_another_schema_is_refused(records):
+    values = json.loads(records[0].to_json()) | {"schema": 3}
+    with pytest.raises(ValueError, match="schema must be 2"):
+        RunRecord.from_json(json.dumps(values))
