@@ -266,6 +266,7 @@ def _draw_differences(name: str, comparisons: Iterable[Comparison]):
             text,
             fontsize=7,
             va="top",
+            bbox={"facecolor": "white", "alpha": 0.8, "pad": 0, "lw": 0},
             transform=axes.get_yaxis_transform(),  # x in parts of the axes
         )
         bottom -= height

@@ -164,7 +164,7 @@ class Group:
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:
-    """Returns the groups of `runs`, sorted by what they are."""
+    """Returns the groups of `runs`, those of most epochs first."""
     runs = list(runs)
     by_slug = {run.record.slug: run.record for run in runs}
     groups: dict[str, tuple[dict[str, Any], list[Run]]] = {}
@@ -183,8 +183,8 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
         ),
         key=lambda group: (
             data_name(group.first),
-            group.protocol,
-            group.epochs,
+            group.protocol == "paper",  # for comparison: last
+            -group.epochs,
             group.first.config["model"],
             group.first.config["width"],
             group.strategy != "baseline",

@@ -95,12 +95,12 @@ def tabulate_groups(groups: Iterable[Group]) -> Table:
 def tabulate_differences(comparisons: Iterable[Comparison]) -> Table:
     """One row for each strategy: what it is above or below its baseline."""
     return Table(
-        (*_SETTING, "validation, points", "test, points", "group", "baseline"),
+        (*_SETTING, "test, points", "validation, points", "group", "baseline"),
         [
             (
                 *_setting(found.group),
-                show_difference(found.validation),
                 show_difference(found.test),
+                show_difference(found.validation),
                 found.group.digest,
                 found.baseline.digest
                 if found.baseline

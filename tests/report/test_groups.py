@@ -152,12 +152,12 @@ def test_a_strategy_meets_the_baseline_that_matches(make_record, runs_of):
         make_record(0.62, 0.55, seed=1, **teachers),
         make_record(0.62, 0.55, epochs=5, **teachers),
     ]
-    first, second = compare(group_runs(runs_of(*records)))
-    assert first.test is not None
-    assert first.validation is not None
-    assert (first.test.n, first.test.mean) == (2, pytest.approx(2.0))
-    assert first.validation.mean == pytest.approx(2.0)
-    assert (second.baseline, second.test) == (None, None)
+    alone, matched = compare(group_runs(runs_of(*records)))
+    assert (alone.baseline, alone.test) == (None, None)
+    assert matched.test is not None
+    assert matched.validation is not None
+    assert (matched.test.n, matched.test.mean) == (2, pytest.approx(2.0))
+    assert matched.validation.mean == pytest.approx(2.0)
 
 
 def test_the_winner_is_chosen_by_validation(make_record, runs_of):

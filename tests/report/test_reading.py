@@ -5,17 +5,18 @@ import dataclasses
 import json
 
 import pytest
+from support import ROOT
 
-from gnsmall_keras.report.build import write_report
+from gnsmall_keras.records import read_records
+from gnsmall_keras.report.build import BEGIN, END, write_report
 from gnsmall_keras.report.reading import read_runs
 
 
 def test_all_real_records_are_read():
-    from support import ROOT
-
-    reading = read_runs(ROOT / "papermill_runs/index.jsonl")
+    index = ROOT / "papermill_runs/index.jsonl"
+    reading = read_runs(index)
     assert reading.faults == []
-    assert [run.line for run in reading.runs] == [1, 2, 3, 4, 5, 6]
+    assert [run.record for run in reading.runs] == [*read_records(index)]
 
 
 def test_broken_lines_are_told_of_with_their_numbers(make_record, tmp_path):
@@ -105,7 +106,5 @@ def test_whatever_a_record_holds_the_results_are_made(
     reading = read_runs(index)
     assert len(reading.runs) + len(reading.faults) == len(lines)
     readme = tmp_path / "README.md"
-    from gnsmall_keras.report.build import BEGIN, END
-
     readme.write_text(f"{BEGIN}\n{END}\n")
     write_report(reading, name="index.jsonl", readme=readme)
