@@ -303,6 +303,61 @@ def evaluate(
     )
 
 
+def report(
+    index: Path = Path("papermill_runs/index.jsonl"),
+    out: Path | None = None,
+    figures: Path | None = None,
+    readme: Path | None = None,
+    winner: bool = False,
+    max_parameters: int | None = None,
+    data: str | None = None,
+) -> None:
+    """Makes a page, figures and a README's results from records alone.
+
+    Lines that are no records are told of and left out.
+
+    Args:
+        index: JSON-lines file of records.
+        out: the page, one HTML file; by default report.html, and none beside
+            `figures`, `readme` and `winner`.
+        figures: a folder for the figures, as .png and .svg.
+        readme: a Markdown file; what is between its two comments is rewritten.
+        winner: only prints the run to deploy, by validation accuracy.
+        max_parameters: of the winner, deployed.
+        data: of the winner; needed where the records are on several.
+    """
+    from gnsmall_keras.report.build import write_report
+    from gnsmall_keras.report.reading import read_runs
+
+    if winner and (out or figures or readme):
+        raise ValueError(
+            "`winner` writes nothing. Received: a file to write with it. Call "
+            "`gnsmall report` twice."
+        )
+    if not winner and (max_parameters is not None or data is not None):
+        raise ValueError(
+            "`max_parameters` and `data` are limits of the winner. Received: "
+            "one without it. Add --winner."
+        )
+    if not (winner or out or figures or readme):
+        out = Path("report.html")
+    reading = read_runs(index)
+    for fault in reading.faults:
+        print(f"gnsmall: warning: {fault}", file=sys.stderr)
+    if winner:
+        _print_winner(reading.runs, max_parameters, data)
+        return
+    written = write_report(
+        reading,
+        name="/".join(index.parts[-2:]),
+        out=out,
+        figures=figures,
+        readme=readme,
+    )
+    for path in written:
+        _console.print(f"Wrote {path}", highlight=False, soft_wrap=True)
+
+
 def import_torch(
     file: _Path,
     model: str,
@@ -478,6 +533,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "cache-teacher": cache_teacher,
     "export": export,
     "evaluate": evaluate,
+    "report": report,
     "import-torch": import_torch,
     "sweep": sweep,
     "records": records,
@@ -628,6 +684,25 @@ def _accuracies(record):
 def _print(text):
     """Prints a line as it is, however long."""
     _console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_winner(runs, max_parameters, data):
+    from gnsmall_keras.report.groups import find_winner
+
+    record = find_winner(runs, max_parameters=max_parameters, data=data)
+    rows = {
+        "validation accuracy": _percent(record.validation_accuracy),
+        "validation images": f"{record.validation_images:,}",
+        "test accuracy (not chosen by)": _percent(record.test_accuracy),
+        "deployed parameters": f"{record.deployed_parameters:,}",
+        "deployed multiply-accumulates": f"{record.deployed_macs:,}",
+        "data": record.config["data"],
+        "epochs": f"{record.recipe['epochs']:,}",
+        "seed": f"{record.config['seed']}",
+    }
+    print(record.slug)
+    for name, value in rows.items():
+        print(f"  {name}: {value}")
 
 
 def _counts(counts):

@@ -157,7 +157,7 @@ def read_records(index: str | os.PathLike[str]) -> Iterator[RunRecord]:
     Raises:
         ValueError: at a line that is not a record, with its number.
     """
-    for record in scan_records(index):
+    for _, record in scan_records(index):
         if isinstance(record, ValueError):
             raise record
         yield record
@@ -165,17 +165,20 @@ def read_records(index: str | os.PathLike[str]) -> Iterator[RunRecord]:
 
 def scan_records(
     index: str | os.PathLike[str],
-) -> Iterator[RunRecord | ValueError]:
+) -> Iterator[tuple[int, RunRecord | ValueError]]:
     """Yields the records of the file `index`, and errors in others' places.
 
-    An error says the line's number and what is wrong with it.
+    Before each is the number of its line, which an error says as well. An empty
+    line is an error: nothing writes one.
     """
-    for number, line in enumerate(Path(index).read_bytes().split(b"\n"), 1):
-        if line.strip():
-            try:
-                yield RunRecord.from_json(line.decode())
-            except ValueError as error:
-                yield ValueError(f"{index}, line {number}: {error}")
+    text = Path(index).read_bytes().removesuffix(b"\n")
+    for number, line in enumerate(text.split(b"\n") if text else (), 1):
+        try:
+            if not line.strip():
+                raise ValueError("The line is empty.")
+            yield number, RunRecord.from_json(line.decode())
+        except ValueError as error:
+            yield number, ValueError(f"{index}, line {number}: {error}")
 
 
 def merge_records(
@@ -191,7 +194,7 @@ def merge_records(
     count = 0
     faults: list[str] = []
     for index in indices:
-        for record in scan_records(index):
+        for _, record in scan_records(index):
             if isinstance(record, ValueError):
                 faults.append(str(record))
             else:

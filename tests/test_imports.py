@@ -26,6 +26,7 @@ LEVELS = {
     "evaluation": 2,
     "export": 4,
     "sweeps": 4,
+    "report": 4,
     "cli": 5,
 }
 HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib"}
@@ -42,6 +43,7 @@ ALLOWED = {
     ("torch", "training.devices"),
     ("papermill", "sweeps.notebook"),
     ("papermill", "sweeps.worker"),
+    ("matplotlib", "report.figures"),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
 
 def list_todo(sweep: SweepConfig, index: Path) -> Todo:
     """Returns which runs of a sweep have no record in `index`, each once."""
-    scanned = list(scan_records(index)) if index.exists() else []
+    scanned = [f for _, f in scan_records(index)] if index.exists() else []
     known = {line.digest for line in scanned if isinstance(line, RunRecord)}
     unique = {config.digest: config for config in sweep.configs}
     return Todo(

@@ -1,0 +1,410 @@
+"""Runs that differ in their seed alone, and what they say together."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from scipy.special import stdtrit
+
+from gnsmall_keras.config import DIGEST_LENGTH, DistillConfig, TrainConfig
+from gnsmall_keras.models.catalogue import NETWORKS
+from gnsmall_keras.recipes import RECIPES, Recipe
+from gnsmall_keras.records import RunRecord
+from gnsmall_keras.report.reading import Run
+
+CONFIDENCE = 0.95
+# Ours: below it the page calls a run a demonstration.
+DEMONSTRATION_EPOCHS = 20
+
+_RECIPE_FIELDS = {field.name for field in dataclasses.fields(Recipe)}
+_TRAIN_DEFAULTS, _DISTILL_DEFAULTS = (
+    {
+        field.name: list(field.default)
+        if isinstance(field.default, tuple)  # as JSON has it
+        else field.default
+        for field in dataclasses.fields(config)
+    }
+    for config in (TrainConfig, DistillConfig)
+)
+_STUDENT = set(_TRAIN_DEFAULTS)
+# What has a place of its own in a group's name.
+_NAMED = {
+    *("model", "width", "data", "recipe", "protocol", "seed", "strategy"),
+    *("loss", "temperature", "label_weight", "teachers", "assistants", "cache"),
+}
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds; `deviation` is the sample's, None where n < 2."""
+
+    n: int
+    mean: float
+    deviation: float | None
+
+
+class Difference(NamedTuple):
+    """A mean of paired differences with its 95 % interval."""
+
+    n: int
+    mean: float
+    deviation: float | None
+    half_width: float | None  # None where n < 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs with one config but for the seed, on the same images.
+
+    The backend, the commit and the hardware may differ.
+    """
+
+    identity: dict[str, Any]
+    runs: tuple[Run, ...]
+    ambiguous: bool = False  # whether another has the same name without digest
+
+    @property
+    def first(self) -> RunRecord:
+        """The record that stands for what all have in common."""
+        return self.runs[0].record
+
+    @cached_property
+    def digest(self) -> str:
+        """A short name."""
+        return _hash(self.identity)[:DIGEST_LENGTH]
+
+    @property
+    def strategy(self) -> str:
+        """One of "baseline", "kd", "assistant", "ensemble"."""
+        return self.identity["strategy"]
+
+    @property
+    def epochs(self) -> int:
+        """Of the student."""
+        return self.first.recipe["epochs"]
+
+    @property
+    def protocol(self) -> str:
+        """One of "validation" and "paper"."""
+        return self.identity["protocol"]
+
+    @property
+    def setting(self) -> tuple[str, str, int]:
+        """What must agree before accuracies are compared at all."""
+        return self.first.data_digest, self.protocol, self.epochs
+
+    @property
+    def student(self) -> dict[str, Any]:
+        """The identity of the baseline that matches."""
+        kept = _STUDENT | {"recipe_values", "data_digest"}
+        values = {k: v for k, v in self.identity.items() if k in kept}
+        return {**values, "strategy": "baseline"}
+
+    @property
+    def network(self) -> str:
+        """The network, with its width where it has one."""
+        config = self.first.config
+        known = NETWORKS.get(config["model"])
+        scales = known is None or known.scales
+        return config["model"] + (f" w{config['width']:g}" if scales else "")
+
+    @property
+    def how(self) -> str:
+        """Strategy, teachers, and all that is not as the recipe has it."""
+        config = self.first.config
+        parts = [self.strategy]
+        if self.strategy != "baseline":
+            parts.append(_teaching(config))
+        parts += [f"{name}={value}" for name, value in self._options()]
+        if self.ambiguous:
+            parts.append(f"group {self.digest}")
+        return ", ".join(parts)
+
+    @property
+    def name(self) -> str:
+        """All that tells it from others, for people."""
+        return (
+            f"{self.network}, {self.first.config['recipe']}, {self.epochs} "
+            f"epochs, {self.protocol} protocol, {self.how}"
+        )
+
+    def _options(self):
+        """Values that differ from the defaults and from the named recipe."""
+        for name, value in self.identity.items():
+            default = _DISTILL_DEFAULTS.get(name, value)
+            if name not in _NAMED and value != default:
+                yield name, value
+        named = RECIPES.get(self.first.config["recipe"])
+        for name, value in self.identity["recipe_values"].items():
+            if named and name != "epochs" and value != getattr(named, name, ""):
+                yield name, value
+
+    def values(self, measure: str) -> dict[int, float]:
+        """Seed -> accuracy in percent.
+
+        A seed that ran more than once counts once, with its runs' mean.
+        """
+        found: dict[int, list[float]] = {}
+        for run in self.runs:
+            value = getattr(run.record, measure)
+            if value is not None:
+                seed = run.record.config["seed"]
+                found.setdefault(seed, []).append(100 * value)
+        return {seed: statistics.fmean(found[seed]) for seed in sorted(found)}
+
+    def estimate(self, measure: str) -> Estimate | None:
+        """Mean and sample standard deviation over seeds, in percent."""
+        return estimate(self.values(measure).values())
+
+
+def group_runs(runs: Iterable[Run]) -> list[Group]:
+    """Returns the groups of `runs`, those of most epochs first."""
+    runs = list(runs)
+    by_slug = {run.record.slug: run.record for run in runs}
+    groups: dict[str, tuple[dict[str, Any], list[Run]]] = {}
+    for run in runs:
+        identity = identify(run.record, by_slug)
+        _, members = groups.setdefault(key_of(identity), (identity, []))
+        members.append(run)
+    found = [Group(identity, tuple(runs)) for identity, runs in groups.values()]
+    names = Counter((group.first.data_digest, group.name) for group in found)
+    return sorted(
+        (
+            dataclasses.replace(group, ambiguous=True)
+            if names[group.first.data_digest, group.name] > 1
+            else group
+            for group in found
+        ),
+        key=lambda group: (
+            data_name(group.first),
+            group.protocol == "paper",  # for comparison: last
+            -group.epochs,
+            group.first.config["model"],
+            group.first.config["width"],
+            group.strategy != "baseline",
+            group.name,
+            group.digest,
+        ),
+    )
+
+
+def identify(
+    record: RunRecord,
+    by_slug: Mapping[str, RunRecord],
+    seen: frozenset[str] = frozenset(),
+) -> dict[str, Any]:
+    """Returns what decides a run's result, but for its seed.
+
+    Fields that a record is too old for have their defaults. Data and teachers
+    are what they hold, not where they lie: a teacher whose record is there is
+    that record's group, so that each seed can have a teacher of its seed;
+    another is the digest of its weights.
+    """
+    config = record.config
+    strategy = config.get("strategy", "baseline")
+    known = _TRAIN_DEFAULTS if strategy == "baseline" else _DISTILL_DEFAULTS
+    dropped = {"seed", "data", "recipe", *_RECIPE_FIELDS}
+    if strategy == "baseline":  # what only teachers have does nothing
+        dropped |= set(_DISTILL_DEFAULTS) - _STUDENT
+    values = {
+        name: value
+        for name, value in {**known, **config}.items()
+        if name not in dropped
+    }
+    recipe = {
+        field.name: field.default
+        for field in dataclasses.fields(Recipe)
+        if field.default is not dataclasses.MISSING
+    }
+    values |= {
+        "width": float(config["width"]),  # 1 in JSON is 1.0
+        "strategy": strategy,
+        "recipe_values": {**recipe, **record.recipe},
+        "data_digest": record.data_digest,
+    }
+    if strategy != "baseline":
+        digests = {
+            teacher["name"]: teacher["weights_digest"]
+            for teacher in (record.distillation or {}).get("teachers", [])
+        }
+        values["teachers"] = [
+            _teacher(name, digests, by_slug, seen | {record.slug})
+            for name in config.get("teachers", [])
+        ]
+        cache = config.get("cache", "")
+        values["cache"] = digests.get(cache, cache)
+        values["assistants"] = [
+            _teacher(name, {}, by_slug, seen | {record.slug})
+            for name in config.get("assistants", [])
+        ]
+    return values
+
+
+def _teacher(name, digests, by_slug, seen):
+    """What a teacher is, whatever its seed."""
+    for part in PurePosixPath(name).parts[:-3:-1]:  # the file or the folder
+        if part in by_slug and part not in seen:
+            return _hash(identify(by_slug[part], by_slug, seen))
+    return digests.get(name, name)
+
+
+def _teaching(config):
+    names = [_plain(name) for name in config.get("teachers", [])]
+    if config.get("cache"):
+        names.append(f"cache {_plain(config['cache'])}")
+    text = (
+        f"loss {config.get('loss', 'kd')}, "
+        f"T={_short(config.get('temperature'))}, label weight "
+        f"{_short(config.get('label_weight'))}, from {' + '.join(names)}"
+    )
+    if config.get("assistants"):
+        text += f" by {' > '.join(map(_plain, config['assistants']))}"
+    return text
+
+
+def _short(number):
+    return f"{number:g}" if isinstance(number, float) else str(number)
+
+
+def _plain(path):
+    """A teacher's name: its folder without seed and digest, or its file."""
+    path = PurePosixPath(path)
+    name = path.parent.name if path.name == "model.keras" else path.name
+    parts = name.split("-")
+    seeded = len(parts) > 2 and parts[-2][:1] == "s" and parts[-2][1:].isdigit()
+    return "-".join(parts[:-2]) if seeded else name
+
+
+def data_name(record: RunRecord) -> str:
+    """The data's name, without where it lies."""
+    return PurePosixPath(record.config["data"]).name or record.config["data"]
+
+
+def estimate(values: Iterable[float]) -> Estimate | None:
+    """Mean and sample standard deviation; None of no values."""
+    values = list(values)
+    if not values:
+        return None
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return Estimate(len(values), statistics.fmean(values), deviation)
+
+
+def paired_difference(
+    treated: Mapping[int, float], control: Mapping[int, float]
+) -> Difference | None:
+    """The mean of `treated - control` over the seeds that both have.
+
+    Its 95 % interval is by Student's t; with one pair there is none, with no
+    pair no difference.
+    """
+    seeds = sorted(treated.keys() & control.keys())
+    found = estimate(treated[seed] - control[seed] for seed in seeds)
+    if found is None:
+        return None
+    half_width = None
+    if found.deviation is not None:
+        quantile = stdtrit(found.n - 1, (1 + CONFIDENCE) / 2)
+        half_width = float(quantile) * found.deviation / math.sqrt(found.n)
+    return Difference(*found, half_width)
+
+
+class Comparison(NamedTuple):
+    """A strategy beside the baseline that matches, or without one."""
+
+    group: Group
+    baseline: Group | None
+    validation: Difference | None
+    test: Difference | None
+
+
+def compare(groups: Iterable[Group]) -> list[Comparison]:
+    """Compares every strategy with its baseline, paired by seed.
+
+    The baseline has the same student, recipe, epochs, protocol and images.
+    """
+    groups = list(groups)
+    baselines = {
+        key_of(group.identity): group
+        for group in groups
+        if group.strategy == "baseline"
+    }
+    compared = []
+    for group in groups:
+        if group.strategy == "baseline":
+            continue
+        baseline = baselines.get(key_of(group.student))
+        differences = [
+            paired_difference(group.values(measure), baseline.values(measure))
+            if baseline
+            else None
+            for measure in ("validation_accuracy", "test_accuracy")
+        ]
+        compared.append(Comparison(group, baseline, *differences))
+    return compared
+
+
+def find_winner(
+    runs: Iterable[Run],
+    *,
+    max_parameters: int | None = None,
+    data: str | None = None,
+) -> RunRecord:
+    """Returns the run to deploy: the best one by validation accuracy.
+
+    Of equal ones it is the one with fewer deployed parameters, then with fewer
+    multiply-accumulates. Test accuracy is not looked at.
+
+    Args:
+        runs: to choose from; those without a validation split are left out.
+        max_parameters: at most so many when deployed.
+        data: the name of the data; needed where runs are on several.
+
+    Raises:
+        ValueError: if none is left, or those left are on different images.
+    """
+    fitting = [
+        run.record
+        for run in runs
+        if run.record.validation_accuracy is not None
+        and data in (None, run.record.config["data"], data_name(run.record))
+        and (
+            max_parameters is None
+            or run.record.deployed_parameters <= max_parameters
+        )
+    ]
+    if not fitting:
+        raise ValueError(
+            "A winner has a validation accuracy and fits the limits. Received: "
+            f"max_parameters={max_parameters}, data={data!r}; no record does. "
+            "Raise the limit, or train with protocol='validation'."
+        )
+    if len({record.data_digest for record in fitting}) > 1:
+        names = sorted({data_name(record) for record in fitting})
+        raise ValueError(
+            "Accuracies on different images cannot be compared. Received: runs "
+            f"on {names}. Choose with --data."
+        )
+    return min(
+        fitting,
+        key=lambda record: (
+            -(record.validation_accuracy or 0.0),
+            record.deployed_parameters,
+            record.deployed_macs,
+            record.slug,
+        ),
+    )
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """Returns the identity as text."""
+    return json.dumps(identity, sort_keys=True)
+
+
+def _hash(identity):
+    return hashlib.sha256(key_of(identity).encode()).hexdigest()

@@ -1,0 +1,223 @@
+"""The tables of a report as rows of text, for a page or for Markdown."""
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from gnsmall_keras.report.groups import (
+    DEMONSTRATION_EPOCHS,
+    Comparison,
+    Difference,
+    Estimate,
+    Group,
+    data_name,
+)
+from gnsmall_keras.report.published import (
+    PAPER,
+    PAPER_EPOCHS,
+    PAPER_RUNS,
+    PEERS,
+)
+
+_NONE = "-"
+_SETTING = ("data", "network", "recipe", "epochs", "protocol", "strategy")
+_VALIDATION, _TEST = "validation, %", "test, %"
+_BEST = "best epoch on test, %"
+_MEASURES = {
+    _VALIDATION: "validation_accuracy",
+    _TEST: "test_accuracy",
+    _BEST: "best_test_accuracy",
+}
+_SIZES = ("deployed parameters", "deployed MACs")
+
+
+class Table(NamedTuple):
+    """Rows of plain text; nothing in it is escaped."""
+
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    def without(self, *names: str) -> "Table":
+        """Returns the table without some columns."""
+        kept = [i for i, name in enumerate(self.header) if name not in names]
+        return Table(
+            tuple(self.header[i] for i in kept),
+            [tuple(row[i] for i in kept) for row in self.rows],
+        )
+
+    def to_markdown(self) -> str:
+        """Returns the table in GitHub's Markdown."""
+        lines = [self.header, ("---",) * len(self.header), *self.rows]
+        return "\n".join(
+            "| " + " | ".join(map(_escape_markdown, line)) + " |"
+            for line in lines
+        )
+
+    def to_html(self) -> str:
+        """Returns the table in HTML; the page's script sorts it."""
+        head = "".join(
+            f'<th scope="col"><button>{html.escape(name)}</button></th>'
+            for name in self.header
+        )
+        body = "\n".join(
+            "<tr>"
+            + "".join(f"<td>{html.escape(text)}</td>" for text in row)
+            + "</tr>"
+            for row in self.rows
+        )
+        return (
+            f"<table>\n<thead><tr>{head}</tr></thead>\n"
+            f"<tbody>\n{body}\n</tbody>\n</table>"
+        )
+
+
+def tabulate_groups(groups: Iterable[Group]) -> Table:
+    """One row for each group: means over its seeds."""
+    return Table(
+        (*_SETTING, *_MEASURES, *_SIZES, "group"),
+        [
+            (
+                *_setting(group),
+                *(
+                    show_estimate(group.estimate(measure))
+                    for measure in _MEASURES.values()
+                ),
+                f"{group.first.deployed_parameters:,}",
+                f"{group.first.deployed_macs:,}",
+                group.digest,
+            )
+            for group in groups
+        ],
+    )
+
+
+def tabulate_differences(comparisons: Iterable[Comparison]) -> Table:
+    """One row for each strategy: what it is above or below its baseline."""
+    return Table(
+        (*_SETTING, "test, points", "validation, points", "group", "baseline"),
+        [
+            (
+                *_setting(found.group),
+                show_difference(found.test),
+                show_difference(found.validation),
+                found.group.digest,
+                found.baseline.digest
+                if found.baseline
+                else "none of the same recipe, epochs, protocol and images",
+            )
+            for found in comparisons
+        ],
+    )
+
+
+def tabulate_runs(groups: Iterable[Group]) -> Table:
+    """One row for each record."""
+    rows = []
+    for group in groups:
+        for line, record in group.runs:
+            values = (getattr(record, name) for name in _MEASURES.values())
+            rows.append(
+                (
+                    record.slug,
+                    *_setting(group),
+                    str(record.config["seed"]),
+                    *(_NONE if v is None else f"{100 * v:.2f}" for v in values),
+                    f"{record.deployed_parameters:,}",
+                    f"{record.deployed_macs:,}",
+                    f"{record.train_seconds:,.0f}",
+                    record.backend,
+                    record.started_at[:16].replace("T", " "),
+                    str(record.commit)[:8],
+                    group.digest,
+                    str(line),
+                )
+            )
+    columns = ("seconds", "backend", "started", "commit", "group", "line")
+    header = ("run", *_SETTING, "seed", *_MEASURES, *_SIZES, *columns)
+    return Table(header, rows)
+
+
+def tabulate_paper() -> Table:
+    """The paper's own numbers."""
+    return Table(
+        ("network", "epochs", "protocol", _BEST, "last epoch, %", "source"),
+        [
+            (
+                f"{network} w{width:g}",
+                str(PAPER_EPOCHS),
+                "paper",
+                f"{run.best:.2f} (n=1)",
+                f"{run.last:.2f} (n=1)",
+                PAPER,
+            )
+            for (network, width), run in PAPER_RUNS.items()
+        ],
+    )
+
+
+def tabulate_peers() -> Table:
+    """Published networks, as their authors count them."""
+    return Table(
+        ("network", _TEST, "parameters", "MACs", "source"),
+        [
+            (
+                name,
+                f"{peer.accuracy:.2f} (n=1)",
+                f"{peer.parameters:,.0f}",
+                f"{peer.macs:,.0f}",
+                peer.source,
+            )
+            for name, peer in PEERS.items()
+        ],
+    )
+
+
+def tabulate_for_readme(
+    groups: Sequence[Group], comparisons: Sequence[Comparison]
+) -> tuple[Table, Table]:
+    """The tables of groups and of differences with what a README needs."""
+    table = tabulate_groups(groups)
+    unused = () if any(group.protocol == "paper" for group in groups) else _BEST
+    return (
+        table.without("group", unused),
+        tabulate_differences(comparisons).without("group", "baseline"),
+    )
+
+
+def show_estimate(found: Estimate | None) -> str:
+    """Such as "61.56 ± 0.30 (n=3)" or "61.56 (n=1)"."""
+    if found is None:
+        return _NONE
+    deviation = "" if found.deviation is None else f" ± {found.deviation:.2f}"
+    return f"{found.mean:.2f}{deviation} (n={found.n})"
+
+
+def show_difference(found: Difference | None) -> str:
+    """Such as "+0.50 ± 0.30, 95 %: -0.24 to +1.25 (n=3)"."""
+    if found is None:
+        return _NONE
+    if found.deviation is None or found.half_width is None:
+        return f"{found.mean:+.2f} (n={found.n}, no interval)"
+    low, high = found.mean - found.half_width, found.mean + found.half_width
+    return (
+        f"{found.mean:+.2f} ± {found.deviation:.2f}, 95 %: {low:+.2f} to "
+        f"{high:+.2f} (n={found.n})"
+    )
+
+
+def _setting(group):
+    few = group.epochs < DEMONSTRATION_EPOCHS
+    return (
+        data_name(group.first),
+        group.network,
+        group.first.config["recipe"],
+        f"{group.epochs} (demonstration)" if few else str(group.epochs),
+        group.protocol,
+        group.how,
+    )
+
+
+def _escape_markdown(text):
+    text = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([|*`\[\]\\])", r"\\\1", text)

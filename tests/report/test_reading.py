@@ -1,0 +1,110 @@
+"""Every line of a file of records is read or told of."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+from support import ROOT
+
+from gnsmall_keras.records import read_records
+from gnsmall_keras.report.build import BEGIN, END, write_report
+from gnsmall_keras.report.reading import read_runs
+
+
+def test_all_real_records_are_read():
+    index = ROOT / "papermill_runs/index.jsonl"
+    reading = read_runs(index)
+    assert reading.faults == []
+    assert [run.record for run in reading.runs] == [*read_records(index)]
+
+
+def test_broken_lines_are_told_of_with_their_numbers(make_record, tmp_path):
+    good = make_record(0.6).to_json().encode()
+    index = tmp_path / "index.jsonl"
+    lines = [good, b"", good[:90], b"\xff\xfe", b"[1]", b"{}", good]
+    index.write_bytes(b"\n".join(lines) + b"\n")
+    runs, faults = read_runs(index)
+    assert [run.line for run in runs] == [1, 7]
+    assert [fault.split(":")[0] for fault in faults] == [
+        f"index.jsonl, line {number}" for number in (2, 3, 4, 5, 6)
+    ]
+    assert "empty" in faults[0]
+    assert all("\n" not in fault for fault in faults)
+
+
+def test_a_fault_is_short(tmp_path):
+    index = tmp_path / "index.jsonl"
+    index.write_text(json.dumps(["x" * 10_000]))
+    assert len(read_runs(index).faults[0]) < 300
+
+
+def test_an_empty_file_has_no_runs(tmp_path):
+    index = tmp_path / "index.jsonl"
+    index.write_text("")
+    assert read_runs(index) == ([], [])
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="No records at .*none.jsonl"):
+        read_runs(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("config", 3),
+        ("recipe", []),
+        ("data_digest", None),
+        ("test_accuracy", "0.6"),
+        ("test_accuracy", float("nan")),
+        ("validation_accuracy", 63.9),
+        ("deployed_macs", -1),
+        ("history", {"val_accuracy": ["a"]}),
+        ("distillation", {"teachers": [{"name": "t"}]}),
+        ("config.seed", "0"),
+        ("config.width", float("inf")),
+        ("config.width", 10**400),
+        ("config.protocol", "mine"),
+        ("config.teachers", "t"),
+        ("config.strategy", None),
+        ("recipe.epochs", 0),
+    ],
+)
+def test_values_that_no_run_writes_are_told_of(
+    make_record, write_index, name, value
+):
+    record = make_record(0.6, strategy="kd", teachers=("t.keras",))
+    outer, _, inner = name.partition(".")
+    if inner:
+        value = {**getattr(record, outer), inner: value}
+    broken = dataclasses.replace(record, **{outer: value})
+    runs, faults = read_runs(write_index(record, broken))
+    assert len(runs) == 1
+    assert len(faults) == 1
+    assert name in faults[0]
+
+
+def test_whatever_a_record_holds_the_results_are_made(
+    make_record, write_index, tmp_path
+):
+    record = make_record(0.6, strategy="kd", teachers=("t.keras",))
+    values = json.loads(record.to_json())
+    index = tmp_path / "index.jsonl"
+    lines = []
+    for outer, inner in values.items():
+        names = [None, *(inner if isinstance(inner, dict) else ())]
+        for name in names:
+            for odd in (None, -1, 1e400, "<&|`$\n", ["a", 1], {"a": {}}, True):
+                changed = copy.deepcopy(values)
+                if name is None:
+                    changed[outer] = odd
+                else:
+                    changed[outer][name] = odd
+                lines.append(json.dumps(changed))
+    index.write_text("\n".join(lines))
+    reading = read_runs(index)
+    assert len(reading.runs) + len(reading.faults) == len(lines)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{BEGIN}\n{END}\n")
+    write_report(reading, name="index.jsonl", readme=readme)
