@@ -105,8 +105,7 @@ def test_batch_of_one_keeps_its_axis():
 @pytest.mark.backend
 @pytest.mark.parametrize("width", [0.35, 0.9, 1.15])
 def test_odd_widths_train_a_step_and_fuse(width):
-    if width != 0.35:
-        skip_unless_all_on_jax()
+    skip_unless_all_on_jax()
     model = ghostnetv3_small(width)
     model.compile(
         optimizer="sgd",
