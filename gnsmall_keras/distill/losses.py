@@ -1,4 +1,4 @@
-"""Labels, and losses and accuracy of logits, in float32."""
+"""Labels, and losses and accuracy of logits, in float32 or longer."""
 
 import keras
 from keras import ops
@@ -43,10 +43,12 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
     Returns:
         `(batch,)`, in nats.
     """
-    logits = ops.cast(logits, "float32")
+    # Half precision is too short for it; double stays what it is.
+    double = keras.backend.standardize_dtype(logits.dtype) == "float64"
+    logits = ops.cast(logits, "float64" if double else "float32")
     log_probabilities = ops.log_softmax(logits, axis=-1)
     if _are_shares(labels, logits.shape[-1]):
-        shares = ops.cast(labels, "float32")
+        shares = ops.cast(labels, logits.dtype)
         of_label = ops.sum(shares * log_probabilities, axis=-1)
     else:
         labels = ops.cast(ops.reshape(labels, (-1, 1)), "int32")
