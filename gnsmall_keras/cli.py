@@ -1,4 +1,4 @@
-"""The command line: parse, call, print."""
+"""The command line: parse, call, and let `printing` print."""
 
 import contextlib
 import functools
@@ -11,25 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Table
 
+from gnsmall_keras import printing
 from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
-from gnsmall_keras.models import spec
 from gnsmall_keras.models.catalogue import NETWORKS
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
 _DIGITS_QUICKSTART = TrainConfig(data="digits", epochs=12, batch_size=64)
 _CIFAR_QUICKSTART = TrainConfig(data="cifar10", width=0.5, epochs=1)
 _TEMPORARY = 75  # EX_TEMPFAIL: the same command will go on
-_console = Console()
 
 _Path = Annotated[Path, tyro.conf.Positional]
 _Flat = tyro.conf.OmitArgPrefixes
@@ -51,31 +41,25 @@ def quickstart(out: Path = Path("runs")) -> None:
     place = os.environ.get(DATA_VARIABLE)
     config = _CIFAR_QUICKSTART if place else _DIGITS_QUICKSTART
     epochs = config.resolved_recipe.epochs
-    _console.print(
+    printing.console.print(
         f"[bold]1/2[/] training GhostNetV3-Small {config.width:g} on "
         + (f"CIFAR-10 from {place}" if place else "scikit-learn's digits")
         + f", epochs: {epochs} (a demonstration, not a result of the study)"
     )
     record = train(config, out=out)
     folder = out / record.slug
-    _console.print("[bold]2/2[/] fusing, quantising and checking the file")
+    printing.console.print(
+        "[bold]2/2[/] fusing, quantising and checking the file"
+    )
     report = _export(
         load_model(folder / MODEL_FILE),
         folder / "model.tflite",
         config.data,
         ExportConfig(),
     )
-    table = Table("", "test accuracy", "images", title=record.slug)
-    for name, accuracy, images in (
-        ("float, branched", record.test_accuracy, record.test_images),
-        ("float, fused", report.float_accuracy, report.evaluated_images),
-        ("int8 on LiteRT", report.accuracy, report.evaluated_images),
-        ("int8 on TFLite Micro", report.micro_accuracy, report.compared_images),
-    ):
-        table.add_row(name, _percent(accuracy), f"{images:,}")
-    _console.print(table)
-    _print_report(report)
-    _console.print(f"Files: {folder}")
+    printing.print_forms(record, report)
+    printing.print_export(report)
+    printing.console.print(f"Files: {folder}")
 
 
 def train(
@@ -109,26 +93,7 @@ def train(
         device=device,
         tensorboard=tensorboard,
     )
-    table = Table("split", "accuracy", "images", title=record.slug)
-    table.add_row(
-        "validation",
-        _percent(record.validation_accuracy),
-        f"{record.validation_images:,}",
-    )
-    table.add_row(
-        "test", _percent(record.test_accuracy), f"{record.test_images:,}"
-    )
-    if record.best_test_accuracy is not None:
-        table.add_row(
-            "test, best epoch (the paper's way of selecting)",
-            _percent(record.best_test_accuracy),
-            f"{record.test_images:,}",
-        )
-    _console.print(table)
-    _console.print(
-        f"{record.train_seconds:,.0f} s on {record.backend}; files: "
-        f"{out / record.slug}"
-    )
+    printing.print_record(record, out / record.slug)
 
 
 def distill(
@@ -221,11 +186,7 @@ def cache_teacher(
         padding=config.resolved_recipe.padding,
         border=config.resolved_recipe.border,
     )
-    _console.print(
-        f"{out}: {cached.views} views of {cached.images:,} images",
-        highlight=False,
-        soft_wrap=True,
-    )
+    printing.show(f"{out}: {cached.views} views of {cached.images:,} images")
 
 
 def export(
@@ -248,7 +209,7 @@ def export(
     report = _export(
         load_model(model), out or model.with_suffix(".tflite"), data, config
     )
-    _print_report(report)
+    printing.print_export(report)
     if report.faults:
         raise ValueError(
             f"The file does not fit {report.target!r}: "
@@ -295,11 +256,9 @@ def evaluate(
             f"{dataset.classes}. Give the data it was trained on."
         )
     accuracy = evaluation.accuracy(logits, labels)
-    _console.print(
+    printing.show(
         f"{model} ({where}) on {dataset.name}: test accuracy "
-        f"{_percent(accuracy)}, n={len(images):,}",
-        highlight=False,
-        soft_wrap=True,
+        f"{printing.percent(accuracy)}, n={len(images):,}"
     )
 
 
@@ -327,6 +286,7 @@ def report(
         data: of the winner; needed where the records are on several.
     """
     from gnsmall_keras.report.build import write_report
+    from gnsmall_keras.report.groups import find_winner
     from gnsmall_keras.report.reading import read_runs
 
     if winner and (out or figures or readme):
@@ -343,9 +303,12 @@ def report(
         out = Path("report.html")
     reading = read_runs(index)
     for fault in reading.faults:
-        print(f"gnsmall: warning: {fault}", file=sys.stderr)
+        printing.warn(f"warning: {fault}")
     if winner:
-        _print_winner(reading.runs, max_parameters, data)
+        best = find_winner(
+            reading.runs, max_parameters=max_parameters, data=data
+        )
+        printing.print_winner(best)
         return
     written = write_report(
         reading,
@@ -355,7 +318,7 @@ def report(
         readme=readme,
     )
     for path in written:
-        _console.print(f"Wrote {path}", highlight=False, soft_wrap=True)
+        printing.show(f"Wrote {path}")
 
 
 def import_torch(
@@ -391,14 +354,12 @@ def import_torch(
         raise ValueError(f"`out` must end in .keras. Received: {out}.")
     network = create_model(model, **options)
     mapped, ignored = load_torch_weights(network, file)
-    _console.print(
-        f"mapped {len(mapped)} entries: {_ends(mapped)}\n"
-        f"not needed {len(ignored)}: {_ends(ignored)}",
-        highlight=False,
-        soft_wrap=True,
+    printing.show(
+        f"mapped {len(mapped)} entries: {printing.ends(mapped)}\n"
+        f"not needed {len(ignored)}: {printing.ends(ignored)}"
     )
     save_model(network, out)
-    _console.print(f"Wrote {out}", soft_wrap=True)
+    printing.show(f"Wrote {out}")
     if data:
         evaluate(out, data)
 
@@ -416,42 +377,9 @@ def _seconds(text):
     return float(match[1]) * {"m": 60, "h": 3600}.get(match[2], 1)
 
 
-def _ends(names):
-    """The first and the last of many names."""
-    if len(names) > 4:
-        return f"{names[0]}, {names[1]}, ..., {names[-1]}"
-    return ", ".join(names) or "-"
-
-
 def models() -> None:
     """Prints the networks with their sizes."""
-    sizes = Table(
-        "name",
-        "width",
-        "parameters",
-        "deployed",
-        "deployed MACs",
-        title="GhostNets: any width > 0 builds",
-    )
-    for (name, width), counts in spec.COUNTS.items():
-        numbers = (f"{number:,}" for number in counts)
-        sizes.add_row(name, f"{width:g}", *numbers)
-    facts = Table(
-        "name", "parameters", "MACs", "what, and whose", title="Networks"
-    )
-    for name, network in NETWORKS.items():
-        facts.add_row(
-            name,
-            f"{network.parameters:,}",
-            f"{network.macs:,}",
-            f"{network.what}; {network.source}",
-        )
-    _console.print(facts, sizes)
-    _console.print(
-        "For 32 x 32 x 3 images and 10 classes. Parameters are the trainable "
-        "ones; deployed: with every sum of branches fused, as are GhostNets' "
-        "MACs."
-    )
+    printing.print_networks()
 
 
 def sweep(
@@ -481,17 +409,17 @@ def sweep(
     config = plan.read_sweep(file)
     index = index or out / INDEX_FILE
     if dry_run:
-        for run in _print_todo(sweeps.list_todo(config, index)).pending:
-            _print(run.slug)
+        for run in printing.print_todo(sweeps.list_todo(config, index)).pending:
+            printing.show(run.slug)
         return 0
     engine = local.local_engine(workers)
     sweeps.check_sweep(out)
     with sweeps.locked(index):
-        todo = _print_todo(sweeps.list_todo(config, index))
+        todo = printing.print_todo(sweeps.list_todo(config, index))
         outcomes = sweeps.run_all(
             todo.pending, out=out, index=index, engine=engine
         )
-        failed = _print_outcomes(outcomes, len(todo.pending))
+        failed = printing.print_outcomes(outcomes, len(todo.pending))
     return 1 if failed else 0
 
 
@@ -518,8 +446,8 @@ def records(
         )
     merged = merge_records(indices, out)
     for fault in merged.faults:
-        print(f"gnsmall: left out: {fault}", file=sys.stderr)
-    _print(
+        printing.warn(f"left out: {fault}")
+    printing.show(
         f"{out}: {merged.records} records, {merged.repeated} repeated and "
         f"{len(merged.faults)} damaged lines left out"
     )
@@ -552,13 +480,13 @@ def main(arguments: list[str] | None = None) -> int:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
         return command() or 0
     except (ValueError, OSError) as error:
-        print(f"gnsmall: error: {error}", file=sys.stderr)
+        printing.warn(f"error: {error}")
         return 2
     except TrainingInterrupted as stop:
-        print(f"gnsmall: stopped: {stop}", file=sys.stderr)
+        printing.warn(f"stopped: {stop}")
         return _TEMPORARY
     except KeyboardInterrupt:
-        print("gnsmall: interrupted", file=sys.stderr)
+        printing.warn("interrupted")
         return 130
 
 
@@ -600,7 +528,7 @@ def _export(network, path, data, config):
     from gnsmall_keras.export.tflite import calibration_split, export_tflite
 
     dataset = load_data(data)
-    with _console.status("converting, then running the test images"):
+    with printing.console.status("converting, then running the test images"):
         return export_tflite(
             network,
             path,
@@ -612,105 +540,6 @@ def _export(network, path, data, config):
             evaluation_images=dataset.test_images,
             evaluation_labels=dataset.test_labels,
         )
-
-
-def _print_report(report):
-    table = Table(
-        "property", "value", title=f"{report.path} for {report.target}"
-    )
-    rows = {
-        "parameters": f"{report.parameters:,}",
-        "multiply-accumulates": f"{report.macs:,}",
-        "size": f"{report.size_bytes:,} bytes",
-        "arena on TFLite Micro": f"{report.arena_bytes:,} bytes",
-        "float accuracy": _percent(report.float_accuracy),
-        "int8 accuracy": _percent(report.accuracy),
-        "argmax agreement with float": _percent(report.agreement),
-        "test images": f"{report.evaluated_images:,}",
-        "TFLite Micro - reference": f"{report.micro_difference_lsb} LSB",
-        "XNNPACK - reference": f"{report.xnnpack_difference_lsb} LSB",
-        "images compared": f"{report.compared_images:,}",
-        "element types": _counts(report.dtypes),
-        "operators": _counts(report.ops),
-        "faults": "; ".join(report.faults) or "none",
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    _console.print(table)
-
-
-def _print_todo(todo):
-    for fault in todo.faults:
-        print(f"gnsmall: no record: {fault}", file=sys.stderr)
-    _print(
-        f"runs: {len(todo.pending)} to do, {len(todo.finished)} already "
-        f"recorded, {todo.repeated} duplicates left out"
-    )
-    return todo
-
-
-def _print_outcomes(outcomes, total):
-    """Prints a line for each run that ends; returns how many failed."""
-    failed = 0
-    with Progress(
-        TextColumn("runs"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=_console,
-        disable=not sys.stdout.isatty(),
-        transient=True,
-    ) as live:
-        bar = live.add_task("", total=total)
-        for number, outcome in enumerate(outcomes, start=1):
-            live.advance(bar)
-            if outcome.record:
-                told = _accuracies(outcome.record)
-            else:
-                failed += 1
-                told = f"failed: {outcome.error} (see {outcome.notebook})"
-            _print(f"{number}/{total} {outcome.config.slug}: {told}")
-    _print(f"runs: {total - failed} finished, {failed} failed")
-    return failed
-
-
-def _accuracies(record):
-    return (
-        f"validation {_percent(record.validation_accuracy)}, test "
-        f"{_percent(record.test_accuracy)}, {record.train_seconds:,.0f} s"
-    )
-
-
-def _print(text):
-    """Prints a line as it is, however long."""
-    _console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _print_winner(runs, max_parameters, data):
-    from gnsmall_keras.report.groups import find_winner
-
-    record = find_winner(runs, max_parameters=max_parameters, data=data)
-    rows = {
-        "validation accuracy": _percent(record.validation_accuracy),
-        "validation images": f"{record.validation_images:,}",
-        "test accuracy (not chosen by)": _percent(record.test_accuracy),
-        "deployed parameters": f"{record.deployed_parameters:,}",
-        "deployed multiply-accumulates": f"{record.deployed_macs:,}",
-        "data": record.config["data"],
-        "epochs": f"{record.recipe['epochs']:,}",
-        "seed": f"{record.config['seed']}",
-    }
-    print(record.slug)
-    for name, value in rows.items():
-        print(f"  {name}: {value}")
-
-
-def _counts(counts):
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-def _percent(value):
-    return "-" if value is None else f"{100 * value:.2f} %"
 
 
 if __name__ == "__main__":

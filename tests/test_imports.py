@@ -27,6 +27,7 @@ LEVELS = {
     "export": 4,
     "sweeps": 4,
     "report": 4,
+    "printing": 4.5,
     "cli": 5,
 }
 HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib"}
