@@ -209,7 +209,8 @@ class DistillConfig(TrainConfig):
     assistants, then the student, each learning from the one before; "ensemble":
     several teachers at once."""
     teachers: tuple[str, ...] = ()
-    """Files of models (.keras) or folders of runs."""
+    """Files of models (.keras), folders of runs, or names of runs that are in
+    the folder of this one's."""
     assistants: tuple[str, ...] = ()
     """Of strategy "assistant", from the teacher on: networks to train, such as
     "gns-w0.75" or "wrn_16_4", or files and folders of trained ones."""

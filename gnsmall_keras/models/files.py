@@ -9,9 +9,7 @@ import numpy as np
 
 # Importing the layers registers them, so that Keras can read them back.
 from gnsmall_keras.models import layers as _layers  # noqa: F401
-from gnsmall_keras.records import replacing
-
-MODEL_FILE = "model.keras"  # in the folder of a run
+from gnsmall_keras.records import MODEL_FILE, replacing
 
 
 def save_model(model: keras.Model, path: str | os.PathLike) -> None:

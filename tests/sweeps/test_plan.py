@@ -53,6 +53,92 @@ def test_whole_numbers_become_real_ones_so_that_a_run_has_one_name():
     assert {config.digest for config in sweep.configs} == {usual.digest}
 
 
+TEACHERS = """
+[parameters]
+strategy = "kd"
+data = "cifar10"
+recipe = "best"
+temperature = 1
+[grid]
+seed = [0, 1]
+teachers = [["@big"], ["@small"]]
+[[runs]]
+strategy = "assistant"
+teachers = ["@big"]
+assistants = ["@middle", "gns-w0.75"]
+[teachers.big]
+model = "resnet18"
+[teachers.middle]
+strategy = "kd"
+teachers = ["@big"]
+[teachers.small]
+seed = 7
+"""
+
+
+def test_teachers_are_runs_of_their_own_before_those_who_learn(tmp_path):
+    sweep = _read(tmp_path, TEACHERS)
+    common = {"data": "cifar10", "strategy": "baseline"}
+    big, other = (
+        DistillConfig(model="resnet18", seed=seed, **common) for seed in (0, 1)
+    )
+    small = DistillConfig(seed=7, **common)
+    middle = DistillConfig(data="cifar10", strategy="kd", teachers=(big.slug,))
+    assert sweep.teacher_configs == (big, small, other, middle)
+    assert [config.teachers for config in sweep.configs] == [
+        (big.slug,),
+        (small.slug,),
+        (other.slug,),
+        (small.slug,),
+        (big.slug,),
+    ]
+    assert sweep.configs[-1].assistants == (middle.slug, "gns-w0.75")
+    assert {config.recipe for config in sweep.configs} == {"best"}
+
+
+def test_a_teacher_sees_the_images_that_its_student_trains_on():
+    shared = {"data": "cifar100", "validation_fraction": 0.2, "seed": 3}
+    sweep = SweepConfig(
+        parameters={"strategy": "kd", "width": 0.5, **shared},
+        runs=[{"teachers": ["@t"]}],
+        teachers={"t": {}},
+    )
+    assert sweep.teacher_configs == (
+        DistillConfig(strategy="baseline", **shared),
+    )
+
+
+KD = '[[runs]]\nteachers = ["@a"]\n[teachers.a]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[runs]]\nteachers = ["@a"]', "runs[0]: '@a' names no teacher"),
+        (KD + 'teachers = ["@b"]', "teachers.a: '@b' names no teacher"),
+        (KD + "[teachers.b]", "No run learns from the teachers ['b']"),
+        (
+            KD + 'strategy = "kd"\nteachers = ["@b"]\n[teachers.b]\n'
+            'strategy = "kd"\nteachers = ["@a"]',
+            "teachers.b: a teacher must not learn from itself. Received: "
+            "a from b from a.",
+        ),
+        (KD + "speed = 1", "`teachers.a.speed` is no parameter"),
+        (KD + "seed = 0.5", "`teachers.a.seed` must be a whole number"),
+        (KD + "width = 0", "teachers.a: "),
+        (KD + 'teachers = ["x"]', "teachers.a: strategy='baseline' takes no"),
+        ("teachers = 1\n[[runs]]", "`teachers` must be a table"),
+        ("[[runs]]\n[teachers]\na = 1", "`teachers.a` must be a table"),
+        (KD + "[grid]\nseed = []", "`grid.seed` must be a list of one value"),
+    ],
+)
+def test_teachers_that_do_not_fit_are_named(tmp_path, text, message):
+    with pytest.raises(ValueError, match="sweep.toml: ") as error:
+        _read(tmp_path, text)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
