@@ -39,10 +39,10 @@ class SweepConfig:
         default_factory=dict[str, Any]
     )
     """Fields of `DistillConfig`, of every run that has no value of its own."""
-    grid: Mapping[str, Sequence[Any]] = dataclasses.field(
-        default_factory=dict[str, Sequence[Any]]
-    )
-    """Lists of values; the last one changes fastest."""
+    grid: (
+        Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
+    ) = ()
+    """Lists of values; the last one changes fastest. Or several such tables."""
     runs: Sequence[Mapping[str, Any]] = ()
     """More runs, one by one."""
     teachers: Mapping[str, Mapping[str, Any]] = dataclasses.field(
@@ -87,17 +87,34 @@ class SweepConfig:
 
     def _asked(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The runs' own values, with where they come from."""
-        if self.grid:
-            axes = {key: _axis(key, self.grid[key]) for key in self.grid}
+        for where, grid in self._grids():
+            axes = {name: _axis(where, name, grid[name]) for name in grid}
             for values in itertools.product(*axes.values()):
                 values = dict(zip(axes, values, strict=True))
                 shown = ", ".join(f"{k}={v!r}" for k, v in values.items())
-                yield f"grid, {shown}", values
+                yield f"{where}, {shown}", values
         for number, values in enumerate(self.runs):
             where = f"runs[{number}]"
             if not isinstance(values, Mapping):
                 raise _not_a_table(where, values)
             yield where, _checked(where, values)
+
+    def _grids(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The tables of lists, with what messages call them."""
+        if isinstance(self.grid, Mapping):
+            if self.grid:
+                yield "grid", self.grid
+            return
+        for number, grid in enumerate(self.grid):
+            where = f"grid[{number}]"
+            if not isinstance(grid, Mapping):
+                raise _not_a_table(where, grid)
+            if not grid:
+                raise ValueError(
+                    f"`{where}` must have a list of values or more. Received: "
+                    "an empty table. Leave it out."
+                )
+            yield where, grid
 
 
 def read_sweep(path: str | os.PathLike[str]) -> SweepConfig:
@@ -122,7 +139,8 @@ def _sweep(values: dict[str, Any]) -> SweepConfig:
             "Values of all runs stand in [parameters]."
         )
     for key in ("parameters", "grid", "teachers"):
-        if not isinstance(values.get(key, {}), dict):
+        kinds = (dict, list) if key == "grid" else dict
+        if not isinstance(values.get(key, {}), kinds):
             raise _not_a_table(key, values[key])
     if not isinstance(values.get("runs", []), list):
         raise ValueError("`runs` must be tables. Write [[runs]], not [runs].")
@@ -210,8 +228,8 @@ class _Teachers:
             )
 
 
-def _axis(name: str, values: Any) -> list[Any]:
-    key = f"grid.{name}"
+def _axis(where: str, name: str, values: Any) -> list[Any]:
+    key = f"{where}.{name}"
     _check_name(key, name)
     if not isinstance(values, list | tuple) or not values:
         raise ValueError(
