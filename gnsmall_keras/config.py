@@ -230,8 +230,10 @@ class DistillConfig(TrainConfig):
     confidence_weights: bool = False
     """Whether a teacher counts by the probability it gives to the label."""
     cache: str = ""
-    """Of strategy "kd": folder of `gnsmall cache-teacher`; no teacher runs,
-    and images are neither cut out nor mixed."""
+    """Of strategy "kd": folder of `gnsmall cache-teacher`, or the name of a run
+    in the folder of this one's, whose answers to as many views as there are
+    epochs are stored once in its folder, for all who learn from them. No
+    teacher runs, and images are neither cut out nor mixed."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -48,10 +48,10 @@ class SweepConfig:
     teachers: Mapping[str, Mapping[str, Any]] = dataclasses.field(
         default_factory=dict[str, Mapping[str, Any]]
     )
-    """Runs that others learn from, as "@NAME" in `teachers` or `assistants`. A
-    table has nothing from `parameters`; where it does not say `data`,
-    `protocol`, `validation_fraction` or `seed`, there is a teacher for each of
-    the students'. It is a baseline where it names no `strategy`."""
+    """Runs that others learn from, as "@NAME" in `teachers`, `assistants` or
+    `cache`. A table has nothing from `parameters`; where it does not say
+    `data`, `protocol`, `validation_fraction` or `seed`, there is a teacher for
+    each of the students'. It is a baseline where it names no `strategy`."""
 
     def __post_init__(self):
         if not self.grid and not self.runs:
@@ -175,14 +175,16 @@ class _Teachers:
             values: its fields.
             students: the teachers that learn from it, for it is one as well.
         """
+
+        def resolve(name: str) -> str:
+            if not name.startswith(_MARK):
+                return name
+            return self._slug(where, name, values, students)
+
         resolved = dict(values)
         for field in ("teachers", "assistants"):
-            resolved[field] = tuple(
-                self._slug(where, name, values, students)
-                if name.startswith(_MARK)
-                else name
-                for name in values.get(field, ())
-            )
+            resolved[field] = tuple(map(resolve, values.get(field, ())))
+        resolved["cache"] = resolve(values.get("cache", ""))
         try:
             return DistillConfig(**resolved)
         except ValueError as error:

@@ -65,7 +65,8 @@ def list_todo(sweep: SweepConfig, index: Path) -> Todo:
 
 def sources(config: DistillConfig) -> tuple[str, ...]:
     """Returns whom a run learns from: slugs of runs, files and networks."""
-    return (*config.teachers, *config.assistants)
+    cache = (config.cache,) if config.cache else ()
+    return (*config.teachers, *config.assistants, *cache)
 
 
 def stages(configs: Sequence[DistillConfig]) -> list[list[DistillConfig]]:

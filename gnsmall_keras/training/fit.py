@@ -109,7 +109,7 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
     student.folder.mkdir(parents=True, exist_ok=True)
     started_at = datetime.datetime.now(datetime.UTC)
     taught = find_teachers(config, dataset, splits, student)
-    cached = cached_teacher(config, splits.fitting)
+    cached = cached_teacher(config, dataset, splits.fitting, out, progress)
     if cached:
         described = {
             "name": config.cache,

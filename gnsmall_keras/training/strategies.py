@@ -14,7 +14,12 @@ from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.distill.cache import teacher_digest
 from gnsmall_keras.distill.teachers import CONFIDENCE, TeacherEnsemble
 from gnsmall_keras.models.catalogue import NETWORKS, check_network
-from gnsmall_keras.models.files import load_model, load_teacher, save_model
+from gnsmall_keras.models.files import (
+    load_model,
+    load_teacher,
+    run_folder,
+    save_model,
+)
 from gnsmall_keras.models.spec import HEAD_UNITS
 from gnsmall_keras.records import MODEL_FILE
 from gnsmall_keras.training import checkpoint
@@ -52,13 +57,13 @@ def find_teachers(
         input_shape=dataset.train_images.shape[1:],
     )
     runs = student.folder.parent
-    chain = [load(_located(name, runs)) for name in config.teachers]
+    chain = [load(run_folder(name, runs) or name) for name in config.teachers]
     names = list(config.teachers)
     stages = []
     for number, name in enumerate(config.assistants, start=1):
         assistant = _assistant(name, config, student, number)
         if assistant is None:
-            chain.append(load(_located(name, runs)))
+            chain.append(load(run_folder(name, runs) or name))
         else:
             digests = tuple(teacher_digest(model) for model in chain)
             model, record = _taught_assistant(
@@ -81,16 +86,6 @@ def find_teachers(
         "stages": stages,
     }
     return Taught(_joined(chain, config), described)
-
-
-def _located(name, runs):
-    """A run in the folder of all runs, if it is the name of one.
-
-    So a config names its teachers wherever that folder is.
-    """
-    folder = runs / name
-    named = folder.parent == runs and (folder / MODEL_FILE).is_file()
-    return folder if named else name
 
 
 def _check_chain(names, digests):

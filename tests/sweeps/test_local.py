@@ -116,7 +116,7 @@ def test_a_student_learns_from_the_run_of_its_teacher(tmp_path, monkeypatch):
     """In the real notebook, with an `out` that no config names."""
     if importlib.util.find_spec("torch"):
         monkeypatch.setenv("KERAS_BACKEND", "torch")  # it starts fastest
-    small = {"width": 0.25, "epochs": 1}
+    small = {"width": 0.25, "epochs": 1, "batch_size": 512}
     config = SweepConfig(
         runs=[{"strategy": "kd", "teachers": ["@big"], **small}],
         teachers={"big": small},

@@ -100,6 +100,8 @@ temperature = 1
 seed = [0, 1]
 teachers = [["@big"], ["@small"]]
 [[runs]]
+cache = "@small"
+[[runs]]
 strategy = "assistant"
 teachers = ["@big"]
 assistants = ["@middle", "gns-w0.75"]
@@ -127,8 +129,10 @@ def test_teachers_are_runs_of_their_own_before_those_who_learn(tmp_path):
         (small.slug,),
         (other.slug,),
         (small.slug,),
+        (),
         (big.slug,),
     ]
+    assert sweep.configs[-2].cache == small.slug
     assert sweep.configs[-1].assistants == (middle.slug, "gns-w0.75")
     assert {config.recipe for config in sweep.configs} == {"best"}
 
