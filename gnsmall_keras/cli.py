@@ -35,7 +35,8 @@ def quickstart(out: Path = Path("runs")) -> None:
         out: folder for the model, the .tflite file and the records.
     """
     from gnsmall_keras.data.sources import DATA_VARIABLE
-    from gnsmall_keras.models.files import MODEL_FILE, load_model
+    from gnsmall_keras.models.files import load_model
+    from gnsmall_keras.records import MODEL_FILE
     from gnsmall_keras.training.fit import train
 
     place = os.environ.get(DATA_VARIABLE)
@@ -396,7 +397,8 @@ def sweep(
     beside the index and makes the exit status 1; the others go on.
 
     Args:
-        file: TOML with [parameters] of all runs, a [grid] of lists, [[runs]].
+        file: TOML with [parameters] of all runs, a [grid] of lists, [[runs]],
+            and [teachers.NAME], runs that they learn from as "@NAME".
         out: folder of all runs.
         index: JSON-lines file of records; by default index.jsonl in `out`.
         workers: runs at a time; by default one for each GPU, at least one.
@@ -409,13 +411,17 @@ def sweep(
     config = plan.read_sweep(file)
     index = index or out / INDEX_FILE
     if dry_run:
-        for run in printing.print_todo(sweeps.list_todo(config, index)).pending:
-            printing.show(run.slug)
+        todo = printing.print_todo(sweeps.list_todo(config, index))
+        for run in todo.pending:
+            names = ", ".join(sweeps.sources(run))
+            printing.show(run.slug + (f" from {names}" if names else ""))
+        sweeps.check_teachers(todo, out)
         return 0
     engine = local.local_engine(workers)
     sweeps.check_sweep(out)
     with sweeps.locked(index):
         todo = printing.print_todo(sweeps.list_todo(config, index))
+        sweeps.check_teachers(todo, out)
         outcomes = sweeps.run_all(
             todo.pending, out=out, index=index, engine=engine
         )

@@ -209,7 +209,8 @@ class DistillConfig(TrainConfig):
     assistants, then the student, each learning from the one before; "ensemble":
     several teachers at once."""
     teachers: tuple[str, ...] = ()
-    """Files of models (.keras) or folders of runs."""
+    """Files of models (.keras), folders of runs, or names of runs that are in
+    the folder of this one's."""
     assistants: tuple[str, ...] = ()
     """Of strategy "assistant", from the teacher on: networks to train, such as
     "gns-w0.75" or "wrn_16_4", or files and folders of trained ones."""
@@ -229,8 +230,10 @@ class DistillConfig(TrainConfig):
     confidence_weights: bool = False
     """Whether a teacher counts by the probability it gives to the label."""
     cache: str = ""
-    """Of strategy "kd": folder of `gnsmall cache-teacher`; no teacher runs,
-    and images are neither cut out nor mixed."""
+    """Of strategy "kd": folder of `gnsmall cache-teacher`, or the name of a run
+    in the folder of this one's, whose answers to as many views as there are
+    epochs are stored once in its folder, for all who learn from them. No
+    teacher runs, and images are neither cut out nor mixed."""
 
     def __post_init__(self):
         super().__post_init__()

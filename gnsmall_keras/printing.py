@@ -168,7 +168,9 @@ def print_outcomes(outcomes, total):
                 told = _accuracies(outcome.record)
             else:
                 failed += 1
-                told = f"failed: {outcome.error} (see {outcome.notebook})"
+                told = f"failed: {outcome.error}"
+                if outcome.notebook:
+                    told += f" (see {outcome.notebook})"
             show(f"{number}/{total} {outcome.config.slug}: {told}")
     show(f"runs: {total - failed} finished, {failed} failed")
     return failed

@@ -18,6 +18,7 @@ OLDEST_SCHEMA = 2  # that is still read
 # has exactly the fields of its own schema; the younger ones are then None.
 _YOUNGER = {"test_predictions": 3}
 RECORD_FILE = "record.json"  # in a run's folder
+MODEL_FILE = "model.keras"  # beside it
 INDEX_FILE = "index.jsonl"  # in the folder of all runs
 _PACKAGES = (
     "gnsmall-keras",
@@ -119,7 +120,7 @@ class Merged(NamedTuple):
 
 
 def append_record(record: RunRecord, index: str | os.PathLike[str]) -> None:
-    """Appends `record` to the file `index` as one line.
+    """Appends `record` to the file `index` as one line, if it is not there.
 
     Processes that append at once wait for each other (POSIX `flock`).
     """
@@ -133,12 +134,14 @@ def append_line(text: str, lines: str | os.PathLike[str]) -> None:
     line = text.encode() + b"\n"
     with path.open("ab+") as file:
         lock(file)
+        file.seek(0)
+        last = b"\n"
+        for last in file:
+            if last == line:
+                return
         # A line cut short by a full disk must not swallow this one.
-        file.seek(0, os.SEEK_END)
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                line = b"\n" + line
+        if not last.endswith(b"\n"):
+            line = b"\n" + line
         file.write(line)
         file.flush()
         os.fsync(file.fileno())

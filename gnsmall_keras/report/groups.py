@@ -238,7 +238,9 @@ def identify(
             for name in config.get("teachers", [])
         ]
         cache = config.get("cache", "")
-        values["cache"] = digests.get(cache, cache)
+        values["cache"] = _teacher(
+            cache, digests, by_slug, seen | {record.slug}
+        )
         values["assistants"] = [
             _teacher(name, {}, by_slug, seen | {record.slug})
             for name in config.get("assistants", [])

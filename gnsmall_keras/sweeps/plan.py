@@ -1,6 +1,7 @@
 """Sweep files: what runs they ask for, checked before anything runs."""
 
 import dataclasses
+import functools
 import itertools
 import os
 import tomllib
@@ -19,6 +20,10 @@ _KINDS: dict[Any, str] = {
     float: "a number",
     str: "a text",
 }
+# What a teacher takes from the run that names it, unless its table says
+# otherwise: so it has seen no image that its student holds out.
+_FROM_STUDENT = ("data", "protocol", "validation_fraction", "seed")
+_MARK = "@"  # before the name of a teacher's table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,12 +39,19 @@ class SweepConfig:
         default_factory=dict[str, Any]
     )
     """Fields of `DistillConfig`, of every run that has no value of its own."""
-    grid: Mapping[str, Sequence[Any]] = dataclasses.field(
-        default_factory=dict[str, Sequence[Any]]
-    )
-    """Lists of values; the last one changes fastest."""
+    grid: (
+        Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
+    ) = ()
+    """Lists of values; the last one changes fastest. Or several such tables."""
     runs: Sequence[Mapping[str, Any]] = ()
     """More runs, one by one."""
+    teachers: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict[str, Mapping[str, Any]]
+    )
+    """Runs that others learn from, as "@NAME" in `teachers`, `assistants` or
+    `cache`. A table has nothing from `parameters`; where it does not say
+    `data`, `protocol`, `validation_fraction` or `seed`, there is a teacher for
+    each of the students'. It is a baseline where it names no `strategy`."""
 
     def __post_init__(self):
         if not self.grid and not self.runs:
@@ -53,29 +65,60 @@ class SweepConfig:
     @property
     def configs(self) -> tuple[DistillConfig, ...]:
         """The runs in order; one that is asked for twice is there twice."""
+        return self._built[0]
+
+    @property
+    def teacher_configs(self) -> tuple[DistillConfig, ...]:
+        """Their teachers, each once, after those that it learns from itself."""
+        return self._built[1]
+
+    @functools.cached_property
+    def _built(
+        self,
+    ) -> tuple[tuple[DistillConfig, ...], tuple[DistillConfig, ...]]:
         common = _checked("parameters", self.parameters)
-        return tuple(
-            _build(where, {**common, **values})
+        teachers = _Teachers(self.teachers)
+        configs = tuple(
+            teachers.build(where, {**common, **values})
             for where, values in self._asked()
         )
+        teachers.check_used()
+        return configs, tuple(teachers.configs.values())
 
     def _asked(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The runs' own values, with where they come from."""
-        if self.grid:
-            axes = {key: _axis(key, self.grid[key]) for key in self.grid}
+        for where, grid in self._grids():
+            axes = {name: _axis(where, name, grid[name]) for name in grid}
             for values in itertools.product(*axes.values()):
                 values = dict(zip(axes, values, strict=True))
                 shown = ", ".join(f"{k}={v!r}" for k, v in values.items())
-                yield f"grid, {shown}", values
+                yield f"{where}, {shown}", values
         for number, values in enumerate(self.runs):
             where = f"runs[{number}]"
             if not isinstance(values, Mapping):
                 raise _not_a_table(where, values)
             yield where, _checked(where, values)
 
+    def _grids(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The tables of lists, with what messages call them."""
+        if isinstance(self.grid, Mapping):
+            if self.grid:
+                yield "grid", self.grid
+            return
+        for number, grid in enumerate(self.grid):
+            where = f"grid[{number}]"
+            if not isinstance(grid, Mapping):
+                raise _not_a_table(where, grid)
+            if not grid:
+                raise ValueError(
+                    f"`{where}` must have a list of values or more. Received: "
+                    "an empty table. Leave it out."
+                )
+            yield where, grid
+
 
 def read_sweep(path: str | os.PathLike[str]) -> SweepConfig:
-    """Reads a sweep file (TOML): [parameters], [grid] and [[runs]].
+    """Reads a sweep file: TOML, a table for each field of `SweepConfig`.
 
     Raises:
         ValueError: if it is not TOML, or what it asks for is not possible.
@@ -95,16 +138,100 @@ def _sweep(values: dict[str, Any]) -> SweepConfig:
             f"A sweep has the keys {sorted(known)}. Received: {unknown}. "
             "Values of all runs stand in [parameters]."
         )
-    for key in ("parameters", "grid"):
-        if not isinstance(values.get(key, {}), dict):
+    for key in ("parameters", "grid", "teachers"):
+        kinds = (dict, list) if key == "grid" else dict
+        if not isinstance(values.get(key, {}), kinds):
             raise _not_a_table(key, values[key])
     if not isinstance(values.get("runs", []), list):
         raise ValueError("`runs` must be tables. Write [[runs]], not [runs].")
     return SweepConfig(**values)
 
 
-def _axis(name: str, values: Any) -> list[Any]:
-    key = f"grid.{name}"
+class _Teachers:
+    """The runs that tables of teachers become, for the runs that name them."""
+
+    def __init__(self, tables: Mapping[str, Any]):
+        self._tables: dict[str, dict[str, Any]] = {}
+        for name, table in tables.items():
+            where = f"teachers.{name}"
+            if not isinstance(table, Mapping):
+                raise _not_a_table(where, table)
+            self._tables[name] = _checked(
+                where, typing.cast("Mapping[str, Any]", table)
+            )
+        self._used: set[str] = set()
+        self.configs: dict[str, DistillConfig] = {}  # by slug
+
+    def build(
+        self,
+        where: str,
+        values: Mapping[str, Any],
+        students: Sequence[str] = (),
+    ) -> DistillConfig:
+        """Returns a run with the slugs of its teachers.
+
+        Args:
+            where: what messages call it.
+            values: its fields.
+            students: the teachers that learn from it, for it is one as well.
+        """
+
+        def resolve(name: str) -> str:
+            if not name.startswith(_MARK):
+                return name
+            return self._slug(where, name, values, students)
+
+        resolved = dict(values)
+        for field in ("teachers", "assistants"):
+            resolved[field] = tuple(map(resolve, values.get(field, ())))
+        resolved["cache"] = resolve(values.get("cache", ""))
+        try:
+            return DistillConfig(**resolved)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+
+    def _slug(
+        self,
+        where: str,
+        mark: str,
+        student: Mapping[str, Any],
+        students: Sequence[str],
+    ) -> str:
+        name = mark.removeprefix(_MARK)
+        if name not in self._tables:
+            raise ValueError(
+                f"{where}: {mark!r} names no teacher of this file. Write a "
+                f"table [teachers.{name}], or use one of: {[*self._tables]}."
+            )
+        if name in students:
+            chain = " from ".join([*students, name])
+            raise ValueError(
+                f"{where}: a teacher must not learn from itself. Received: "
+                f"{chain}. Leave one of them out."
+            )
+        shared = {key: student[key] for key in _FROM_STUDENT if key in student}
+        config = self.build(
+            f"teachers.{name}",
+            {"strategy": "baseline", **shared, **self._tables[name]},
+            (*students, name),
+        )
+        self._used.add(name)
+        self.configs.setdefault(config.slug, config)
+        return config.slug
+
+    def check_used(self) -> None:
+        """Refuses a table that no run needs."""
+        unused = [name for name in self._tables if name not in self._used]
+        if unused:
+            raise ValueError(
+                f"No run learns from the teachers {unused}. Write, for "
+                f'example, teachers = ["{_MARK}{unused[0]}"] in a run, or '
+                "leave their tables out."
+            )
+
+
+def _axis(where: str, name: str, values: Any) -> list[Any]:
+    key = f"{where}.{name}"
     _check_name(key, name)
     if not isinstance(values, list | tuple) or not values:
         raise ValueError(
@@ -163,13 +290,6 @@ def _scalar(key: str, hint: Any, value: Any) -> Any:
     if not fits:
         raise ValueError(f"`{key}` must be {kind}. Received: {value!r}.")
     return float(value) if hint is float else value
-
-
-def _build(where: str, values: dict[str, Any]) -> DistillConfig:
-    try:
-        return DistillConfig(**values)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
 
 
 def _not_a_table(key: str, value: Any) -> ValueError:

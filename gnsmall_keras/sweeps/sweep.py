@@ -3,13 +3,15 @@
 import contextlib
 import dataclasses
 import datetime
+import itertools
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from gnsmall_keras.config import DistillConfig
 from gnsmall_keras.records import (
+    MODEL_FILE,
     RECORD_FILE,
     RunRecord,
     append_line,
@@ -31,7 +33,7 @@ FAILED_FILE = "failed.jsonl"  # beside the index
 class Todo(NamedTuple):
     """What a sweep has to do."""
 
-    pending: tuple[DistillConfig, ...]
+    pending: tuple[DistillConfig, ...]  # teachers before their students
     finished: tuple[DistillConfig, ...]  # have a record already
     repeated: int  # left out, for the file has them already
     faults: tuple[str, ...]  # lines of the index that are no records
@@ -43,20 +45,63 @@ class Outcome(NamedTuple):
     config: DistillConfig
     record: RunRecord | None
     error: str | None
-    notebook: Path  # executed, with its outputs or its error
+    notebook: Path | None  # executed, with its outputs or its error
 
 
 def list_todo(sweep: SweepConfig, index: Path) -> Todo:
     """Returns which runs of a sweep have no record in `index`, each once."""
     scanned = [f for _, f in scan_records(index)] if index.exists() else []
     known = {line.digest for line in scanned if isinstance(line, RunRecord)}
-    unique = {config.digest: config for config in sweep.configs}
+    asked = {config.digest: config for config in sweep.configs}
+    unique = {c.digest: c for c in sweep.teacher_configs} | asked
+    pending = [c for digest, c in unique.items() if digest not in known]
     return Todo(
-        tuple(c for digest, c in unique.items() if digest not in known),
+        tuple(itertools.chain.from_iterable(stages(pending))),
         tuple(c for digest, c in unique.items() if digest in known),
-        len(sweep.configs) - len(unique),
+        len(sweep.configs) - len(asked),
         tuple(str(line) for line in scanned if isinstance(line, ValueError)),
     )
+
+
+def sources(config: DistillConfig) -> tuple[str, ...]:
+    """Returns whom a run learns from: slugs of runs, files and networks."""
+    cache = (config.cache,) if config.cache else ()
+    return (*config.teachers, *config.assistants, *cache)
+
+
+def stages(configs: Sequence[DistillConfig]) -> list[list[DistillConfig]]:
+    """Returns the runs in stages: each learns from those of earlier ones."""
+    waiting = {config.slug: config for config in configs}
+    found: list[list[DistillConfig]] = []
+    while waiting:
+        ready = [
+            config
+            for config in waiting.values()
+            if waiting.keys().isdisjoint(sources(config))
+        ]
+        found.append(ready)
+        for config in ready:
+            del waiting[config.slug]
+    return found
+
+
+def check_teachers(todo: Todo, out: Path) -> None:
+    """Checks that recorded runs that others are to learn from are in `out`.
+
+    Raises:
+        ValueError: if the model of one is not.
+    """
+    recorded = {config.slug for config in todo.finished}
+    for config in todo.pending:
+        for name in recorded.intersection(sources(config)):
+            model = out / name / MODEL_FILE
+            if not model.is_file():
+                raise ValueError(
+                    f"A recorded teacher needs its model. Received: {name}, "
+                    f"for {config.slug}, without {model}. Copy that folder "
+                    "from where it was trained, or take its line out of the "
+                    "index to train it here."
+                )
 
 
 @contextlib.contextmanager
@@ -103,7 +148,8 @@ def run_all(
 ) -> Iterator[Outcome]:
     """Does runs; yields each as it ends, and goes on after one that failed.
 
-    A failure is a line of `failed.jsonl` beside the index.
+    A run begins after those that it learns from; if one of them fails, so does
+    it. A failure is a line of `failed.jsonl` beside the index.
 
     Args:
         configs: the runs.
@@ -112,20 +158,34 @@ def run_all(
         engine: what executes notebooks.
         notebook: what to execute; None: the training notebook.
     """
-    jobs = [
-        Job(
-            config,
-            notebook or find_notebook(),
-            out / config.slug / EXECUTED,
-            parameters_of(config, out, index),
-        )
-        for config in configs
-    ]
-    for ended in engine(jobs):
-        outcome = _outcome(ended)
-        if outcome.error is not None:
-            append_line(_failure(outcome), index.with_name(FAILED_FILE))
-        yield outcome
+    notebook = notebook or find_notebook()
+    failed: set[str] = set()
+    for stage in stages(configs):
+        lost = [c for c in stage if not failed.isdisjoint(sources(c))]
+        jobs = [
+            Job(
+                config,
+                notebook,
+                out / config.slug / EXECUTED,
+                parameters_of(config, out, index),
+            )
+            for config in stage
+            if config not in lost
+        ]
+        ended = engine(jobs) if jobs else ()
+        for outcome in itertools.chain(
+            (_not_begun(config, failed) for config in lost),
+            map(_outcome, ended),
+        ):
+            if outcome.error is not None:
+                failed.add(outcome.config.slug)
+                append_line(_failure(outcome), index.with_name(FAILED_FILE))
+            yield outcome
+
+
+def _not_begun(config: DistillConfig, failed: Collection[str]) -> Outcome:
+    name = next(name for name in sources(config) if name in failed)
+    return Outcome(config, None, f"Its teacher {name} failed.", None)
 
 
 def _outcome(ended: Ended) -> Outcome:
@@ -147,7 +207,7 @@ def _failure(outcome: Outcome) -> str:
         "digest": outcome.config.digest,
         "config": dataclasses.asdict(outcome.config),
         "error": outcome.error,
-        "notebook": str(outcome.notebook),
+        "notebook": outcome.notebook and str(outcome.notebook),
         "ended_at": now.isoformat(timespec="seconds"),
     }
     return json.dumps(values, sort_keys=True)

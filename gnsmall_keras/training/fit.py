@@ -11,8 +11,8 @@ from gnsmall_keras import evaluation, predictions, records
 from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.models.deploy import to_deploy
-from gnsmall_keras.models.files import MODEL_FILE, save_model
-from gnsmall_keras.records import RunRecord
+from gnsmall_keras.models.files import save_model
+from gnsmall_keras.records import MODEL_FILE, RunRecord
 from gnsmall_keras.training import checkpoint
 from gnsmall_keras.training.callbacks import summary_writer
 from gnsmall_keras.training.devices import on_devices
@@ -25,6 +25,9 @@ from gnsmall_keras.training.splits import (
     test_split,
 )
 from gnsmall_keras.training.strategies import Taught, find_teachers
+
+# The record, while it is not in the index or the checkpoint is still there.
+_ENDED_FILE = "ended.json"
 
 
 def train(
@@ -68,20 +71,26 @@ def train(
     """
     if tensorboard:
         summary_writer()  # which says now if it is not there
-    with (
-        StopRequest(time_budget).listening() as stop,
-        on_devices(device, config.devices) as devices,
-    ):
-        record = _train(
-            config,
-            Path(out),
-            stop,
-            devices,
-            progress=progress,
-            tensorboard=tensorboard,
-        )
+    folder = Path(out) / config.slug
+    ended = folder / _ENDED_FILE
+    if ended.is_file():  # an earlier call died after its training
+        record = RunRecord.from_json(ended.read_text(encoding="utf-8"))
+    else:
+        with (
+            StopRequest(time_budget).listening() as stop,
+            on_devices(device, config.devices) as devices,
+        ):
+            record = _train(
+                config,
+                Path(out),
+                stop,
+                devices,
+                progress=progress,
+                tensorboard=tensorboard,
+            )
     records.append_record(record, index or Path(out) / records.INDEX_FILE)
-    checkpoint.remove(Path(out) / config.slug / checkpoint.FILE)
+    checkpoint.remove(folder / checkpoint.FILE)
+    ended.replace(folder / records.RECORD_FILE)
     return record
 
 
@@ -100,7 +109,7 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
     student.folder.mkdir(parents=True, exist_ok=True)
     started_at = datetime.datetime.now(datetime.UTC)
     taught = find_teachers(config, dataset, splits, student)
-    cached = cached_teacher(config, splits.fitting)
+    cached = cached_teacher(config, dataset, splits.fitting, out, progress)
     if cached:
         described = {
             "name": config.cache,
@@ -132,7 +141,7 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
         hardware={**records.describe_hardware(), "devices": devices},
     )
     save_model(model, student.folder / MODEL_FILE)
-    with records.replacing(student.folder / records.RECORD_FILE) as unfinished:
+    with records.replacing(student.folder / _ENDED_FILE) as unfinished:
         unfinished.write_text(record.to_json() + "\n", encoding="utf-8")
     return record
 

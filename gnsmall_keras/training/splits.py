@@ -1,13 +1,22 @@
 """The images of a run: fitted on, held out, watched, and read at the end."""
 
+import hashlib
+import json
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from gnsmall_keras.config import MIXING, TrainConfig
+from gnsmall_keras.config import DIGEST_LENGTH, MIXING, TrainConfig
 from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.data.dataset import Dataset, split_indices
-from gnsmall_keras.distill.cache import CachedTeacher
+from gnsmall_keras.distill.cache import (
+    CachedTeacher,
+    cache_teacher,
+    images_digest,
+)
+from gnsmall_keras.models.files import load_teacher, run_folder
+from gnsmall_keras.records import lock
 
 
 class Split(NamedTuple):
@@ -45,8 +54,21 @@ def test_split(dataset: Dataset) -> Split:
     return Split(dataset.test_images, dataset.test_labels)
 
 
-def cached_teacher(config: TrainConfig, fitting: Split) -> CachedTeacher | None:
-    """Opens the cache that a config names, if it does.
+def cached_teacher(
+    config: TrainConfig,
+    dataset: Dataset,
+    fitting: Split,
+    runs: Path,
+    progress: bool,
+) -> CachedTeacher | None:
+    """Opens the cache that a config names, if it does; a run's is made first.
+
+    Args:
+        config: of the student.
+        dataset: its data.
+        fitting: the images that it is fitted on.
+        runs: folder of all runs.
+        progress: whether to print a line per view that is made.
 
     Raises:
         ValueError: if the cache does not belong to the data, or its views are
@@ -55,16 +77,13 @@ def cached_teacher(config: TrainConfig, fitting: Split) -> CachedTeacher | None:
     path = getattr(config, "cache", "")
     if not path:
         return None
+    folder = run_folder(path, runs)
+    if folder:
+        return _cache_run(folder, config, dataset, fitting, progress)
     cached = CachedTeacher.load(
         path, images=fitting.images, labels=fitting.labels
     )
-    recipe = config.resolved_recipe
-    wanted = {
-        "augment": config.augment,
-        "alternate": recipe.alternate_flip,
-        "padding": recipe.padding,
-        "border": recipe.border,
-    }
+    wanted = _views(config)
     names = list(wanted) if config.augment else ["augment"]
     other = {
         name: getattr(cached, name)
@@ -79,6 +98,43 @@ def cached_teacher(config: TrainConfig, fitting: Split) -> CachedTeacher | None:
             "the cache's."
         )
     return cached
+
+
+def _cache_run(folder, config, dataset, fitting, progress):
+    """Caches a run for what `config` fits on, unless that is done.
+
+    Others that want the same wait. Views are named by the seed of the split.
+    """
+    options = {
+        **_views(config),
+        "views": config.resolved_recipe.epochs if config.augment else 1,
+        "seed": config.seed,
+        "flip": dataset.flippable,
+    }
+    text = json.dumps([options, images_digest(*fitting)], sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+    path = folder / f"cache-{key}"
+    with path.with_suffix(".lock").open("ab") as file:
+        lock(file)
+        teacher = load_teacher(
+            folder,
+            classes=dataset.classes,
+            input_shape=fitting.images.shape[1:],
+        )
+        return cache_teacher(
+            teacher, *fitting, path=path, progress=progress, **options
+        )
+
+
+def _views(config):
+    """What views a config's student sees, in words of caches."""
+    recipe = config.resolved_recipe
+    return {
+        "augment": config.augment,
+        "alternate": recipe.alternate_flip,
+        "padding": recipe.padding,
+        "border": recipe.border,
+    }
 
 
 def batches(

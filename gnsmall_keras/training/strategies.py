@@ -15,12 +15,13 @@ from gnsmall_keras.distill.cache import teacher_digest
 from gnsmall_keras.distill.teachers import CONFIDENCE, TeacherEnsemble
 from gnsmall_keras.models.catalogue import NETWORKS, check_network
 from gnsmall_keras.models.files import (
-    MODEL_FILE,
     load_model,
     load_teacher,
+    run_folder,
     save_model,
 )
 from gnsmall_keras.models.spec import HEAD_UNITS
+from gnsmall_keras.records import MODEL_FILE
 from gnsmall_keras.training import checkpoint
 from gnsmall_keras.training.learn import Stage, create_network, learn
 from gnsmall_keras.training.splits import Splits, batches
@@ -55,13 +56,14 @@ def find_teachers(
         classes=dataset.classes,
         input_shape=dataset.train_images.shape[1:],
     )
-    chain = [load(path) for path in config.teachers]
+    runs = student.folder.parent
+    chain = [load(run_folder(name, runs) or name) for name in config.teachers]
     names = list(config.teachers)
     stages = []
     for number, name in enumerate(config.assistants, start=1):
         assistant = _assistant(name, config, student, number)
         if assistant is None:
-            chain.append(load(name))
+            chain.append(load(run_folder(name, runs) or name))
         else:
             digests = tuple(teacher_digest(model) for model in chain)
             model, record = _taught_assistant(

@@ -87,12 +87,19 @@ def test_a_seed_that_ran_twice_counts_once(make_record, runs_of):
     }
 
 
-def test_teachers_count_without_their_seed(make_record, runs_of):
+@pytest.mark.parametrize(
+    "named",
+    [
+        lambda slug: {"teachers": (f"runs/{slug}",)},
+        lambda slug: {"teachers": (slug,)},
+        lambda slug: {"cache": slug},
+    ],
+    ids=["path", "name", "cache"],
+)
+def test_teachers_count_without_their_seed(make_record, runs_of, named):
     teachers = [make_record(0.7, width=1.0, seed=seed) for seed in (0, 1)]
     students = [
-        make_record(
-            0.6, seed=seed, strategy="kd", teachers=(f"runs/{teacher.slug}",)
-        )
+        make_record(0.6, seed=seed, strategy="kd", **named(teacher.slug))
         for seed, teacher in enumerate(teachers)
     ]
     groups = group_runs(runs_of(*teachers, *students))

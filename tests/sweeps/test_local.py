@@ -1,5 +1,6 @@
 """Notebooks in processes: a record, an error, and a sweep that is killed."""
 
+import importlib.util
 import subprocess
 import sys
 import time
@@ -8,7 +9,9 @@ import nbformat
 import pytest
 from support import ROOT
 
-from gnsmall_keras.records import INDEX_FILE, read_records
+from gnsmall_keras.distill.cache import teacher_digest
+from gnsmall_keras.models.files import load_model
+from gnsmall_keras.records import INDEX_FILE, MODEL_FILE, read_records
 from gnsmall_keras.sweeps import sweep
 from gnsmall_keras.sweeps.local import local_engine
 from gnsmall_keras.sweeps.notebook import find_notebook
@@ -107,6 +110,31 @@ def test_one_run_leaves_a_record_and_another_its_error(tmp_path, notebook):
     assert "epochs = None" in injected
     assert "peak_learning_rate = 1e-05" in injected
     assert not good.notebook.with_suffix(".log").exists()
+
+
+def test_a_student_learns_from_the_run_of_its_teacher(tmp_path, monkeypatch):
+    """In the real notebook, with an `out` that no config names."""
+    if importlib.util.find_spec("torch"):
+        monkeypatch.setenv("KERAS_BACKEND", "torch")  # it starts fastest
+    small = {"width": 0.25, "epochs": 1, "batch_size": 512}
+    config = SweepConfig(
+        runs=[{"strategy": "kd", "teachers": ["@big"], **small}],
+        teachers={"big": small},
+    )
+    out = tmp_path / "runs"
+    outcomes = sweep.run_all(
+        sweep.list_todo(config, out / INDEX_FILE).pending,
+        out=out,
+        index=out / INDEX_FILE,
+        engine=local_engine(1),
+    )
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    teacher, student = read_records(out / INDEX_FILE)
+    assert student.config["teachers"] == [teacher.slug]
+    assert student.distillation
+    (learnt_from,) = student.distillation["teachers"]
+    model = load_model(out / teacher.slug / MODEL_FILE)
+    assert learnt_from["weights_digest"] == teacher_digest(model)
 
 
 def test_a_killed_sweep_takes_its_runs_along_and_goes_on(tmp_path, notebook):

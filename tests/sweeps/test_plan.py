@@ -1,11 +1,15 @@
 """Sweep files: the runs they ask for, and what they are refused for."""
 
+import collections
+import dataclasses
+
 import pytest
 from support import ROOT
 
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.models.spec import PAPER_WIDTHS
 from gnsmall_keras.sweeps.plan import SweepConfig, read_sweep
+from gnsmall_keras.sweeps.sweep import sources
 
 FILES = sorted((ROOT / "papermill_runs" / "sweeps").glob("*.toml"))
 BASELINE = '[parameters]\nstrategy = "baseline"\n'
@@ -29,6 +33,33 @@ def test_the_width_sweep_has_the_paper_s_widths():
     assert tuple(config.width for config in configs) == PAPER_WIDTHS
 
 
+def test_every_arm_of_the_paper_has_a_matched_baseline_for_each_seed():
+    """With teachers of its own seed, and each arm shuffled."""
+
+    def student(config):
+        values = {
+            field.name: getattr(config, field.name)
+            for field in dataclasses.fields(TrainConfig)
+        }
+        return TrainConfig(**values)
+
+    sweep = read_sweep(ROOT / "papermill_runs/sweeps/distillation.toml")
+    slugs = {config.slug: config for config in sweep.teacher_configs}
+    baselines = {student(c) for c in sweep.configs if c.strategy == "baseline"}
+    seeds = collections.defaultdict(set)
+    for config in sweep.configs:
+        assert student(config) in baselines
+        assert config.shuffle
+        for name in sources(config):
+            assert slugs[name].seed == config.seed
+        teachers = [slugs[name].model for name in config.teachers]
+        arm = dataclasses.replace(config, seed=0, teachers=teachers)
+        arm = dataclasses.replace(arm, assistants=arm.assistants and ("x",))
+        seeds[arm].add(config.seed)
+    assert all(found == {0, 1, 2} for found in seeds.values())
+    assert len(sweep.configs) == len(set(sweep.configs)) == 66
+
+
 def test_a_grid_and_runs_take_what_they_do_not_say_from_parameters(tmp_path):
     sweep = _read(
         tmp_path,
@@ -45,12 +76,108 @@ def test_a_grid_and_runs_take_what_they_do_not_say_from_parameters(tmp_path):
     assert list(sweep.configs) == expected
 
 
+def test_several_grids_follow_each_other(tmp_path):
+    text = BASELINE + "[[grid]]\nseed = [0, 1]\n[[grid]]\nwidth = [2, 3]\n"
+    found = [(c.seed, c.width) for c in _read(tmp_path, text).configs]
+    assert found == [(0, 1.0), (1, 1.0), (0, 2.0), (0, 3.0)]
+
+
 def test_whole_numbers_become_real_ones_so_that_a_run_has_one_name():
     sweep = SweepConfig(
         runs=[{"strategy": "baseline", "width": width} for width in (1, 1.0)]
     )
     usual = DistillConfig(strategy="baseline")
     assert {config.digest for config in sweep.configs} == {usual.digest}
+
+
+TEACHERS = """
+[parameters]
+strategy = "kd"
+data = "cifar10"
+recipe = "best"
+temperature = 1
+[grid]
+seed = [0, 1]
+teachers = [["@big"], ["@small"]]
+[[runs]]
+cache = "@small"
+[[runs]]
+strategy = "assistant"
+teachers = ["@big"]
+assistants = ["@middle", "gns-w0.75"]
+[teachers.big]
+model = "resnet18"
+[teachers.middle]
+strategy = "kd"
+teachers = ["@big"]
+[teachers.small]
+seed = 7
+"""
+
+
+def test_teachers_are_runs_of_their_own_before_those_who_learn(tmp_path):
+    sweep = _read(tmp_path, TEACHERS)
+    common = {"data": "cifar10", "strategy": "baseline"}
+    big, other = (
+        DistillConfig(model="resnet18", seed=seed, **common) for seed in (0, 1)
+    )
+    small = DistillConfig(seed=7, **common)
+    middle = DistillConfig(data="cifar10", strategy="kd", teachers=(big.slug,))
+    assert sweep.teacher_configs == (big, small, other, middle)
+    assert [config.teachers for config in sweep.configs] == [
+        (big.slug,),
+        (small.slug,),
+        (other.slug,),
+        (small.slug,),
+        (),
+        (big.slug,),
+    ]
+    assert sweep.configs[-2].cache == small.slug
+    assert sweep.configs[-1].assistants == (middle.slug, "gns-w0.75")
+    assert {config.recipe for config in sweep.configs} == {"best"}
+
+
+def test_a_teacher_sees_the_images_that_its_student_trains_on():
+    shared = {"data": "cifar100", "validation_fraction": 0.2, "seed": 3}
+    sweep = SweepConfig(
+        parameters={"strategy": "kd", "width": 0.5, **shared},
+        runs=[{"teachers": ["@t"]}],
+        teachers={"t": {}},
+    )
+    assert sweep.teacher_configs == (
+        DistillConfig(strategy="baseline", **shared),
+    )
+
+
+KD = '[[runs]]\nteachers = ["@a"]\n[teachers.a]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[runs]]\nteachers = ["@a"]', "runs[0]: '@a' names no teacher"),
+        (KD + 'teachers = ["@b"]', "teachers.a: '@b' names no teacher"),
+        (KD + "[teachers.b]", "No run learns from the teachers ['b']"),
+        (
+            KD + 'strategy = "kd"\nteachers = ["@b"]\n[teachers.b]\n'
+            'strategy = "kd"\nteachers = ["@a"]',
+            "teachers.b: a teacher must not learn from itself. Received: "
+            "a from b from a.",
+        ),
+        (KD + "speed = 1", "`teachers.a.speed` is no parameter"),
+        (KD + "seed = 0.5", "`teachers.a.seed` must be a whole number"),
+        (KD + "width = 0", "teachers.a: "),
+        (KD + 'teachers = ["x"]', "teachers.a: strategy='baseline' takes no"),
+        ("teachers = 1\n[[runs]]", "`teachers` must be a table"),
+        ("[[runs]]\n[teachers]\na = 1", "`teachers.a` must be a table"),
+        (KD + "[grid]\nseed = []", "`grid.seed` must be a list of one value"),
+    ],
+)
+def test_teachers_that_do_not_fit_are_named(tmp_path, text, message):
+    with pytest.raises(ValueError, match="sweep.toml: ") as error:
+        _read(tmp_path, text)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +204,9 @@ def test_whole_numbers_become_real_ones_so_that_a_run_has_one_name():
         ("[runs]\nseed = 1", "Write [[runs]]"),
         ("runs = [1]", "`runs[0]` must be a table"),
         ("grid = 3", "`grid` must be a table"),
+        ("grid = [3]", "`grid[0]` must be a table"),
+        ("[[grid]]\n[[runs]]", "`grid[0]` must have a list of values"),
+        ("[[grid]]\nseed = []", "`grid[0].seed` must be a list of one value"),
         ("width = 1.0", "Values of all runs stand in [parameters]"),
         ("[grid\n", "line 1"),
     ],

@@ -20,13 +20,30 @@ from gnsmall_keras.records import (
 )
 from gnsmall_keras.sweeps import local, notebook, sweep
 from gnsmall_keras.sweeps.jobs import Ended, Job
-from gnsmall_keras.sweeps.plan import SweepConfig
+from gnsmall_keras.sweeps.plan import SweepConfig, read_sweep
 
 SWEEP = """
 [parameters]
 strategy = "baseline"
 [grid]
 seed = [0, 1, 2]
+"""
+FAMILY = """
+[parameters]
+strategy = "kd"
+[[runs]]
+strategy = "baseline"
+width = 0.5
+[[runs]]
+teachers = ["@middle"]
+[[runs]]
+teachers = ["@big"]
+[teachers.big]
+seed = 1
+[teachers.middle]
+strategy = "kd"
+teachers = ["@big"]
+seed = 2
 """
 CONFIGS = SweepConfig(
     parameters={"strategy": "baseline"}, grid={"seed": [0, 1, 2]}
@@ -218,6 +235,69 @@ def test_every_parameter_is_given_to_the_notebook(tmp_path):
         "out",
         "index",
     }
+
+
+class TestTeachers:
+    """A file of a teacher, of its student, and of runs that learn of both."""
+
+    @pytest.fixture(autouse=True)
+    def family(self, command, tmp_path):
+        (tmp_path / "sweep.toml").write_text(FAMILY)
+        found = read_sweep(tmp_path / "sweep.toml")
+        self.big, self.middle = found.teacher_configs
+        self.baseline, self.second, self.first = found.configs
+
+    def test_come_before_their_students(self):
+        runs = [self.second, self.middle, self.first, self.big, self.baseline]
+        assert sweep.stages(runs) == [
+            [self.big, self.baseline],
+            [self.middle, self.first],
+            [self.second],
+        ]
+
+    def test_are_runs_like_others_and_named_in_a_dry_run(self, command, capsys):
+        names = [self.big.slug, self.baseline.slug]
+        for run, teacher in (
+            (self.middle, self.big),
+            (self.first, self.big),
+            (self.second, self.middle),
+        ):
+            names.append(f"{run.slug} from {teacher.slug}")
+        assert command(None, "--dry-run", "--out", "elsewhere") == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "runs: 5 to do, 0 already recorded, 0 duplicates left out",
+            *names,
+        ]
+        assert command(FakeEngine()) == 0
+        found = read_records("runs/index.jsonl")
+        assert [r.slug for r in found] == [name.split()[0] for name in names]
+
+    def test_that_fail_fail_their_students(self, command, capsys):
+        engine = FakeEngine(failing=[2])
+        assert command(engine) == 1
+        assert engine.done == [1, 0, 2, 0], "the other ones go on"
+        lines = Path("runs/failed.jsonl").read_text().splitlines()
+        middle, second = map(json.loads, lines)
+        assert middle["slug"] == self.middle.slug
+        assert second["slug"] == self.second.slug
+        assert second["error"] == f"Its teacher {self.middle.slug} failed."
+        assert second["notebook"] is None
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[-2].endswith(f"teacher {self.middle.slug} failed.")
+        assert printed[-1] == "runs: 3 finished, 2 failed"
+
+    def test_that_are_recorded_must_be_there(self, command, tmp_path, capsys):
+        append_record(_record(self.big), "runs/index.jsonl")
+        for arguments in ([], ["--dry-run"]):
+            assert command(None, *arguments) == 2
+            told = capsys.readouterr().err
+            assert f"runs/{self.big.slug}/model.keras" in told
+            assert told.count("\n") == 1
+        (tmp_path / "runs" / self.big.slug).mkdir()
+        (tmp_path / "runs" / self.big.slug / "model.keras").touch()
+        again = FakeEngine()
+        assert command(again) == 0
+        assert again.done == [2, 0, 0, 0]
 
 
 class TestGpus:

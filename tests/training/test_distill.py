@@ -184,6 +184,36 @@ def test_a_cache_takes_the_teachers_place(folder, tmp_path, augment):
         fit.train(other, out=tmp_path, progress=False)
 
 
+def test_a_run_that_is_named_alone_teaches_from_beside(
+    folder, tmp_path, monkeypatch
+):
+    """Or from a cache, which is made once for all who see its views."""
+
+    def pretend(model, teachers, batches, watched, stage):
+        assert (teachers is None) == bool(stage.config.cache)
+        return checkpoint.Progress(1, {"loss": [1.0]}, 1.0)
+
+    monkeypatch.setattr(fit, "learn", pretend)
+    (tmp_path / "teacher").mkdir()
+    model = folder / "teacher" / "model.keras"
+    (tmp_path / "teacher" / "model.keras").symlink_to(model)
+    digests = set()
+    for values in (
+        {"teachers": ("teacher",)},
+        {"cache": "teacher"},
+        {"cache": "teacher", "temperature": 1.0},
+        {"cache": "teacher", "epochs": 1},
+    ):
+        config = DistillConfig(**{**SMALL, **values})
+        record = fit.train(config, out=tmp_path, progress=False)
+        (teacher,) = record.distillation["teachers"]
+        digests.add(teacher["weights_digest"])
+    assert len(digests) == 1
+    made = (tmp_path / "teacher").glob("cache-*/cache.json")
+    views = [json.loads(file.read_text())["views"] for file in made]
+    assert sorted(views) == [1, SMALL["epochs"]]
+
+
 def test_the_command_writes_a_record(folder, tmp_path, capsys):
     arguments = ["distill", "--width", "0.5", "--epochs", "1", "--teachers"]
     arguments += [f"{folder}/teacher", "--out", str(tmp_path)]

@@ -155,6 +155,33 @@ def test_a_network_learns_from_mixed_images(tmp_path):
 
 
 @pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("dies", ["append_record", "remove"])
+def test_a_run_that_dies_at_its_end_has_one_record(tmp_path, monkeypatch, dies):
+    """Before it is in the index, or before the checkpoint is gone."""
+    config = dataclasses.replace(SMOKE, epochs=1)
+    module = fit.checkpoint if dies == "remove" else fit.records
+
+    def pretend(model, teachers, batches, watched, stage):
+        (stage.folder / fit.checkpoint.FILE).touch()
+        return Progress(1, {"loss": [1.0]}, 1.0)
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "learn", pretend)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, dies, die)
+        with pytest.raises(KeyboardInterrupt):
+            fit.train(config, out=tmp_path, progress=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(fit, "_train", die)  # for nothing is left to train
+        record = fit.train(config, out=tmp_path, progress=False)
+    assert list(read_records(tmp_path / "index.jsonl")) == [record]
+    files = {path.name for path in (tmp_path / record.slug).iterdir()}
+    assert files == {"model.keras", "record.json"}
+
+
+@pytest.mark.usefixtures("tiny")
 def test_paper_protocol_watches_the_test_split(tmp_path, monkeypatch):
     """The fit itself is replaced: the book-keeping is tested."""
 
