@@ -19,14 +19,29 @@ from gnsmall_keras.config import DistillConfig
 pytestmark = pytest.mark.notebook
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-ANY_BACKEND = {"02_train"}  # which export nothing
+ANY_BACKEND = {
+    "01_architecture",
+    "02_train",
+    "03_distillation",
+}  # which export nothing
 # Papermill's parameters of a run in seconds; nbval, which passes none, sets
 # GNSMALL_SMOKE.
 SMOKE = {
     "00_quickstart": {"width": 0.25, "epochs": 1},
+    "01_architecture": {"width": 0.25, "epochs": 1, "widths": [0.25, 0.5]},
     "02_train": {"width": 0.25, "epochs": 1},
+    "03_distillation": {
+        "epochs": 1,
+        "batch_size": 256,
+        "assistant_width": 0.25,
+        "teacher_width": 0.25,
+    },
 }
-LEAVES_A_RECORD = {"00_quickstart", "02_train"}  # of one training
+LEAVES_A_RECORD = {
+    "00_quickstart",
+    "01_architecture",
+    "02_train",
+}  # of one training
 # Parameters of 02_train that are no fields, and the one default of its own:
 # the config's strategy needs teachers.
 TRAIN_EXTRA = {"out": "runs", "index": None}
