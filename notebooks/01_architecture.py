@@ -29,7 +29,7 @@ import sys
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 if "google.colab" in sys.modules:
     # Colab's own NumPy and TensorFlow stay as they are.
-    os.system(f"{sys.executable} -m pip install -q 'gnsmall-keras[notebooks]'")
+    os.system(f"{sys.executable} -m pip install -q gnsmall-keras")
 
 # %% [markdown]
 # The parameters; papermill replaces them with `-p`.

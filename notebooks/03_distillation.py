@@ -30,7 +30,7 @@ import sys
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 if "google.colab" in sys.modules:
     # Colab's own NumPy and TensorFlow stay as they are.
-    os.system(f"{sys.executable} -m pip install -q 'gnsmall-keras[notebooks]'")
+    os.system(f"{sys.executable} -m pip install -q gnsmall-keras")
 
 # %% [markdown]
 # The parameters; papermill replaces them with `-p`.
@@ -112,7 +112,7 @@ def draw(axes, index, temperature):
     label = dataset.test_labels[index]
     values = soft_labels(logits[index], temperature)
     bars = axes.bar(dataset.class_names, values, color=BLUE)
-    bars[label].set(color=ORANGE, hatch="//", edgecolor="white")
+    bars[label].set_color(ORANGE)
     axes.set(ylim=(0, 1), title=f"T = {temperature:g}")
     if len(dataset.class_names[-1]) > 2:
         axes.tick_params(axis="x", rotation=90)
@@ -134,7 +134,7 @@ def show(temperatures):
             draw(axes, index, each)
         row[1].set_ylabel("probability")
     for axes in grid[-1, 1:]:
-        axes.set_xlabel("class (hatched: the label)")
+        axes.set_xlabel("class (orange: the label)")
 
 
 show([1.0, 2.0, 4.0, 8.0])
