@@ -26,6 +26,7 @@ _PUBLIC = {
     "TrainConfig": "config",
     "cache_teacher": "distill.cache",
     "calibration_split": "export.tflite",
+    "count_blocks": "evaluation",
     "count_macs": "evaluation",
     "count_parameters": "evaluation",
     "create_model": "models.registry",

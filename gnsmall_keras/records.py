@@ -12,7 +12,11 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-SCHEMA = 2
+SCHEMA = 3
+OLDEST_SCHEMA = 2  # that is still read
+# Fields younger than the oldest schema, and the schema they came with. A line
+# has exactly the fields of its own schema; the younger ones are then None.
+_YOUNGER = {"test_predictions": 3}
 RECORD_FILE = "record.json"  # in a run's folder
 MODEL_FILE = "model.keras"  # beside it
 INDEX_FILE = "index.jsonl"  # in the folder of all runs
@@ -30,7 +34,10 @@ _PACKAGES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What one finished run was, and what came of it. Accuracies in [0, 1]."""
+    """What one finished run was, and what came of it. Accuracies in [0, 1].
+
+    A record of an older schema stays of it, also when it is written again.
+    """
 
     slug: str
     digest: str
@@ -55,18 +62,22 @@ class RunRecord:
     commit: str
     hardware: dict[str, Any]
     versions: dict[str, str]
+    # `predictions.describe` has its form; None as well without a test split.
+    test_predictions: dict[str, Any] | None = None
     schema: int = SCHEMA
 
     def to_json(self) -> str:
         """Returns the record as one line of JSON, without the line's end."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        values = dataclasses.asdict(self)
+        kept = {name: values[name] for name in _field_names(self.schema)}
+        return json.dumps(kept, sort_keys=True)
 
     @classmethod
     def from_json(cls, line: str) -> "RunRecord":
         """Reads a record back.
 
         Raises:
-            ValueError: if `line` is not JSON or not of this schema.
+            ValueError: if `line` is not JSON or not of a schema that is read.
         """
         try:
             values: Any = json.loads(line)
@@ -75,19 +86,29 @@ class RunRecord:
         if not isinstance(values, dict):
             raise ValueError(f"A record is a JSON object. Received: {line!r}.")
         fields = cast("dict[str, Any]", values)
-        names = {field.name for field in dataclasses.fields(cls)}
+        schema = fields.get("schema", SCHEMA)
+        if schema not in range(OLDEST_SCHEMA, SCHEMA + 1):
+            raise ValueError(
+                f"A record's schema must be {OLDEST_SCHEMA} to {SCHEMA}. "
+                f"Received: {schema!r}."
+            )
+        names = _field_names(schema)
         if set(fields) != names:
             raise ValueError(
-                f"A record needs exactly the fields of schema {SCHEMA}. "
+                f"A record needs exactly the fields of schema {schema}. "
                 f"Missing: {sorted(names - set(fields))}; "
                 f"unknown: {sorted(set(fields) - names)}."
             )
-        if fields["schema"] != SCHEMA:
-            raise ValueError(
-                f"A record's schema must be {SCHEMA}. "
-                f"Received: {fields['schema']!r}."
-            )
         return cls(**fields)
+
+
+def _field_names(schema: int) -> set[str]:
+    """The fields that a record of a schema has."""
+    return {
+        field.name
+        for field in dataclasses.fields(RunRecord)
+        if _YOUNGER.get(field.name, OLDEST_SCHEMA) <= schema
+    }
 
 
 class Merged(NamedTuple):

@@ -17,6 +17,7 @@ LEVELS = {
     "recipes": 0,
     "config": 0.5,  # values made of them
     "records": 0.5,
+    "predictions": 0.5,
     "data": 1,
     "models": 1,
     "distill.losses": 1,

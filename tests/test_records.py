@@ -9,6 +9,7 @@ from support import ROOT
 
 from gnsmall_keras import cli
 from gnsmall_keras.records import (
+    SCHEMA,
     RunRecord,
     append_record,
     merge_records,
@@ -80,7 +81,7 @@ def test_a_merge_names_damaged_lines_and_keeps_the_rest(tmp_path, records):
     assert merged.records == 2
     places = [fault.split(": ")[0] for fault in merged.faults]
     assert places == [f"{damaged}, line {number}" for number in (2, 3, 4)]
-    assert "schema must be 2" in merged.faults[2]
+    assert "schema must be 2 to 3" in merged.faults[2]
 
 
 def test_the_command_counts_and_ends_with_1_where_lines_are_damaged(
@@ -107,7 +108,27 @@ def test_a_merge_of_a_missing_file_writes_nothing(tmp_path, capsys):
     assert not out.exists()
 
 
-def test_another_schema_is_refused(records):
-    values = json.loads(records[0].to_json()) | {"schema": 3}
-    with pytest.raises(ValueError, match="schema must be 2"):
+@pytest.mark.parametrize("schema", [1, SCHEMA + 1, "3", None, [3]])
+def test_another_schema_is_refused(records, schema):
+    values = json.loads(records[0].to_json()) | {"schema": schema}
+    with pytest.raises(ValueError, match="schema must be 2 to 3"):
         RunRecord.from_json(json.dumps(values))
+
+
+def test_a_record_of_an_older_schema_stays_as_it_was_written(records):
+    """The committed lines, of which the first are of schema 2."""
+    assert records[0].schema == 2
+    assert records[0].test_predictions is None
+    lines = INDEX.read_text().splitlines()
+    assert [record.to_json() for record in records] == lines
+
+
+def test_a_line_has_exactly_the_fields_of_its_schema(records):
+    values = json.loads(records[0].to_json())
+    for schema, found in ((2, {"test_predictions": None}), (3, {})):
+        line = json.dumps({**values, **found, "schema": schema})
+        with pytest.raises(ValueError, match=f"of schema {schema}.*_predict"):
+            RunRecord.from_json(line)
+    new = {**values, "schema": 3, "test_predictions": {"worst": []}}
+    read = RunRecord.from_json(json.dumps(new))
+    assert json.loads(read.to_json()) == new

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from gnsmall_keras import evaluation, records
+from gnsmall_keras import evaluation, predictions, records
 from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.models.deploy import to_deploy
@@ -147,8 +147,9 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
 
 
 def _record(config, dataset, splits, model, done, **circumstances):
-    """What the run was and what came of it; reads the test split, once."""
+    """What the run was and what came of it."""
     deployed = to_deploy(model)
+    test_accuracy, test_predictions = _measure_test(model, dataset)
     return RunRecord(
         slug=config.slug,
         digest=config.digest,
@@ -164,7 +165,7 @@ def _record(config, dataset, splits, model, done, **circumstances):
         test_images=len(dataset.test_images),
         train_loss=done.history["loss"][-1],
         validation_accuracy=evaluation.accuracy_on(model, *splits.validation),
-        test_accuracy=evaluation.accuracy_on(model, *test_split(dataset)),
+        test_accuracy=test_accuracy,
         best_test_accuracy=(
             max(done.history["val_accuracy"])
             if config.protocol == "paper" and "val_accuracy" in done.history
@@ -174,5 +175,18 @@ def _record(config, dataset, splits, model, done, **circumstances):
         train_seconds=round(done.seconds, 1),
         commit=records.source_commit(),
         versions=records.package_versions(),
+        test_predictions=test_predictions,
         **circumstances,
+    )
+
+
+def _measure_test(model, dataset):
+    """Reads the test split, once: the accuracy, and what was predicted."""
+    images, labels = test_split(dataset)
+    if not len(images):
+        return None, None
+    logits = evaluation.predict_logits(model, images)
+    return (
+        evaluation.accuracy(logits, labels),
+        predictions.describe(logits, labels, dataset.class_names),
     )

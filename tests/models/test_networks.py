@@ -11,7 +11,7 @@ from support import (
 )
 
 from gnsmall_keras.distill.losses import LabelCrossEntropy
-from gnsmall_keras.evaluation import count_macs, count_parameters
+from gnsmall_keras.evaluation import count_blocks, count_macs, count_parameters
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.ghostnet import ghostnetv3, ghostnetv3_small
 from gnsmall_keras.models.registry import create_model
@@ -61,6 +61,30 @@ def test_sizes_are_the_pinned_ones(network):
     assert count_parameters(model) == counts.parameters
     assert count_parameters(deployed) == counts.deployed_parameters
     assert count_macs(deployed) == counts.deployed_macs
+
+
+def test_blocks_add_up_to_the_network(network):
+    counts, model, deployed = network
+    blocks, fused = count_blocks(model), count_blocks(deployed)
+    assert sum(block.parameters for block in blocks) == counts.parameters
+    assert (
+        sum(block.parameters for block in fused) == counts.deployed_parameters
+    )
+    assert sum(block.macs for block in fused) == counts.deployed_macs
+    assert [block[:2] for block in fused] == [block[:2] for block in blocks]
+
+
+def test_blocks_are_in_the_network_s_order_with_their_shapes():
+    blocks = count_blocks(to_deploy(ghostnetv3_small(1.0)))
+    names = [block.name for block in blocks]
+    assert names[:4] == ["images", "stem", "blocks_0_0", "blocks_1_0"]
+    assert names[-4:] == ["blocks_7_0", "head", "classifier", "logits"]
+    found = {block.name: block for block in blocks}
+    # By hand: a 3 x 3 convolution of 3 channels to 16, with a bias.
+    assert found["stem"] == ("stem", (32, 32, 16), 448, 32 * 32 * 432)
+    # The last of its stage, 64 channels in the paper's table.
+    assert found["blocks_5_2"].output_shape == (8, 8, 64)
+    assert found["logits"] == ("logits", (10,), 0, 0)
 
 
 def test_fused_equals_branched(network):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import ROOT, skip_unless_all_on_jax, tiny_network
 
-from gnsmall_keras import evaluation
+from gnsmall_keras import evaluation, predictions
 from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.models.files import load_model, load_teacher
@@ -52,6 +52,25 @@ def test_the_saved_network_has_the_recorded_accuracy(run):
     logits = evaluation.predict_logits(model, digits.test_images)
     found = evaluation.accuracy(logits, digits.test_labels)
     assert found == pytest.approx(record.test_accuracy, abs=0.01)
+
+
+@pytest.mark.backend
+def test_the_record_says_what_was_predicted_on_the_test_split(run):
+    """All of it from the predictions that the recorded accuracy is of."""
+    _, record = run
+    kept = record.test_predictions
+    confusion = np.array(kept["confusion"])
+    digits = load_data("digits")
+    assert kept["class_names"] == list(digits.class_names)
+    np.testing.assert_array_equal(
+        confusion.sum(axis=1), np.bincount(digits.test_labels)
+    )
+    assert np.trace(confusion) / 360 == record.test_accuracy
+    correct = predictions.unpack_correct(kept)
+    assert (len(correct), correct.mean()) == (360, record.test_accuracy)
+    for mistake in kept["worst"]:
+        assert digits.test_labels[mistake["index"]] == mistake["label"]
+        assert not correct[mistake["index"]]
 
 
 @pytest.mark.backend
@@ -171,9 +190,17 @@ def test_paper_protocol_watches_the_test_split(tmp_path, monkeypatch):
         history = {"loss": [2.0, 1.0], "val_accuracy": [0.4, 0.3]}
         return Progress(2, history, 1.0)
 
+    read = []
+
+    def predict(model, images):
+        read.append(len(images))
+        return np.zeros((len(images), 10), "float32")
+
     monkeypatch.setattr(fit, "learn", pretend)
+    monkeypatch.setattr(evaluation, "predict_logits", predict)
     paper = TrainConfig(width=0.25, epochs=2, protocol="paper")
     record = fit.train(paper, out=tmp_path, progress=False)
+    assert read == [360], "once, after training"
     assert record.train_images == 1437
     assert record.validation_accuracy is None
     assert record.best_test_accuracy == 0.4

@@ -1,0 +1,247 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Architecture: ghost features, branches and their fusion
+#
+# <a href="https://colab.research.google.com/github/gnsmall/gnsmall_keras/blob/main/notebooks/01_architecture.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"/></a>
+#
+# A tour of GhostNetV3-Small: what a ghost module is, what comes out of each
+# block, what a ghost feature looks like, why the network that is trained and the
+# one that is deployed give the same logits, and what every block costs.
+
+# %%
+import os
+import sys
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+if "google.colab" in sys.modules:
+    # Colab's own NumPy and TensorFlow stay as they are.
+    os.system(f"{sys.executable} -m pip install -q gnsmall-keras")
+
+# %% [markdown]
+# The parameters; papermill replaces them with `-p`.
+
+# %% tags=["parameters"]
+data = "digits"  # or "cifar10", or a folder of images
+width = 1.0  # channel multiplier
+epochs = 4  # so that the features are of a network that has seen images
+image = 0  # which test image is drawn
+module = "blocks_0_0_ghost1"  # whose features are drawn
+widths = [0.25, 0.5, 1.0, 1.6, 2.2, 2.8]  # that are compared
+seed = 0  # of everything random
+out = "runs"  # folder for the model and the record
+
+# %%
+if os.environ.get("GNSMALL_SMOKE"):  # seconds instead of minutes
+    width, epochs, widths = 0.25, 1, [0.25, 0.5]
+
+# %% [markdown]
+# ## A ghost module
+#
+# Many channels of a convolutional network look like filtered copies of others. A
+# ghost module computes only half of its $F$ channels from all $C$ input channels,
+# by $1\times1$ convolutions $W$, and the other half from the first, by a
+# $3\times3$ filter $k_c$ for each channel:
+#
+# $$
+# P = \mathrm{ReLU}(W x), \qquad
+# G_c = \mathrm{ReLU}(k_c * P_c), \qquad
+# y = [P, G].
+# $$
+#
+# For each pixel that is $\tfrac{F}{2}\,(C + 9)$ multiply-accumulates, where one
+# $1\times1$ convolution of the same size takes $F\,C$: about half as many, once
+# $C$ is far above 9. $P$ are the *primary* features, $G$ the *cheap* ones, the
+# ghosts.
+
+# %%
+import gnsmall_keras as gns
+
+network = gns.ghostnetv3_small(width)
+for layer in network.layers:
+    if layer.name.startswith(module):
+        kind, shape = type(layer).__name__, layer.output.shape[1:]
+        print(f"{layer.name:<32} {kind:<24} {shape}")
+
+# %% [markdown]
+# ## Block by block
+#
+# A block (a ghost bottleneck) is two ghost modules with a shortcut around them:
+# the first makes the channels more, the second fewer. A block of stride 2 has a
+# depthwise convolution between them; some have squeeze-excite, and from the third
+# on an attention gate multiplies the first module's features. Shapes are height,
+# width and channels; the parameters are those of the trainable form, and those
+# that are left when it is deployed.
+
+# %%
+trained = gns.count_blocks(network)
+deployed = gns.count_blocks(gns.to_deploy(network))
+
+print(
+    f"{'block':<12} {'output':<14} {'trained':>9} {'deployed':>9} {'MACs':>11}"
+)
+for before, after in zip(trained, deployed, strict=True):
+    shape = " x ".join(map(str, after.output_shape))
+    sizes = f"{before.parameters:>9,} {after.parameters:>9,} {after.macs:>11,}"
+    print(f"{after.name:<12} {shape:<14} {sizes}")
+
+# %%
+import matplotlib.pyplot as plt
+
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's
+blocks = [block for block in deployed if block.parameters]
+names = [block.name for block in blocks]
+
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(9, 4.5), sharey=True, layout="constrained"
+)
+branched = {block.name: block.parameters for block in trained}
+left.barh(names, [branched[name] / 1e3 for name in names], color=ORANGE)
+left.barh(names, [block.parameters / 1e3 for block in blocks], color=BLUE)
+left.legend(["only in training", "deployed"], loc="upper right")
+left.set(xlabel="parameters (thousands)", ylabel="block")
+right.barh(names, [block.macs / 1e6 for block in blocks], color=GREEN)
+right.set(xlabel="multiply-accumulates of an image, deployed (millions)")
+left.invert_yaxis()
+
+# %% [markdown]
+# The head before the classifier has most of the parameters and nearly none of the
+# work: it runs once, on one pixel. The blocks at full resolution are the other
+# way round.
+#
+# ## Train it a little
+#
+# Features of random weights would show nothing. This short training is no result.
+
+# %%
+config = gns.TrainConfig(
+    data=data, width=width, epochs=epochs, batch_size=64, seed=seed
+)
+record = gns.train(config, out=out)
+model = gns.load_model(f"{out}/{record.slug}/model.keras")
+
+# %% [markdown]
+# ## Ghost features
+#
+# One test image goes through the fused network. Above are primary features,
+# below the cheap features that are made of them, between them the filter that
+# does it. All maps have one scale, and so have all filters; values are without
+# unit. A map that is dark everywhere is a channel which is zero for this image.
+
+# %%
+import keras
+
+fused = gns.to_deploy(model)
+dataset = gns.load_data(data)
+pixels = dataset.test_images[image : image + 1]
+names = [f"{module}_primary_relu", f"{module}_cheap_relu"]
+features = keras.Model(
+    fused.inputs, [fused.get_layer(name).output for name in names]
+)
+primary, cheap = features.predict(gns.normalize(pixels), verbose=0)
+filters = fused.get_layer(f"{module}_cheap").get_weights()[0][..., 0]
+print(f"{primary.shape[-1]} primary and {cheap.shape[-1]} cheap features")
+
+# %%
+columns = min(8, primary.shape[-1])
+figure, grid = plt.subplots(
+    3, columns + 1, figsize=(1.15 * (columns + 1), 3.9), layout="constrained"
+)
+for axes in grid.flat:
+    axes.set(xticks=[], yticks=[])
+for axes in grid[1:, 0]:
+    axes.axis("off")
+grid[0, 0].imshow(pixels[0])
+grid[0, 0].set_title("image", fontsize=9)
+most, strongest = max(primary.max(), cheap.max()), abs(filters).max()
+scale = {"cmap": "cividis", "vmin": 0, "vmax": most}
+for channel, (above, middle, below) in enumerate(grid[:, 1:].T):
+    above.set_title(f"channel {channel}", fontsize=9)
+    maps = above.imshow(primary[0, ..., channel], **scale)
+    taps = middle.imshow(
+        filters[..., channel], cmap="RdBu", vmin=-strongest, vmax=strongest
+    )
+    below.imshow(cheap[0, ..., channel], **scale)
+for axes, label in zip(
+    grid[:, 1], ("primary", "3 x 3 filter", "cheap"), strict=True
+):
+    axes.set_ylabel(label)
+figure.colorbar(maps, ax=grid[[0, 2], -1], label="feature")
+figure.colorbar(taps, ax=grid[1, -1], label="weight")
+
+# %% [markdown]
+# ## Train form equals deploy form
+#
+# In training a primary convolution is a sum of three, a cheap one a sum of three
+# $3\times3$ filters, a $1\times1$ one and the identity, each with a BatchNorm of
+# its own. All of that is linear once the statistics are fixed, so that one kernel
+# and one bias give the same:
+#
+# $$
+# \sum_b \Big( \gamma_b\,\frac{k_b * x - \mu_b}{\sqrt{\sigma_b^2 + \varepsilon}}
+# + \beta_b \Big) = k * x + b, \qquad
+# k = \sum_b \frac{\gamma_b}{\sqrt{\sigma_b^2 + \varepsilon}}\,k_b, \qquad
+# b = \sum_b \Big( \beta_b
+# - \frac{\gamma_b\,\mu_b}{\sqrt{\sigma_b^2 + \varepsilon}} \Big).
+# $$
+#
+# `to_deploy` computes it and leaves the trained model as it is. What differs is
+# rounding.
+
+# %%
+images = gns.normalize(dataset.test_images)
+before = model.predict(images, verbose=0)
+after = fused.predict(images, verbose=0)
+print(f"layers        {len(model.layers):>9,} {len(fused.layers):>9,}")
+print(
+    f"parameters    {gns.count_parameters(model):>9,}"
+    f" {gns.count_parameters(fused):>9,}"
+)
+print(f"largest logit {abs(before).max():>9.3f} {abs(after).max():>9.3f}")
+print(f"largest difference of a logit: {abs(before - after).max():.1e}")
+
+# %% [markdown]
+# ## Widths
+#
+# The width multiplies the channels of all blocks, rounded to multiples of 4; the
+# head keeps its units. Costs therefore grow by less than the square of the width
+# at first.
+
+# %%
+sizes = []
+for each in widths:
+    fused = gns.to_deploy(gns.ghostnetv3_small(each))
+    sizes.append((gns.count_parameters(fused), gns.count_macs(fused)))
+    print(f"width {each:<4g} {sizes[-1][0]:>9,} parameters", end=" ")
+    print(f"{sizes[-1][1]:>11,} multiply-accumulates")
+
+# %%
+figure, panels = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+for axes, values, unit, colour, label in zip(
+    panels,
+    zip(*sizes, strict=True),
+    (1e3, 1e6),
+    (BLUE, GREEN),
+    (
+        "parameters, deployed (thousands)",
+        "multiply-accumulates of an image (millions)",
+    ),
+    strict=True,
+):
+    axes.plot(widths, [value / unit for value in values], "o-", color=colour)
+    axes.set(xlabel="width (channel multiplier)", ylabel=label)
+    axes.set(xlim=(0, None), ylim=(0, None))
+    axes.grid(color="#dddddd")

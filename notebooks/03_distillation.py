@@ -1,0 +1,256 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Distillation: what a student learns from teachers
+#
+# <a href="https://colab.research.google.com/github/gnsmall/gnsmall_keras/blob/main/notebooks/03_distillation.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"/></a>
+#
+# A label says which class an image is. A teacher, a larger network that was
+# trained before, also says which classes it resembles. This notebook shows these
+# soft labels and trains one small student in four ways: on labels alone, from one
+# teacher, by way of an assistant, and from several teachers.
+
+# %%
+import os
+import sys
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+if "google.colab" in sys.modules:
+    # Colab's own NumPy and TensorFlow stay as they are.
+    os.system(f"{sys.executable} -m pip install -q gnsmall-keras")
+
+# %% [markdown]
+# The parameters; papermill replaces them with `-p`.
+
+# %% tags=["parameters"]
+data = "digits"  # or "cifar10", or a folder of images
+width = 0.25  # of the student
+assistant_width = 0.5
+teacher_width = 1.0
+epochs = 6  # of every training
+batch_size = 64  # images per step
+temperature = 4.0  # divides logits before their softmax
+label_weight = 0.5  # of the labels' loss; the rest is the teacher's
+seed = 0  # of everything random
+
+# %%
+if os.environ.get("GNSMALL_SMOKE"):  # seconds instead of minutes
+    epochs, batch_size, assistant_width, teacher_width = 1, 256, 0.25, 0.25
+
+# %% [markdown]
+# ## A teacher
+#
+# All runs are demonstrations and go to a temporary folder, so that every
+# execution of this notebook starts from nothing.
+
+# %%
+import tempfile
+
+import gnsmall_keras as gns
+
+folder = tempfile.TemporaryDirectory()
+common = {
+    "data": data,
+    "epochs": epochs,
+    "batch_size": batch_size,
+    "seed": seed,
+}
+config = gns.TrainConfig(width=teacher_width, **common)
+of_teacher = gns.train(config, out=folder.name)
+teacher_folder = f"{folder.name}/{of_teacher.slug}"
+teacher = gns.load_model(f"{teacher_folder}/model.keras")
+
+# %% [markdown]
+# ## Soft labels
+#
+# From its logits $t$ a teacher's probabilities at the temperature $T$ are
+#
+# $$
+# p_i(T) = \frac{\exp(t_i / T)}{\sum_j \exp(t_j / T)}.
+# $$
+#
+# At $T = 1$ the most likely class takes nearly all. A higher temperature moves
+# the probabilities towards each other and shows in which order the others come;
+# as $T \to \infty$ all become the same. Here are the two test images of which the
+# teacher is least and most certain.
+
+# %%
+import keras
+
+dataset = gns.load_data(data)
+logits = teacher.predict(gns.normalize(dataset.test_images), verbose=0)
+
+
+def soft_labels(logits, temperature):
+    return keras.ops.convert_to_numpy(keras.ops.softmax(logits / temperature))
+
+
+certainty = soft_labels(logits, 1.0).max(axis=-1)
+chosen = [certainty.argmin(), certainty.argmax()]
+
+# %%
+import matplotlib.pyplot as plt
+
+BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's
+
+
+def draw(axes, index, temperature):
+    """Bars of all classes; the label's own has another colour."""
+    label = dataset.test_labels[index]
+    values = soft_labels(logits[index], temperature)
+    bars = axes.bar(dataset.class_names, values, color=BLUE)
+    bars[label].set_color(ORANGE)
+    axes.set(ylim=(0, 1), title=f"T = {temperature:g}")
+    if len(dataset.class_names[-1]) > 2:
+        axes.tick_params(axis="x", rotation=90)
+
+
+def show(temperatures):
+    """A row for each image: the image, then its soft labels."""
+    columns = len(temperatures)
+    size = (2.4 + 2.2 * columns, 4.2)
+    figure = plt.figure(figsize=size, layout="constrained")
+    grid = figure.subplots(
+        len(chosen), 1 + columns, width_ratios=[0.7] + [1] * columns
+    )
+    for row, index in zip(grid, chosen, strict=True):
+        name = dataset.class_names[dataset.test_labels[index]]
+        row[0].imshow(dataset.test_images[index])
+        row[0].set(xticks=[], yticks=[], title=f'label "{name}"')
+        for axes, each in zip(row[1:], temperatures, strict=True):
+            draw(axes, index, each)
+        row[1].set_ylabel("probability")
+    for axes in grid[-1, 1:]:
+        axes.set_xlabel("class (orange: the label)")
+
+
+show([1.0, 2.0, 4.0, 8.0])
+
+# %% [markdown]
+# Move the temperature yourself. Without `ipywidgets` the figure stands still.
+
+# %%
+try:
+    import ipywidgets
+except ModuleNotFoundError:
+    show([temperature])
+else:
+    slider = ipywidgets.FloatSlider(
+        value=temperature, min=0.5, max=20, step=0.5, description="T"
+    )
+    slider.continuous_update = False  # one figure, when it is let go
+    ipywidgets.interact(lambda T: show([T]), T=slider)
+
+# %% [markdown]
+# ## The loss
+#
+# With the student's logits $s$, the label $y$ and the label weight $\lambda$
+# (`label_weight`) the loss of an image is
+#
+# $$
+# L = \lambda\,\underbrace{\big(-\log q_y(1)\big)}_{\text{label}}
+# + (1 - \lambda)\,\underbrace{T^2 \sum_i p_i(T)
+# \log \frac{p_i(T)}{q_i(T)}}_{\text{teacher}},
+# \qquad q(T) = \mathrm{softmax}(s / T).
+# $$
+#
+# The gradient of the second part without its factor is
+# $\big(q_i(T) - p_i(T)\big) / T$, and at high temperatures the difference itself
+# shrinks as $1/T$: $T^2$ keeps the balance of both parts when $T$ changes
+# (Hinton, Vinyals and Dean, 2015). `gns.Distiller` computes it; `gns.train`
+# builds one. The recipe "quick" also smooths the label by 0.1.
+#
+# ## Baseline: labels alone
+#
+# $\lambda = 1$: what every other strategy is compared with. The student, the
+# images, their order and the recipe are the same for all.
+
+# %%
+common |= {"width": width}
+records = {}
+config = gns.DistillConfig(strategy="baseline", **common)
+records["baseline"] = gns.train(config, out=folder.name)
+
+# %% [markdown]
+# ## kd: one teacher
+
+# %%
+soft = {"temperature": temperature, "label_weight": label_weight}
+config = gns.DistillConfig(
+    strategy="kd", teachers=[teacher_folder], **soft, **common
+)
+records["kd"] = gns.train(config, out=folder.name)
+
+# %% [markdown]
+# ## assistant: a chain
+#
+# A student that is much smaller than its teacher may not be able to follow it. In
+# a chain the teacher teaches an assistant of a size between them, and the
+# assistant, frozen then, the student (Mirzadeh et al., 2020):
+#
+# $$
+# t \;\rightarrow\; a \;\rightarrow\; s, \qquad
+# L_a = L(a;\, t), \qquad L_s = L(s;\, a).
+# $$
+
+# %%
+config = gns.DistillConfig(
+    strategy="assistant",
+    teachers=[teacher_folder],
+    assistants=[f"gns-w{assistant_width:g}"],
+    **soft,
+    **common,
+)
+records["assistant"] = gns.train(config, out=folder.name)
+
+# %% [markdown]
+# ## ensemble: several teachers at once
+#
+# The target is the mean of what $K$ teachers say, by default of their
+# probabilities:
+#
+# $$
+# p_i(T) = \sum_{k=1}^{K} w_k\, p_i^{(k)}(T), \qquad \sum_k w_k = 1.
+# $$
+#
+# `combine="logits"` averages their logits instead, as the paper does. The second
+# teacher here is the baseline of above: a small one, but trained already.
+
+# %%
+config = gns.DistillConfig(
+    strategy="ensemble",
+    teachers=[teacher_folder, f"{folder.name}/{records['baseline'].slug}"],
+    **soft,
+    **common,
+)
+records["ensemble"] = gns.train(config, out=folder.name)
+
+# %% [markdown]
+# ## What came of it
+
+# %%
+print(f"{'':<12} {'parameters':>10}   test accuracy")
+for name, record in {"teacher": of_teacher, **records}.items():
+    size, accuracy = record.deployed_parameters, record.test_accuracy
+    print(f"{name:<12} {size:>10,}   {accuracy:.4f} of {record.test_images}")
+
+# %% [markdown]
+# **This table says nothing about which strategy is best.** It is one run of each
+# (n = 1) of few epochs on digits, which are easy for all of them: another seed
+# gives another order, and on 360 test images one image is 0.3 percentage points.
+# A comparison needs several seeds, paired, with the same schedule, on data that are
+# hard enough: `gnsmall sweep` runs it and `gnsmall report` gives the differences
+# with their intervals.
