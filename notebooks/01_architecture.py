@@ -39,7 +39,7 @@ data = "digits"  # or "cifar10", or a folder of images
 width = 1.0  # channel multiplier
 epochs = 4  # so that the features are of a network that has seen images
 image = 0  # which test image is drawn
-module = "blocks_0_0_ghost1"  # whose features are drawn
+module = "blocks_0_0_ghost1"  # or another block's first
 widths = [0.25, 0.5, 1.0, 1.6, 2.2, 2.8]  # that are compared
 seed = 0  # of everything random
 out = "runs"  # folder for the model and the record
@@ -65,7 +65,7 @@ if os.environ.get("GNSMALL_SMOKE"):  # seconds instead of minutes
 # For each pixel that is $\tfrac{F}{2}\,(C + 9)$ multiply-accumulates, where one
 # $1\times1$ convolution of the same size takes $F\,C$: about half as many, once
 # $C$ is far above 9. $P$ are the *primary* features, $G$ the *cheap* ones, the
-# ghosts.
+# ghosts. The second module of a block has no ReLU.
 
 # %%
 import gnsmall_keras as gns
@@ -82,8 +82,8 @@ for layer in network.layers:
 # A block (a ghost bottleneck) is two ghost modules with a shortcut around them:
 # the first makes the channels more, the second fewer. A block of stride 2 has a
 # depthwise convolution between them; some have squeeze-excite, and from the third
-# on an attention gate multiplies the first module's features. Shapes are height,
-# width and channels; the parameters are those of the trainable form, and those
+# on an attention gate multiplies the first module's features. The last, `blocks_7_0`,
+# is one convolution. Shapes are height, width and channels; the parameters are those of the trainable form, and those
 # that are left when it is deployed.
 
 # %%
@@ -118,9 +118,9 @@ right.set(xlabel="multiply-accumulates of an image, deployed (millions)")
 left.invert_yaxis()
 
 # %% [markdown]
-# The head before the classifier has most of the parameters and nearly none of the
-# work: it runs once, on one pixel. The blocks at full resolution are the other
-# way round.
+# The head before the classifier has the most parameters and little of the work: it
+# runs once, on one pixel. Stem and first block are the other way round: few
+# weights, used at each of 32 x 32 pixels.
 #
 # ## Train it a little
 #
@@ -179,15 +179,17 @@ for axes, label in zip(
     grid[:, 1], ("primary", "3 x 3 filter", "cheap"), strict=True
 ):
     axes.set_ylabel(label)
-figure.colorbar(maps, ax=grid[[0, 2], -1], label="feature")
-figure.colorbar(taps, ax=grid[1, -1], label="weight")
+for row, drawn, label in zip(
+    grid, (maps, taps, maps), ("feature", "weight", "feature"), strict=True
+):
+    figure.colorbar(drawn, ax=row, label=label)
 
 # %% [markdown]
 # ## Train form equals deploy form
 #
-# In training a primary convolution is a sum of three, a cheap one a sum of three
-# $3\times3$ filters, a $1\times1$ one and the identity, each with a BatchNorm of
-# its own. All of that is linear once the statistics are fixed, so that one kernel
+# In training a primary convolution is a sum of three (and of the identity, where as
+# many channels come out as go in), a cheap one a sum of three $3\times3$ filters, a
+# $1\times1$ one and the identity, each with a BatchNorm of its own. All of that is linear once the statistics are fixed, so that one kernel
 # and one bias give the same:
 #
 # $$
@@ -217,8 +219,8 @@ print(f"largest difference of a logit: {abs(before - after).max():.1e}")
 # ## Widths
 #
 # The width multiplies the channels of all blocks, rounded to multiples of 4; the
-# head keeps its units. Costs therefore grow by less than the square of the width
-# at first.
+# head keeps its units. Costs therefore grow by less than the square of the
+# width.
 
 # %%
 sizes = []
