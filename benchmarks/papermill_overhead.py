@@ -47,6 +47,7 @@ def _train(epochs, out):
         [sys.executable, __file__, "train", str(epochs), str(out)],
         check=True,
         stdout=subprocess.DEVNULL,
+        start_new_session=True,  # as a worker: Linux shares by sessions
     )
 
 
