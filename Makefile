@@ -65,7 +65,6 @@ bench: $(VENV)/test.stamp ## print speed and memory as ratios, on BACKEND
 	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/train_step.py
 	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/train_step.py memory
 	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/input_pipeline.py
-	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/papermill_overhead.py
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache
