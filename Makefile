@@ -8,7 +8,7 @@ BACKEND ?= tensorflow
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml gnsmall_keras/__init__.py
 
-.PHONY: help quickstart test lint types notebooks bench clean
+.PHONY: help quickstart test browser lint types notebooks bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,12 +29,22 @@ $(VENV)/test.stamp: $(SOURCES) | $(BIN)/python
 	@$(PIP) install --quiet --editable '.[dev]'
 	@touch $@
 
+$(VENV)/browser.stamp: $(SOURCES) | $(BIN)/python
+	@echo "== installing the package with JupyterLab and Playwright (about 1 GB, minutes)"
+	@$(PIP) install --quiet --editable '.[browser]'
+	@touch $@
+
 quickstart: $(VENV)/export.stamp ## train, fuse, quantise and check a network
 	@echo "== gnsmall quickstart"
 	@$(BIN)/gnsmall quickstart
 
 test: $(VENV)/test.stamp ## run all tests, on every installed backend
 	@$(BIN)/python tests/run.py
+
+# Needs Chromium: on Debian, apt-get install chromium.
+browser: $(VENV)/browser.stamp ## test notebooks in JupyterLab and the report's page
+	@KERAS_BACKEND=$(BACKEND) $(BIN)/python -m pytest -m browser tests/browser
+	@echo "== screenshots are in tests/browser/screenshots"
 
 lint: $(VENV)/test.stamp types ## check style, notebooks' pairing and types
 	@echo "== ruff"

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 # their own, so they are a job apart.
 JOBS = {
     "jax": ("jax", "backend"),
-    "tensorflow": ("tensorflow", "not export and not notebook"),
+    "tensorflow": ("tensorflow", "not export and not notebook and not browser"),
     "export and notebooks": ("tensorflow", "export or notebook"),
     "torch": ("torch", "backend"),
 }

@@ -34,6 +34,7 @@ MARKERS = "osD^vP"
 MOST_SERIES = len(COLOURS)  # in one figure; the tables have all
 MOST_ROWS = 16  # of the figure of differences
 MOST_CURVES = 6  # figures of learning curves of one data set
+SHOWN_WIDTH = 600  # pixels at most, on the page and in a notebook
 _GREY = "#666666"
 _BLACK = "#000000"
 _WIDTH = 5.2  # inches: text of 8 points stays legible on a phone
@@ -58,6 +59,10 @@ class Drawing(NamedTuple):
     alt: str
     caption: str
     figure: Any
+
+    def _repr_png_(self):
+        """How a notebook shows it: sharp, and as wide as on the page."""
+        return render(self, "png"), {"width": SHOWN_WIDTH}
 
 
 class _Point(NamedTuple):

@@ -55,10 +55,9 @@ class Table(NamedTuple):
         )
 
     def to_html(self) -> str:
-        """Returns the table in HTML; the page's script sorts it."""
+        """Returns the table in HTML."""
         head = "".join(
-            f'<th scope="col"><button>{html.escape(name)}</button></th>'
-            for name in self.header
+            f'<th scope="col">{html.escape(name)}</th>' for name in self.header
         )
         body = "\n".join(
             "<tr>"
@@ -70,6 +69,10 @@ class Table(NamedTuple):
             f"<table>\n<thead><tr>{head}</tr></thead>\n"
             f"<tbody>\n{body}\n</tbody>\n</table>"
         )
+
+    def _repr_html_(self):
+        """How a notebook shows it."""
+        return self.to_html() if self.rows else "<p>None.</p>"
 
 
 def tabulate_groups(groups: Iterable[Group]) -> Table:

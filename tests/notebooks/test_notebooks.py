@@ -23,6 +23,7 @@ ANY_BACKEND = {
     "01_architecture",
     "02_train",
     "03_distillation",
+    "04_report",
 }  # which export nothing
 # Papermill's parameters of a run in seconds; nbval, which passes none, sets
 # GNSMALL_SMOKE.
@@ -36,6 +37,7 @@ SMOKE = {
         "assistant_width": 0.25,
         "teacher_width": 0.25,
     },
+    "04_report": {},
 }
 LEAVES_A_RECORD = {
     "00_quickstart",

@@ -1,0 +1,89 @@
+"""What records say together, in parts that show themselves in a notebook."""
+
+import os
+from functools import cached_property
+
+from gnsmall_keras.report import tables
+from gnsmall_keras.report.figures import Drawing, draw_all
+from gnsmall_keras.report.groups import (
+    Group,
+    compare,
+    find_winner,
+    group_runs,
+)
+from gnsmall_keras.report.reading import Reading, read_runs
+
+
+class Report:
+    """The records of a file; a notebook shows its tables and figures.
+
+    Args:
+        reading: the records.
+    """
+
+    def __init__(self, reading: Reading):
+        self.reading = reading
+
+    @cached_property
+    def _groups(self) -> list[Group]:
+        return group_runs(self.reading.runs)
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with lines that were left out, each by its number."""
+        return self.reading.faults
+
+    @property
+    def groups(self) -> tables.Table:
+        """A row for each config but for its seed: means, deviations and n."""
+        return tables.tabulate_groups(self._groups)
+
+    @property
+    def differences(self) -> tables.Table:
+        """A row for each strategy: its difference from the matched baseline."""
+        return tables.tabulate_differences(compare(self._groups))
+
+    @property
+    def drawings(self) -> list[Drawing]:
+        """The figures, those on the same data beside each other.
+
+        Raises:
+            ValueError: if matplotlib is not installed.
+        """
+        return [one for _, some in draw_all(self._groups) for one in some]
+
+    def winners(self, *, max_parameters: int | None = None) -> tables.Table:
+        """A row for each data: the run to deploy, by validation accuracy.
+
+        Data without a run that fits have none.
+
+        Args:
+            max_parameters: at most so many when deployed.
+        """
+        by_data: dict[str, list] = {}
+        for run in self.reading.runs:
+            by_data.setdefault(run.record.data_digest, []).append(run)
+        lines = set()
+        for runs in by_data.values():
+            try:
+                winner = find_winner(runs, max_parameters=max_parameters)
+            except ValueError:
+                continue
+            lines |= {str(run.line) for run in runs if run.record is winner}
+        table = tables.tabulate_runs(self._groups)
+        line = table.header.index("line")
+        return table._replace(
+            rows=[row for row in table.rows if row[line] in lines]
+        )
+
+
+def read_report(index: str | os.PathLike[str]) -> Report:
+    """Reads a file of records, line by line; nothing is trained.
+
+    Args:
+        index: JSON-lines file of records.
+
+    Raises:
+        ValueError: if there is no such file.
+    """
+    return Report(read_runs(index))

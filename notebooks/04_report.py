@@ -1,0 +1,98 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What a sweep found
+#
+# <a href="https://colab.research.google.com/github/gnsmall/gnsmall_keras/blob/main/notebooks/04_report.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"/></a>
+#
+# Tables and figures from records alone; nothing is trained. The command line makes
+# a page of the same with `gnsmall report`.
+
+# %%
+import os
+import sys
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+if "google.colab" in sys.modules:
+    # Colab's own NumPy and TensorFlow stay as they are.
+    os.system(f"{sys.executable} -m pip install -q 'gnsmall-keras[report]'")
+    # The published records; for runs of yours, change `index` below.
+    os.system(
+        "curl -sSf --create-dirs -o papermill_runs/index.jsonl https://raw.githubusercontent.com/gnsmall/gnsmall_keras/main/papermill_runs/index.jsonl"
+    )
+
+# %% [markdown]
+# The parameters are those of `gnsmall report`; papermill replaces them with `-p`.
+
+# %% tags=["parameters"]
+index = "papermill_runs/index.jsonl"  # looked for here, above, in the checkout
+max_parameters = None  # of the winner, deployed; None: any number
+
+# %%
+from pathlib import Path
+
+from IPython.display import Markdown, display
+
+import gnsmall_keras as gns
+
+places = [Path.cwd(), *Path.cwd().parents, *Path(gns.__file__).parents]
+found = [place / index for place in places if (place / index).is_file()]
+report = gns.read_report(found[0] if found else index)
+
+# %% [markdown]
+# ## Lines that could not be read
+#
+# They are left out of everything below.
+
+# %%
+print("\n".join(report.faults) or "none")
+
+# %% [markdown]
+# ## Groups
+#
+# A group is runs with one config but for the seed, on the same images. Accuracies
+# are in percent: mean ± sample standard deviation over n seeds. No row mixes
+# protocols or numbers of epochs.
+
+# %%
+report.groups
+
+# %% [markdown]
+# ## Strategies against their baseline
+#
+# Accuracy minus that of the baseline with the same student, recipe, epochs,
+# protocol and images, in percentage points, paired by seed; the 95 % interval is by
+# Student's t, and there is none with n=1.
+
+# %%
+report.differences
+
+# %% [markdown]
+# ## Figures
+
+# %%
+for drawing in report.drawings:
+    display(Markdown(f"**{drawing.title}.** {drawing.caption}"), drawing)
+
+# %% [markdown]
+# ## The winner
+#
+# The run to deploy: of each data the best one by validation accuracy, with
+# `max_parameters` at most. The test accuracy had no part in the choice. Notebook
+# 00 makes a `.tflite` file of a run; so does `gnsmall export`.
+
+# %%
+report.winners(max_parameters=max_parameters)
