@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gnsmall_keras.records import replacing
 from gnsmall_keras.report import tables
-from gnsmall_keras.report.figures import Drawing, draw_all, render
+from gnsmall_keras.report.drawing import Drawing, render
+from gnsmall_keras.report.figures import draw_all
 from gnsmall_keras.report.groups import (
     DEMONSTRATION_EPOCHS,
     Group,

@@ -20,7 +20,9 @@ from gnsmall_keras.report.build import (
     make_results,
     write_report,
 )
-from gnsmall_keras.report.figures import draw_all, find_front, render
+from gnsmall_keras.report.drawing import render
+from gnsmall_keras.report.figures import draw_all
+from gnsmall_keras.report.fronts import find_front
 from gnsmall_keras.report.groups import group_runs
 from gnsmall_keras.report.published import PEERS
 from gnsmall_keras.report.reading import read_runs
