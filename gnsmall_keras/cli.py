@@ -1,6 +1,7 @@
 """The command line: parse, call, and let `printing` print."""
 
 import contextlib
+import dataclasses
 import functools
 import io
 import os
@@ -35,6 +36,7 @@ def quickstart(out: Path = Path("runs")) -> None:
         out: folder for the model, the .tflite file and the records.
     """
     from gnsmall_keras.data.sources import DATA_VARIABLE
+    from gnsmall_keras.exports import EXPORTS_FILE, describe_source
     from gnsmall_keras.models.files import MODEL_FILE, load_model
     from gnsmall_keras.training.fit import train
 
@@ -56,6 +58,8 @@ def quickstart(out: Path = Path("runs")) -> None:
         folder / "model.tflite",
         config.data,
         ExportConfig(),
+        source=describe_source(record),
+        exports=out / EXPORTS_FILE,
     )
     printing.print_forms(record, report)
     printing.print_export(report)
@@ -194,8 +198,11 @@ def export(
     data: str,
     config: _Flat[ExportConfig],
     out: Path | None = None,
+    exports: Path | None = None,
 ) -> None:
     """Fuses and quantises a .keras file into a .tflite file, and checks it.
+
+    A model in the folder of a run gets a record, for `gnsmall report`.
 
     Args:
         model: the .keras file.
@@ -203,11 +210,26 @@ def export(
             from: "digits", "cifar10", "cifar100" or a path.
         config: what kind of file.
         out: the new file; by default beside `model`.
+        exports: JSON-lines file of export records; by default exports.jsonl
+            in the folder of all runs. A model outside a run's has none.
     """
+    from gnsmall_keras.exports import EXPORTS_FILE, find_source
     from gnsmall_keras.models.files import load_model
 
+    source = find_source(model)
+    if exports and not source:
+        raise ValueError(
+            "An export record names the run that a model came of. Received: "
+            f"{model} without record.json beside it. Give the model in the "
+            "run's folder, or leave --exports out."
+        )
     report = _export(
-        load_model(model), out or model.with_suffix(".tflite"), data, config
+        load_model(model),
+        out or model.with_suffix(".tflite"),
+        data,
+        config,
+        source=source,
+        exports=exports or model.resolve().parent.parent / EXPORTS_FILE,
     )
     printing.print_export(report)
     if report.faults:
@@ -424,27 +446,29 @@ def sweep(
 
 
 def records(
-    action: Annotated[Literal["merge"], tyro.conf.Positional],
+    action: Annotated[Literal["merge", "merge-exports"], tyro.conf.Positional],
     indices: Annotated[tuple[Path, ...], tyro.conf.Positional],
     out: Path,
 ) -> int:
-    """Merges files of records into one, each run once.
+    """Merges files of records into one, each record once.
 
     Lines that are no records are left out, named, and make the exit status 1.
 
     Args:
-        action: what to do.
+        action: "merge" is of runs' records, "merge-exports" of files'.
         indices: JSON-lines files, earlier ones first.
         out: the new file; may be one of them.
     """
-    from gnsmall_keras.records import merge_records
+    from gnsmall_keras.exports import ExportRecord
+    from gnsmall_keras.records import RunRecord, merge_records
 
     if not indices:
         raise ValueError(
             "A merge needs one file or more. Write: gnsmall records merge "
             "A.jsonl B.jsonl --out all.jsonl"
         )
-    merged = merge_records(indices, out)
+    kind = RunRecord if action == "merge" else ExportRecord
+    merged = merge_records(indices, out, parse=kind.from_json)
     for fault in merged.faults:
         printing.warn(f"left out: {fault}")
     printing.show(
@@ -523,13 +547,14 @@ def _deferred(command):
     return lambda *args, **kwargs: functools.partial(command, *args, **kwargs)
 
 
-def _export(network, path, data, config):
+def _export(network, path, data, config, *, source, exports):
     from gnsmall_keras.data.sources import load_data
     from gnsmall_keras.export.tflite import calibration_split, export_tflite
+    from gnsmall_keras.exports import append_export
 
     dataset = load_data(data)
     with printing.console.status("converting, then running the test images"):
-        return export_tflite(
+        report = export_tflite(
             network,
             path,
             target=config.target,
@@ -539,7 +564,11 @@ def _export(network, path, data, config):
             ),
             evaluation_images=dataset.test_images,
             evaluation_labels=dataset.test_labels,
+            source=source,
         )
+    if source:
+        append_export(dataclasses.asdict(report), exports)
+    return report
 
 
 if __name__ == "__main__":
