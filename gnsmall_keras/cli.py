@@ -291,46 +291,44 @@ def report(
     readme: Path | None = None,
     winner: bool = False,
     max_parameters: int | None = None,
+    max_bytes: int | None = None,
     data: str | None = None,
+    images: str | None = None,
 ) -> None:
     """Makes a page, figures and a README's results from records alone.
 
     Lines that are no records are told of and left out.
 
     Args:
-        index: JSON-lines file of records.
+        index: JSON-lines file of records; those of exported files are in
+            exports.jsonl beside it.
         out: the page, one HTML file; by default report.html, and none beside
             `figures`, `readme` and `winner`.
         figures: a folder for the figures, as .png and .svg.
         readme: a Markdown file; what is between its two comments is rewritten.
         winner: only prints the run to deploy, by validation accuracy.
         max_parameters: of the winner, deployed.
+        max_bytes: of the winner's int8 file; needs records of exported files.
         data: of the winner; needed where the records are on several.
+        images: data whose images are shown where the winner was wrong:
+            "digits", "cifar10", "cifar100" or a path.
     """
     from gnsmall_keras.report.build import write_report
-    from gnsmall_keras.report.groups import find_winner
     from gnsmall_keras.report.reading import read_runs
 
-    if winner and (out or figures or readme):
-        raise ValueError(
-            "`winner` writes nothing. Received: a file to write with it. Call "
-            "`gnsmall report` twice."
-        )
-    if not winner and (max_parameters is not None or data is not None):
-        raise ValueError(
-            "`max_parameters` and `data` are limits of the winner. Received: "
-            "one without it. Add --winner."
-        )
+    limits = {
+        "max_parameters": max_parameters,
+        "max_bytes": max_bytes,
+        "data": data,
+    }
+    _check_report((out, figures, readme), winner, limits, images)
     if not (winner or out or figures or readme):
         out = Path("report.html")
     reading = read_runs(index)
     for fault in reading.faults:
         printing.warn(f"warning: {fault}")
     if winner:
-        best = find_winner(
-            reading.runs, max_parameters=max_parameters, data=data
-        )
-        printing.print_winner(best)
+        _print_winner(reading, limits)
         return
     written = write_report(
         reading,
@@ -338,9 +336,51 @@ def report(
         out=out,
         figures=figures,
         readme=readme,
+        dataset=_load(images) if images else None,
     )
     for path in written:
         printing.show(f"Wrote {path}")
+
+
+def _check_report(files, winner, limits, images):
+    """Refuses options that do not go together."""
+    out, figures, readme = files
+    if winner and any(files):
+        raise ValueError(
+            "`winner` writes nothing. Received: a file to write with it. Call "
+            "`gnsmall report` twice."
+        )
+    if not winner and any(limit is not None for limit in limits.values()):
+        raise ValueError(
+            f"{sorted(limits)} are limits of the winner. Received: one without "
+            "it. Add --winner."
+        )
+    if images and (winner or readme) and not (out or figures):
+        raise ValueError(
+            "`images` are for the page and the figures. Received: neither. "
+            "Add --out or --figures."
+        )
+
+
+def _print_winner(reading, limits):
+    from gnsmall_keras.report.costs import find_cost
+    from gnsmall_keras.report.winner import count_unknown, find_winner
+
+    best = find_winner(reading.runs, exports=reading.exports, **limits)
+    if limits["max_bytes"] is not None:
+        unknown = count_unknown(reading.runs, reading.exports)
+        if unknown:
+            printing.warn(
+                f"warning: runs left out, as no file of their network has a "
+                f"record: {unknown}"
+            )
+    printing.print_winner(best, find_cost(best, reading.exports, "bytes"))
+
+
+def _load(data):
+    from gnsmall_keras.data.sources import load_data
+
+    return load_data(data)
 
 
 def import_torch(

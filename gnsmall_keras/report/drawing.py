@@ -83,14 +83,14 @@ def load_matplotlib():
     return matplotlib
 
 
-def new_figure(height):
-    """Returns a figure of a height in inches, and its axes."""
+def new_figure(height, places=(1, 1)):
+    """Returns a figure of a height in inches, and its axes, or an array."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)  # which can tell how long a text is
-    return figure, figure.add_subplot()
+    return figure, figure.subplots(*places)
 
 
 def add_legend(figure, axes, height=3.2):
@@ -156,6 +156,8 @@ def tick_sizes(axes):
     low, high = axes.get_xlim()
     axes.minorticks_off()
     steps = (1, 3) if high > 50 * low else (1, 2, 5)
+    if high < 5 * low:
+        steps = range(1, 10)
     ticks = [
         step * 10.0**power
         for power in range(math.floor(math.log10(low)), 12)

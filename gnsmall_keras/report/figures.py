@@ -2,21 +2,35 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
+from gnsmall_keras.exports import ExportRecord
 from gnsmall_keras.report.accuracies import (
     draw_curves,
     draw_differences,
     draw_widths,
 )
 from gnsmall_keras.report.drawing import STYLE, Drawing, load_matplotlib
-from gnsmall_keras.report.fronts import draw_pareto
+from gnsmall_keras.report.fronts import COSTS, draw_pareto
 from gnsmall_keras.report.groups import Group, compare, data_name
+from gnsmall_keras.report.mistakes import draw_confusion, draw_mistakes
+from gnsmall_keras.report.winner import find_winners
 
 
-def draw_all(groups: Sequence[Group]) -> list[tuple[str, list[Drawing]]]:
+def draw_all(
+    groups: Sequence[Group],
+    exports: Sequence[ExportRecord] = (),
+    dataset: Any = None,
+) -> list[tuple[str, list[Drawing]]]:
     """Draws all figures: (name of the data, its drawings), data by data.
 
     Accuracies on different images are never in one figure.
+
+    Args:
+        groups: of runs.
+        exports: records of files, for what they cost.
+        dataset: a `data.dataset.Dataset`, whose images are drawn where its
+            winner was wrong.
 
     Raises:
         ValueError: if matplotlib is not installed.
@@ -32,7 +46,7 @@ def draw_all(groups: Sequence[Group]) -> list[tuple[str, list[Drawing]]]:
             name = f"{name}-{digest[:6]}"
         names.add(name)
         with load_matplotlib().rc_context(STYLE):
-            drawings = _draw_data(name, members)
+            drawings = _draw_data(name, members, exports, dataset)
         drawn.append(
             (
                 name,
@@ -47,11 +61,18 @@ def _name_of(groups):
     return "cifar10" if "cifar10" in names else names[0]
 
 
-def _draw_data(name, groups):
+def _draw_data(name, groups, exports, dataset):
     drawings = [
         draw_widths(name, groups),
         draw_differences(name, compare(groups)),
-        *(draw_pareto(name, groups, cost) for cost in ("parameters", "macs")),
+        *(draw_pareto(name, groups, cost, exports) for cost in COSTS),
         *draw_curves(name, groups),
+        *_draw_winner(name, groups, dataset),
     ]
     return [drawing for drawing in drawings if drawing]
+
+
+def _draw_winner(name, groups, dataset):
+    for winner in find_winners(groups):
+        yield draw_confusion(name, winner)
+        yield draw_mistakes(name, winner, dataset)

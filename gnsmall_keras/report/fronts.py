@@ -1,8 +1,10 @@
 """Accuracy against what a network costs, with Pareto fronts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from gnsmall_keras.exports import ExportRecord
 from gnsmall_keras.models.spec import COUNTS
+from gnsmall_keras.report.costs import find_group_cost
 from gnsmall_keras.report.drawing import (
     BLACK,
     COLOURS,
@@ -20,22 +22,49 @@ from gnsmall_keras.report.drawing import (
 )
 from gnsmall_keras.report.groups import Group, estimate
 from gnsmall_keras.report.labels import place_labels
-from gnsmall_keras.report.published import PAPER_EPOCHS, PAPER_RUNS, PEERS
+from gnsmall_keras.report.published import (
+    PAPER_EPOCHS,
+    PAPER_RUNS,
+    PEERS,
+    REFERENCE,
+)
 
-_COSTS = {
-    "parameters": ("deployed_parameters", "parameters, deployed"),
-    "macs": ("deployed_macs", "multiply-accumulates of an image"),
+COSTS = {
+    "parameters": "parameters, deployed",
+    "macs": "multiply-accumulates of an image",
+    "bytes": "bytes of the int8 file",
+    "latency": f"latency of the int8 file / {REFERENCE}'s",
 }
+_OF_FILES = ("bytes", "latency")
+_SAID_OF_FILES = (
+    " Accuracies are the float networks'. Hollow points have the file of "
+    "another run of the same network; networks without a file are left out."
+)
 
 
-def draw_pareto(name, groups, cost):
-    """Draws accuracy against a cost; None where it is not known."""
-    attribute, title = _COSTS[cost]
-    series: dict[tuple[str, int], list[Group]] = {}
+def draw_pareto(
+    name: str,
+    groups: Sequence[Group],
+    cost: str,
+    exports: Sequence[ExportRecord] = (),
+) -> Drawing | None:
+    """Draws accuracy against one of `COSTS`; None where it is not known.
+
+    Args:
+        name: of the data.
+        groups: on these data.
+        cost: one of `COSTS`.
+        exports: records of files, for the costs of files.
+    """
+    title = COSTS[cost]
+    series: dict[tuple[str, int], list[tuple[Point, bool]]] = {}
     for group in groups:
-        if group.values("test_accuracy"):
+        found = _cost(group, cost, exports)
+        if found and group.values("test_accuracy"):
             key = (group.protocol, group.epochs)
-            series.setdefault(key, []).append(group)
+            series.setdefault(key, []).append(
+                (_point(group, found[0]), found[1])
+            )
     if not series:
         return None
     figure, axes = new_figure(4)
@@ -44,16 +73,12 @@ def draw_pareto(name, groups, cost):
     labelled = []
     ranked = sorted(series.items(), key=lambda found: -len(found[1]))
     for index, (key, members) in enumerate(ranked[:MOST_SERIES]):
-        points = [
-            Point(
-                getattr(group.first, attribute),
-                group.estimate("test_accuracy"),
-                group.network
-                + (f" {group.strategy}" * (group.strategy != "baseline")),
-            )
-            for group in members
-        ]
-        plot_series(axes, points, index, setting_name(*key), line="")
+        for own, what in ((True, ""), (False, ", file of another run")):
+            points = [point for point, is_own in members if is_own is own]
+            if points:
+                label = setting_name(*key) + what
+                plot_series(axes, points, index, label, hollow=not own, line="")
+        points = [point for point, _ in members]
         labelled += _plot_front(axes, points, COLOURS[index % len(COLOURS)])
     if name == "cifar10":
         labelled += _plot_published(axes, cost)
@@ -71,10 +96,24 @@ def draw_pareto(name, groups, cost):
         + (" and for the published peers." if name == "cifar10" else "."),
         "Steps are Pareto fronts: nothing of the same protocol and number of "
         "epochs is both smaller and better."
+        + (_SAID_OF_FILES if cost in _OF_FILES else "")
         + (peers if name == "cifar10" else "")
         + left_out(len(ranked), MOST_SERIES, "settings"),
         figure,
     )
+
+
+def _cost(group, cost, exports):
+    """What a group's network costs, and whether by a file of its own."""
+    if cost not in _OF_FILES:
+        return getattr(group.first, f"deployed_{cost}"), True
+    found = find_group_cost([run.record for run in group.runs], exports, cost)
+    return (found.value, found.own) if found else None
+
+
+def _point(group, cost):
+    taught = f" {group.strategy}" * (group.strategy != "baseline")
+    return Point(cost, group.estimate("test_accuracy"), group.network + taught)
 
 
 def find_front(points: Iterable[tuple[float, float]]) -> list[int]:
@@ -107,7 +146,10 @@ def _plot_front(axes, points, colour):
 
 
 def _plot_published(axes, cost):
-    """The paper's networks and the peers; returns what is to be labelled."""
+    """The paper's networks and the peers; returns what is to be labelled.
+
+    The paper has no files.
+    """
     paper = [
         Point(
             getattr(COUNTS[network, width], f"deployed_{cost}"),
@@ -115,10 +157,12 @@ def _plot_published(axes, cost):
             f"w{width:g}" if network == "gns" else network,
         )
         for (network, width), run in PAPER_RUNS.items()
+        if cost not in _OF_FILES
     ]
     peers = [
         Point(getattr(peer, cost), estimate([peer.accuracy]), label)
         for label, peer in PEERS.items()
+        if getattr(peer, cost) is not None
     ]
     said = (
         f"the paper: gns by width, gnd; {PAPER_EPOCHS} epochs, paper protocol, "
@@ -130,6 +174,8 @@ def _plot_published(axes, cost):
         (paper, "*", BLACK, said),
         (peers, "+", GREY, own),
     ):
+        if not points:
+            continue
         axes.plot(
             [point.x for point in points],
             [point.estimate.mean for point in points],

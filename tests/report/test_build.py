@@ -300,7 +300,9 @@ def test_the_command_names_the_winner_and_writes_nothing(
         (["--index", "none.jsonl"], "No records at"),
         (["--max-parameters", "9"], "Add --winner"),
         (["--winner", "--out", "a.html"], "`winner` writes nothing"),
+        (["--max-bytes", "9"], "Add --winner"),
         (["--winner", "--max-parameters", "9"], "no record does"),
+        (["--winner", "--images", "digits"], "Add --out"),
         (["--readme", "none.md"], "none.md"),
     ],
 )
