@@ -1,6 +1,7 @@
 """The command line: parse, call, and let `printing` print."""
 
 import contextlib
+import dataclasses
 import functools
 import io
 import os
@@ -35,6 +36,7 @@ def quickstart(out: Path = Path("runs")) -> None:
         out: folder for the model, the .tflite file and the records.
     """
     from gnsmall_keras.data.sources import DATA_VARIABLE
+    from gnsmall_keras.exports import EXPORTS_FILE, describe_source
     from gnsmall_keras.models.files import load_model
     from gnsmall_keras.records import MODEL_FILE
     from gnsmall_keras.training.fit import train
@@ -57,6 +59,8 @@ def quickstart(out: Path = Path("runs")) -> None:
         folder / "model.tflite",
         config.data,
         ExportConfig(),
+        source=describe_source(record),
+        exports=out / EXPORTS_FILE,
     )
     printing.print_forms(record, report)
     printing.print_export(report)
@@ -195,8 +199,11 @@ def export(
     data: str,
     config: _Flat[ExportConfig],
     out: Path | None = None,
+    exports: Path | None = None,
 ) -> None:
     """Fuses and quantises a .keras file into a .tflite file, and checks it.
+
+    A model in the folder of a run gets a record, for `gnsmall report`.
 
     Args:
         model: the .keras file.
@@ -204,11 +211,26 @@ def export(
             from: "digits", "cifar10", "cifar100" or a path.
         config: what kind of file.
         out: the new file; by default beside `model`.
+        exports: JSON-lines file of export records; by default exports.jsonl
+            in the folder of all runs. A model outside a run's has none.
     """
+    from gnsmall_keras.exports import EXPORTS_FILE, find_source
     from gnsmall_keras.models.files import load_model
 
+    source = find_source(model)
+    if exports and not source:
+        raise ValueError(
+            "An export record names the run that a model came of. Received: "
+            f"{model} without record.json beside it. Give the model in the "
+            "run's folder, or leave --exports out."
+        )
     report = _export(
-        load_model(model), out or model.with_suffix(".tflite"), data, config
+        load_model(model),
+        out or model.with_suffix(".tflite"),
+        data,
+        config,
+        source=source,
+        exports=exports or model.resolve().parent.parent / EXPORTS_FILE,
     )
     printing.print_export(report)
     if report.faults:
@@ -270,46 +292,44 @@ def report(
     readme: Path | None = None,
     winner: bool = False,
     max_parameters: int | None = None,
+    max_bytes: int | None = None,
     data: str | None = None,
+    images: str | None = None,
 ) -> None:
     """Makes a page, figures and a README's results from records alone.
 
     Lines that are no records are told of and left out.
 
     Args:
-        index: JSON-lines file of records.
+        index: JSON-lines file of records; those of exported files are in
+            exports.jsonl beside it.
         out: the page, one HTML file; by default report.html, and none beside
             `figures`, `readme` and `winner`.
         figures: a folder for the figures, as .png and .svg.
         readme: a Markdown file; what is between its two comments is rewritten.
         winner: only prints the run to deploy, by validation accuracy.
         max_parameters: of the winner, deployed.
+        max_bytes: of the winner's int8 file; needs records of exported files.
         data: of the winner; needed where the records are on several.
+        images: data whose images are shown where the winner was wrong:
+            "digits", "cifar10", "cifar100" or a path.
     """
     from gnsmall_keras.report.build import write_report
-    from gnsmall_keras.report.groups import find_winner
     from gnsmall_keras.report.reading import read_runs
 
-    if winner and (out or figures or readme):
-        raise ValueError(
-            "`winner` writes nothing. Received: a file to write with it. Call "
-            "`gnsmall report` twice."
-        )
-    if not winner and (max_parameters is not None or data is not None):
-        raise ValueError(
-            "`max_parameters` and `data` are limits of the winner. Received: "
-            "one without it. Add --winner."
-        )
+    limits = {
+        "max_parameters": max_parameters,
+        "max_bytes": max_bytes,
+        "data": data,
+    }
+    _check_report((out, figures, readme), winner, limits, images)
     if not (winner or out or figures or readme):
         out = Path("report.html")
     reading = read_runs(index)
     for fault in reading.faults:
         printing.warn(f"warning: {fault}")
     if winner:
-        best = find_winner(
-            reading.runs, max_parameters=max_parameters, data=data
-        )
-        printing.print_winner(best)
+        _print_winner(reading, limits)
         return
     written = write_report(
         reading,
@@ -317,9 +337,51 @@ def report(
         out=out,
         figures=figures,
         readme=readme,
+        dataset=_load(images) if images else None,
     )
     for path in written:
         printing.show(f"Wrote {path}")
+
+
+def _check_report(files, winner, limits, images):
+    """Refuses options that do not go together."""
+    out, figures, readme = files
+    if winner and any(files):
+        raise ValueError(
+            "`winner` writes nothing. Received: a file to write with it. Call "
+            "`gnsmall report` twice."
+        )
+    if not winner and any(limit is not None for limit in limits.values()):
+        raise ValueError(
+            f"{sorted(limits)} are limits of the winner. Received: one without "
+            "it. Add --winner."
+        )
+    if images and (winner or readme) and not (out or figures):
+        raise ValueError(
+            "`images` are for the page and the figures. Received: neither. "
+            "Add --out or --figures."
+        )
+
+
+def _print_winner(reading, limits):
+    from gnsmall_keras.report.costs import find_cost
+    from gnsmall_keras.report.winner import count_unknown, find_winner
+
+    best = find_winner(reading.runs, exports=reading.exports, **limits)
+    if limits["max_bytes"] is not None:
+        unknown = count_unknown(reading.runs, reading.exports)
+        if unknown:
+            printing.warn(
+                f"warning: runs left out, as no file of their network has a "
+                f"record: {unknown}"
+            )
+    printing.print_winner(best, find_cost(best, reading.exports, "bytes"))
+
+
+def _load(data):
+    from gnsmall_keras.data.sources import load_data
+
+    return load_data(data)
 
 
 def import_torch(
@@ -430,27 +492,29 @@ def sweep(
 
 
 def records(
-    action: Annotated[Literal["merge"], tyro.conf.Positional],
+    action: Annotated[Literal["merge", "merge-exports"], tyro.conf.Positional],
     indices: Annotated[tuple[Path, ...], tyro.conf.Positional],
     out: Path,
 ) -> int:
-    """Merges files of records into one, each run once.
+    """Merges files of records into one, each record once.
 
     Lines that are no records are left out, named, and make the exit status 1.
 
     Args:
-        action: what to do.
+        action: "merge" is of runs' records, "merge-exports" of files'.
         indices: JSON-lines files, earlier ones first.
         out: the new file; may be one of them.
     """
-    from gnsmall_keras.records import merge_records
+    from gnsmall_keras.exports import ExportRecord
+    from gnsmall_keras.records import RunRecord, merge_records
 
     if not indices:
         raise ValueError(
             "A merge needs one file or more. Write: gnsmall records merge "
             "A.jsonl B.jsonl --out all.jsonl"
         )
-    merged = merge_records(indices, out)
+    kind = RunRecord if action == "merge" else ExportRecord
+    merged = merge_records(indices, out, parse=kind.from_json)
     for fault in merged.faults:
         printing.warn(f"left out: {fault}")
     printing.show(
@@ -529,13 +593,14 @@ def _deferred(command):
     return lambda *args, **kwargs: functools.partial(command, *args, **kwargs)
 
 
-def _export(network, path, data, config):
+def _export(network, path, data, config, *, source, exports):
     from gnsmall_keras.data.sources import load_data
     from gnsmall_keras.export.tflite import calibration_split, export_tflite
+    from gnsmall_keras.exports import append_export
 
     dataset = load_data(data)
     with printing.console.status("converting, then running the test images"):
-        return export_tflite(
+        report = export_tflite(
             network,
             path,
             target=config.target,
@@ -545,7 +610,11 @@ def _export(network, path, data, config):
             ),
             evaluation_images=dataset.test_images,
             evaluation_labels=dataset.test_labels,
+            source=source,
         )
+    if source:
+        append_export(dataclasses.asdict(report), exports)
+    return report
 
 
 if __name__ == "__main__":

@@ -176,8 +176,8 @@ def print_outcomes(outcomes, total):
     return failed
 
 
-def print_winner(record):
-    """Prints the run to deploy."""
+def print_winner(record, cost):
+    """Prints the run to deploy, with the `costs.Cost` of its int8 file."""
     rows = {
         "validation accuracy": percent(record.validation_accuracy),
         "validation images": f"{record.validation_images:,}",
@@ -188,6 +188,9 @@ def print_winner(record):
         "epochs": f"{record.recipe['epochs']:,}",
         "seed": f"{record.config['seed']}",
     }
+    if cost:
+        whose = "" if cost.own else f", of {cost.export.source['slug']}'s"
+        rows["int8 file"] = f"{cost.value:,} bytes{whose}"
     show(record.slug)
     for name, value in rows.items():
         show(f"  {name}: {value}")

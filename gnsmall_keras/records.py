@@ -8,15 +8,16 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar, cast
 
 SCHEMA = 3
 OLDEST_SCHEMA = 2  # that is still read
 # Fields younger than the oldest schema, and the schema they came with. A line
 # has exactly the fields of its own schema; the younger ones are then None.
 _YOUNGER = {"test_predictions": 3}
+_Parsed = TypeVar("_Parsed")
 RECORD_FILE = "record.json"  # in a run's folder
 MODEL_FILE = "model.keras"  # beside it
 INDEX_FILE = "index.jsonl"  # in the folder of all runs
@@ -66,6 +67,11 @@ class RunRecord:
     test_predictions: dict[str, Any] | None = None
     schema: int = SCHEMA
 
+    @property
+    def key(self) -> str:
+        """What a repeated line has in common with the first."""
+        return f"{self.digest} {self.started_at}"
+
     def to_json(self) -> str:
         """Returns the record as one line of JSON, without the line's end."""
         values = dataclasses.asdict(self)
@@ -79,13 +85,7 @@ class RunRecord:
         Raises:
             ValueError: if `line` is not JSON or not of a schema that is read.
         """
-        try:
-            values: Any = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"Not a JSON record: {error}.") from None
-        if not isinstance(values, dict):
-            raise ValueError(f"A record is a JSON object. Received: {line!r}.")
-        fields = cast("dict[str, Any]", values)
+        fields = parse_object(line)
         schema = fields.get("schema", SCHEMA)
         if schema not in range(OLDEST_SCHEMA, SCHEMA + 1):
             raise ValueError(
@@ -102,6 +102,21 @@ class RunRecord:
         return cls(**fields)
 
 
+def parse_object(line: str) -> dict[str, Any]:
+    """Returns the JSON object that a line holds.
+
+    Raises:
+        ValueError: if it holds none.
+    """
+    try:
+        values: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"Not a JSON record: {error}.") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"A record is a JSON object. Received: {line!r}.")
+    return cast("dict[str, Any]", values)
+
+
 def _field_names(schema: int) -> set[str]:
     """The fields that a record of a schema has."""
     return {
@@ -109,6 +124,19 @@ def _field_names(schema: int) -> set[str]:
         for field in dataclasses.fields(RunRecord)
         if _YOUNGER.get(field.name, OLDEST_SCHEMA) <= schema
     }
+
+
+class Keyed(Protocol):
+    """A record of any kind, to be merged."""
+
+    @property
+    def key(self) -> str:
+        """What a repeated line has in common with the first."""
+        ...
+
+    def to_json(self) -> str:
+        """Returns the record as one line of JSON, without the line's end."""
+        ...
 
 
 class Merged(NamedTuple):
@@ -190,41 +218,54 @@ def read_records(index: str | os.PathLike[str]) -> Iterator[RunRecord]:
 def scan_records(
     index: str | os.PathLike[str],
 ) -> Iterator[tuple[int, RunRecord | ValueError]]:
-    """Yields the records of the file `index`, and errors in others' places.
+    """Yields the records of the file `index`, as `scan_lines` does."""
+    return scan_lines(index, RunRecord.from_json)
+
+
+def scan_lines(
+    lines: str | os.PathLike[str], parse: Callable[[str], _Parsed]
+) -> Iterator[tuple[int, _Parsed | ValueError]]:
+    """Yields what lines are parsed to, and errors in others' places.
 
     Before each is the number of its line, which an error says as well. An empty
     line is an error: nothing writes one.
     """
-    text = Path(index).read_bytes().removesuffix(b"\n")
+    text = Path(lines).read_bytes().removesuffix(b"\n")
     for number, line in enumerate(text.split(b"\n") if text else (), 1):
         try:
             if not line.strip():
                 raise ValueError("The line is empty.")
-            yield number, RunRecord.from_json(line.decode())
+            yield number, parse(line.decode())
         except ValueError as error:
-            yield number, ValueError(f"{index}, line {number}: {error}")
+            yield number, ValueError(f"{lines}, line {number}: {error}")
 
 
 def merge_records(
     indices: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
+    *,
+    parse: Callable[[str], Keyed] = RunRecord.from_json,
 ) -> Merged:
-    """Writes the records of several files into one, each run once.
+    """Writes the records of several files into one, each once.
 
-    A record is repeated where another one before it has its digest and its
-    start. `out` may be one of the files.
+    A record is repeated where one before it has the same key: of runs the
+    digest and the start.
+
+    Args:
+        indices: the files, earlier ones first.
+        out: the new file; may be one of them.
+        parse: from a line to a record of their kind.
     """
-    found: dict[str, RunRecord] = {}
+    found: dict[str, Keyed] = {}
     count = 0
     faults: list[str] = []
     for index in indices:
-        for _, record in scan_records(index):
+        for _, record in scan_lines(index, parse):
             if isinstance(record, ValueError):
                 faults.append(str(record))
             else:
                 count += 1
-                key = f"{record.digest} {record.started_at}"
-                found.setdefault(key, record)
+                found.setdefault(record.key, record)
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:

@@ -40,6 +40,7 @@ if "google.colab" in sys.modules:
 # %% tags=["parameters"]
 index = "papermill_runs/index.jsonl"  # looked for here, above, in the checkout
 max_parameters = None  # of the winner, deployed; None: any number
+max_bytes = None  # of its int8 file; None: any size
 
 # %%
 from pathlib import Path
@@ -91,8 +92,9 @@ for drawing in report.drawings:
 # ## The winner
 #
 # The run to deploy: of each data the best one by validation accuracy, with
-# `max_parameters` at most. The test accuracy had no part in the choice. Notebook
-# 00 makes a `.tflite` file of a run; so does `gnsmall export`.
+# `max_parameters` and `max_bytes` at most. The test accuracy had no part in the
+# choice. Notebook 00 makes a `.tflite` file of a run; so does `gnsmall export`,
+# whose records say the bytes.
 
 # %%
-report.winners(max_parameters=max_parameters)
+report.winners(max_parameters=max_parameters, max_bytes=max_bytes)

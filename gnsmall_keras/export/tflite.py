@@ -36,6 +36,7 @@ class ExportReport:
     """
 
     path: str
+    source: dict[str, Any] | None  # `exports.describe_source`, of a run's model
     target: str
     quantization: str
     size_bytes: int
@@ -71,6 +72,7 @@ def export_tflite(
     calibration_images: np.ndarray,
     evaluation_images: np.ndarray | None = None,
     evaluation_labels: np.ndarray | None = None,
+    source: dict[str, Any] | None = None,
 ) -> ExportReport:
     """Writes `model` as a .tflite file, and what it contains beside it.
 
@@ -86,6 +88,7 @@ def export_tflite(
             split; 100 to 500 are usual.
         evaluation_images: uint8, for accuracy and agreement.
         evaluation_labels: class indices of `evaluation_images`.
+        source: the run that the model came of, by `exports.find_source`.
 
     Returns:
         The report. `report.faults` is empty if the file fits the target.
@@ -111,6 +114,7 @@ def export_tflite(
         file.write_bytes(data)
         report = ExportReport(
             path=path.name,
+            source=source,
             target=target,
             quantization=quantization,
             size_bytes=len(data),

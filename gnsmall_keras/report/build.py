@@ -6,17 +6,21 @@ import os
 import string
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from gnsmall_keras.records import replacing
+from gnsmall_keras.records import RunRecord, replacing
 from gnsmall_keras.report import tables
-from gnsmall_keras.report.figures import Drawing, draw_all, render
+from gnsmall_keras.report.drawing import Drawing, render
+from gnsmall_keras.report.figures import draw_all
 from gnsmall_keras.report.groups import (
     DEMONSTRATION_EPOCHS,
     Group,
     compare,
+    data_name,
     group_runs,
 )
 from gnsmall_keras.report.reading import Reading
+from gnsmall_keras.report.winner import find_winners
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 BEGIN = "<!-- results: `gnsmall report --readme` writes from here -->"
@@ -30,6 +34,7 @@ def write_report(
     out: str | os.PathLike[str] | None = None,
     figures: str | os.PathLike[str] | None = None,
     readme: str | os.PathLike[str] | None = None,
+    dataset: Any = None,
 ) -> list[Path]:
     """Writes what is asked for; each file is complete or as it was.
 
@@ -39,15 +44,19 @@ def write_report(
         out: the page, one HTML file that needs no other.
         figures: a folder, for each figure as .png and as .svg.
         readme: a Markdown file; the part between two comments is rewritten.
+        dataset: a `data.dataset.Dataset`: its images are shown where the run
+            to deploy was wrong, on the page and in `figures`.
 
     Returns:
         The files that were written.
 
     Raises:
-        ValueError: if matplotlib is needed and not there, or `readme` does
-            not have the two comments.
+        ValueError: if matplotlib is needed and not there, `readme` does not
+            have the two comments, or no winner was on `dataset`.
     """
     groups = group_runs(reading.runs)
+    if dataset is not None:
+        _check_images(dataset, find_winners(groups))
     files: dict[Path, bytes] = {}
     if readme is not None:
         path = Path(readme)
@@ -55,7 +64,7 @@ def write_report(
         results = make_results(groups, len(reading.runs), name)
         files[path] = insert_results(text, results, where=path).encode()
     if out is not None or figures is not None:
-        drawn = draw_all(groups)
+        drawn = draw_all(groups, reading.exports, dataset)
         if out is not None:
             files[Path(out)] = _make_page(reading, groups, drawn, name).encode()
         if figures is not None:
@@ -142,11 +151,38 @@ def _make_page(reading, groups, drawn, name):
         few=DEMONSTRATION_EPOCHS,
         sections=sections,
         differences=_box(tables.tabulate_differences(compare(groups))),
+        winners="\n".join(map(_tell_winner, find_winners(groups)))
+        or "<p>None: no run has a validation accuracy.</p>",
+        exports=_box(tables.tabulate_exports(reading.exports)),
         groups=_box(tables.tabulate_groups(groups), "groups"),
         runs=_box(tables.tabulate_runs(groups), "runs"),
         paper=_box(tables.tabulate_paper()),
         peers=_box(tables.tabulate_peers()),
     )
+
+
+def _check_images(dataset, winners):
+    """Images say something of a run that was tested on them only."""
+    digests = [winner.data_digest for winner in winners]
+    if dataset.digest not in digests:
+        raise ValueError(
+            "`images` must be those that a winner was tested on, with the "
+            f"digest {' or '.join(digests) or '(there is none)'}. Received: "
+            f"{dataset.name}, {dataset.digest}. Give the data of the run."
+        )
+
+
+def _tell_winner(winner: RunRecord) -> str:
+    """The run to deploy, and a table of its worst mistakes."""
+    title = (
+        f"<h3>{html.escape(data_name(winner))}: {html.escape(winner.slug)}</h3>"
+    )
+    if winner.test_predictions is None:
+        return (
+            f"{title}\n<p>Its record is older than schema 3, or there was no "
+            "test split: it does not say what was predicted.</p>"
+        )
+    return f"{title}\n{_box(tables.tabulate_mistakes(winner))}"
 
 
 def _embed(drawing: Drawing) -> str:

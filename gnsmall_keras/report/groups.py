@@ -351,58 +351,6 @@ def compare(groups: Iterable[Group]) -> list[Comparison]:
     return compared
 
 
-def find_winner(
-    runs: Iterable[Run],
-    *,
-    max_parameters: int | None = None,
-    data: str | None = None,
-) -> RunRecord:
-    """Returns the run to deploy: the best one by validation accuracy.
-
-    Of equal ones it is the one with fewer deployed parameters, then with fewer
-    multiply-accumulates. Test accuracy is not looked at.
-
-    Args:
-        runs: to choose from; those without a validation split are left out.
-        max_parameters: at most so many when deployed.
-        data: the name of the data; needed where runs are on several.
-
-    Raises:
-        ValueError: if none is left, or those left are on different images.
-    """
-    fitting = [
-        run.record
-        for run in runs
-        if run.record.validation_accuracy is not None
-        and data in (None, run.record.config["data"], data_name(run.record))
-        and (
-            max_parameters is None
-            or run.record.deployed_parameters <= max_parameters
-        )
-    ]
-    if not fitting:
-        raise ValueError(
-            "A winner has a validation accuracy and fits the limits. Received: "
-            f"max_parameters={max_parameters}, data={data!r}; no record does. "
-            "Raise the limit, or train with protocol='validation'."
-        )
-    if len({record.data_digest for record in fitting}) > 1:
-        names = sorted({data_name(record) for record in fitting})
-        raise ValueError(
-            "Accuracies on different images cannot be compared. Received: runs "
-            f"on {names}. Choose with --data."
-        )
-    return min(
-        fitting,
-        key=lambda record: (
-            -(record.validation_accuracy or 0.0),
-            record.deployed_parameters,
-            record.deployed_macs,
-            record.slug,
-        ),
-    )
-
-
 def key_of(identity: Mapping[str, Any]) -> str:
     """Returns the identity as text."""
     return json.dumps(identity, sort_keys=True)

@@ -4,14 +4,11 @@ import os
 from functools import cached_property
 
 from gnsmall_keras.report import tables
-from gnsmall_keras.report.figures import Drawing, draw_all
-from gnsmall_keras.report.groups import (
-    Group,
-    compare,
-    find_winner,
-    group_runs,
-)
+from gnsmall_keras.report.drawing import Drawing
+from gnsmall_keras.report.figures import draw_all
+from gnsmall_keras.report.groups import Group, compare, group_runs
 from gnsmall_keras.report.reading import Reading, read_runs
+from gnsmall_keras.report.winner import check_exports, find_winner
 
 
 class Report:
@@ -50,23 +47,40 @@ class Report:
         Raises:
             ValueError: if matplotlib is not installed.
         """
-        return [one for _, some in draw_all(self._groups) for one in some]
+        drawn = draw_all(self._groups, self.reading.exports)
+        return [one for _, some in drawn for one in some]
 
-    def winners(self, *, max_parameters: int | None = None) -> tables.Table:
+    def winners(
+        self,
+        *,
+        max_parameters: int | None = None,
+        max_bytes: int | None = None,
+    ) -> tables.Table:
         """A row for each data: the run to deploy, by validation accuracy.
 
         Data without a run that fits have none.
 
         Args:
             max_parameters: at most so many when deployed.
+            max_bytes: at most so large as an int8 file.
+
+        Raises:
+            ValueError: if bytes are limited and no export record says any.
         """
+        if max_bytes is not None:
+            check_exports(self.reading.exports)
         by_data: dict[str, list] = {}
         for run in self.reading.runs:
             by_data.setdefault(run.record.data_digest, []).append(run)
         lines = set()
         for runs in by_data.values():
             try:
-                winner = find_winner(runs, max_parameters=max_parameters)
+                winner = find_winner(
+                    runs,
+                    max_parameters=max_parameters,
+                    max_bytes=max_bytes,
+                    exports=self.reading.exports,
+                )
             except ValueError:
                 continue
             lines |= {str(run.line) for run in runs if run.record is winner}

@@ -37,8 +37,11 @@ class Peer(NamedTuple):
     parameters: float
     macs: float
     source: str
+    bytes: int | None = None  # of the published int8 file
+    latency: float | None = None  # as a ratio to REFERENCE's
 
 
+REFERENCE = "MLPerf Tiny IC2"  # its large ResNet, what latencies are told by
 _CHENYAOFO = "chenyaofo/pytorch-cifar-models: README, 200 epochs"
 _TINY = (
     "mlcommons/tiny: float file, 1,000 test images; parameters and "
@@ -64,6 +67,6 @@ PEERS: dict[str, Peer] = {
     "RepVGG A0": Peer(94.39, 7.84e6, 489e6, _CHENYAOFO),
     "RepVGG A1": Peer(94.89, 12.82e6, 851e6, _CHENYAOFO),
     "RepVGG A2": Peer(94.98, 26.82e6, 1850e6, _CHENYAOFO),
-    "MLPerf Tiny IC1": Peer(88.1, 77_706, 12.50e6, _TINY),
-    "MLPerf Tiny IC2": Peer(91.5, 480_330, 76.47e6, _TINY),
+    "MLPerf Tiny IC1": Peer(88.1, 77_706, 12.50e6, _TINY, 98_496),
+    REFERENCE: Peer(91.5, 480_330, 76.47e6, _TINY, 512_024, 1.0),
 }

@@ -1,10 +1,12 @@
 """Reads records line by line; a broken line is told of and left out."""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gnsmall_keras.records import RunRecord, scan_records
+from gnsmall_keras.exports import EXPORTS_FILE, ExportRecord
+from gnsmall_keras.records import RunRecord, scan_lines, scan_records
 
 _LONGEST = 240  # characters of a fault
 _MOST = 1e12  # of anything that is drawn
@@ -15,6 +17,19 @@ _CONFIG = {
     "protocol": str,
     "width": (int, float),
     "seed": int,
+}
+_NUMBER = (int, float)
+_EXPORT = {
+    "source": {
+        **dict.fromkeys(("slug", "digest", "started_at", "model"), str),
+        **dict.fromkeys(("width", "head_units"), _NUMBER),
+        "deployed_parameters": int,
+    },
+    "report": {
+        **dict.fromkeys(("path", "sha256", "target", "quantization"), str),
+        "size_bytes": int,
+        "faults": list,
+    },
 }
 
 
@@ -30,10 +45,13 @@ class Reading(NamedTuple):
 
     runs: list[Run]
     faults: list[str]  # a line each, with its number
+    exports: list[ExportRecord]  # of files, each as it was last recorded
 
 
 def read_runs(index: str | os.PathLike[str]) -> Reading:
     """Reads all records of the file `index` that can be read.
+
+    Those of exported files are in `exports.jsonl` beside it, if there are any.
 
     Raises:
         ValueError: if there is no such file.
@@ -44,17 +62,81 @@ def read_runs(index: str | os.PathLike[str]) -> Reading:
             f"No records at {str(index)!r}. Give --index the file index.jsonl "
             "of a folder of runs."
         )
-    reading = Reading([], [])
+    reading = Reading([], [], [])
     for number, found in scan_records(path):
         try:
             reading.runs.append(Run(number, _checked(found)))
         except ValueError as error:
-            text = " ".join(str(error).split())
-            text = text.removeprefix(f"{path}, line {number}: ")
-            if len(text) > _LONGEST:
-                text = text[:_LONGEST] + "..."
-            reading.faults.append(f"{path.name}, line {number}: {text}")
+            reading.faults.append(_tell(path, number, error))
+    _read_exports(path.with_name(EXPORTS_FILE), reading)
     return reading
+
+
+def _read_exports(path, reading):
+    """Adds the records of files; a later line of a file is what counts."""
+    if not path.is_file():
+        return
+    known: dict[tuple[str, ...], ExportRecord] = {}
+    for number, found in scan_lines(path, ExportRecord.from_json):
+        try:
+            record = _checked_export(found)
+        except ValueError as error:
+            reading.faults.append(_tell(path, number, error))
+            continue
+        file = (*record.run, record.sha256)
+        if record.latency is None and file in known:  # exported again
+            record = dataclasses.replace(record, latency=known[file].latency)
+        known[file] = record
+    reading.exports.extend(known.values())
+
+
+def _tell(path, number, error):
+    """A fault in one line, short, with its place."""
+    text = " ".join(str(error).split())
+    text = text.removeprefix(f"{path}, line {number}: ")
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST] + "..."
+    return f"{path.name}, line {number}: {text}"
+
+
+def _checked_export(record: ExportRecord | ValueError) -> ExportRecord:
+    """Returns a record of a file that the report can compute with.
+
+    Raises:
+        ValueError: if it is none, or a value is not what an export writes.
+    """
+    if isinstance(record, ValueError):
+        raise record
+    for part, fields in _EXPORT.items():
+        values = getattr(record, part)
+        for name, kind in fields.items():
+            value = values.get(name) if _is(values, dict) else None
+            if not _is(value, kind):
+                raise _fault(f"{part}.{name}", value)
+            if kind is not str and kind is not list and not 0 < value < _MOST:
+                raise _fault(f"{part}.{name}", value)
+    for name in ("accuracy", "float_accuracy"):
+        value = record.report.get(name)
+        if value is not None and not _is_share(value):
+            raise _fault(f"report.{name}", value)
+    if record.latency is not None:
+        _check_latency(record.latency)
+    return record
+
+
+def _check_latency(latency: Any) -> None:
+    for name in ("threads", "median_ms", "ratio"):
+        value = latency.get(name) if _is(latency, dict) else None
+        if not _is(value, (int, float)) or not 0 < value < _MOST:
+            raise _fault(f"latency.{name}", value)
+    hardware = latency.get("hardware")
+    processor = hardware.get("processor") if _is(hardware, dict) else None
+    for name, value in (
+        ("runtime", latency.get("runtime")),
+        ("hardware.processor", processor),
+    ):
+        if not _is(value, str):
+            raise _fault(f"latency.{name}", value)
 
 
 def _checked(record: RunRecord | ValueError) -> RunRecord:
@@ -90,6 +172,7 @@ def _checked(record: RunRecord | ValueError) -> RunRecord:
             raise _fault(name, value)
     _check_history(record.history)
     _check_distillation(record)
+    _check_predictions(record)
     return record
 
 
@@ -119,6 +202,38 @@ def _check_distillation(record: RunRecord) -> None:
         raise _fault("distillation", record.distillation) from None
     if not all(_is(text, str) for pair in names for text in pair):
         raise _fault("distillation.teachers", names)
+
+
+def _check_predictions(record: RunRecord) -> None:
+    kept = record.test_predictions
+    if kept is None:
+        return
+    try:
+        names, rows = kept["class_names"], kept["confusion"]
+        classes = range(len(names))
+        whole = all(
+            _is(name, str) and len(row) == len(names)
+            for name, row in zip(names, rows, strict=True)
+        )
+        counts = [count for row in rows for count in row]
+        worst = [
+            (one["label"], one["predicted"], one["index"], one["probability"])
+            for one in kept["worst"]
+        ]
+    except (TypeError, KeyError, ValueError):
+        raise _fault("test_predictions", kept) from None
+    if not whole or not all(_is(n, int) and n >= 0 for n in counts):
+        raise _fault("test_predictions.confusion", rows)
+    if sum(counts) != record.test_images:
+        raise _fault("test_predictions.confusion's sum", sum(counts))
+    for label, predicted, index, probability in worst:
+        images = range(record.test_images)
+        if not (
+            all(_is(number, int) for number in (label, predicted, index))
+            and (label in classes and predicted in classes and index in images)
+            and _is_share(probability)
+        ):
+            raise _fault("test_predictions.worst", worst)
 
 
 def _is(value: Any, kind: Any) -> bool:

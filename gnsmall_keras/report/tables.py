@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from gnsmall_keras.exports import ExportRecord
+from gnsmall_keras.records import RunRecord
 from gnsmall_keras.report.groups import (
     DEMONSTRATION_EPOCHS,
     Comparison,
@@ -18,6 +20,7 @@ from gnsmall_keras.report.published import (
     PAPER_EPOCHS,
     PAPER_RUNS,
     PEERS,
+    REFERENCE,
 )
 
 _NONE = "-"
@@ -162,16 +165,80 @@ def tabulate_paper() -> Table:
 def tabulate_peers() -> Table:
     """Published networks, as their authors count them."""
     return Table(
-        ("network", _TEST, "parameters", "MACs", "source"),
+        ("network", _TEST, "parameters", "MACs", "int8 bytes", "source"),
         [
             (
                 name,
                 f"{peer.accuracy:.2f} (n=1)",
                 f"{peer.parameters:,.0f}",
                 f"{peer.macs:,.0f}",
+                f"{peer.bytes:,}" if peer.bytes else _NONE,
                 peer.source,
             )
             for name, peer in PEERS.items()
+        ],
+    )
+
+
+def tabulate_exports(exports: Iterable[ExportRecord]) -> Table:
+    """One row for each exported file."""
+    rows = []
+    for export in exports:
+        source, report, latency = export.source, export.report, export.latency
+        accuracies = (report.get(n) for n in ("float_accuracy", "accuracy"))
+        arena = report.get("arena_bytes")
+        rows.append(
+            (
+                report["path"],
+                source["slug"],
+                f"{source['model']} w{source['width']:g}",
+                f"{source['head_units']:g}",
+                report["target"],
+                report["quantization"],
+                "; ".join(map(str, report["faults"])) or "none",
+                *(_NONE if v is None else f"{100 * v:.2f}" for v in accuracies),
+                str(report.get("evaluated_images", _NONE)),
+                f"{report['size_bytes']:,}",
+                f"{arena:,}" if isinstance(arena, int) else _NONE,
+                *_latency(latency),
+                report["sha256"][:12],
+            )
+        )
+    return Table(
+        (
+            *("file", "run", "network", "head", "target", "quantization"),
+            *("faults", "float, %", "file, %", "test images", "bytes"),
+            *("arena, bytes", "latency, ms", f"latency / {REFERENCE}'s"),
+            *("runtime, threads, processor", "sha256"),
+        ),
+        rows,
+    )
+
+
+def _latency(latency):
+    if latency is None:
+        return (_NONE,) * 3
+    where = (
+        f"{latency['runtime']}, {latency['threads']}, "
+        f"{latency['hardware']['processor']}"
+    )
+    return f"{latency['median_ms']:.3f}", f"{latency['ratio']:.2f}", where
+
+
+def tabulate_mistakes(record: RunRecord) -> Table:
+    """One row for each of a run's mistakes that were surest."""
+    kept = record.test_predictions or {"class_names": [], "worst": []}
+    names = kept["class_names"]
+    return Table(
+        ("test image", "true class", "predicted", "probability, %"),
+        [
+            (
+                str(one["index"]),
+                names[one["label"]],
+                names[one["predicted"]],
+                f"{100 * one['probability']:.2f}",
+            )
+            for one in kept["worst"]
         ],
     )
 

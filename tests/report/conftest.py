@@ -3,11 +3,15 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 from support import ROOT
 
 from gnsmall_keras.config import DistillConfig, TrainConfig
-from gnsmall_keras.records import read_records
+from gnsmall_keras.data.cifar import CLASSES_10
+from gnsmall_keras.exports import EXPORTS_FILE, ExportRecord, describe_source
+from gnsmall_keras.predictions import describe
+from gnsmall_keras.records import SCHEMA, read_records
 from gnsmall_keras.report.reading import Run
 
 INDEX = ROOT / "papermill_runs/index.jsonl"
@@ -26,6 +30,7 @@ def _record(test, validation=0.5, *, record=None, **values):
     ]
     return dataclasses.replace(
         REAL,
+        schema=SCHEMA,
         slug=config.slug,
         digest=config.digest,
         config=json.loads(json.dumps(dataclasses.asdict(config))),
@@ -40,6 +45,68 @@ def _record(test, validation=0.5, *, record=None, **values):
         },
         **(record or {}),
     )
+
+
+def _predictions(record, data_seed=0):
+    """Predictions on as many test images as a record has."""
+    random = np.random.default_rng(data_seed)
+    logits = random.normal(size=(record.test_images, 10)).astype("float32")
+    labels = random.integers(0, 10, record.test_images)
+    logits[np.arange(len(labels)), labels] += 2
+    return logits, labels
+
+
+@pytest.fixture
+def predict():
+    """Gives a record predictions; returns it with its logits and labels."""
+
+    def on(record):
+        logits, labels = _predictions(record)
+        found = dataclasses.replace(
+            record,
+            test_accuracy=float(np.mean(logits.argmax(axis=-1) == labels)),
+            test_predictions=describe(logits, labels, CLASSES_10),
+        )
+        return found, logits, labels
+
+    return on
+
+
+def _export(record, size_bytes, latency=None, **report):
+    """A record of a file from a run."""
+    ratio = {
+        "runtime": "litert",
+        "threads": 1,
+        "median_ms": 0.2,
+        "p90_ms": 0.3,
+        "ratio": latency,
+        "hardware": {"processor": "a processor"},
+        "measured_at": "2026-11-24T00:00:00+00:00",
+    }
+    values = {
+        "path": "model.tflite",
+        "source": describe_source(record),
+        "sha256": f"{size_bytes:064x}",
+        "target": "micro",
+        "quantization": "int8",
+        "size_bytes": size_bytes,
+        "faults": [],
+        "float_accuracy": 0.6,
+        "accuracy": 0.59,
+        "evaluated_images": 360,
+        "arena_bytes": 170_000,
+        **report,
+    }
+    return ExportRecord(
+        report=values,
+        exported_at="2026-11-24T00:00:00+00:00",
+        latency=None if latency is None else ratio,
+    )
+
+
+@pytest.fixture
+def make_export():
+    return _export
 
 
 @pytest.fixture
@@ -57,9 +124,15 @@ def runs_of():
 
 @pytest.fixture
 def write_index(tmp_path):
-    def write(*records):
+    def write(*records, exports=()):
         index = tmp_path / "index.jsonl"
-        index.write_text("".join(one.to_json() + "\n" for one in records))
+        for file, some in (
+            (index, records),
+            (tmp_path / EXPORTS_FILE, exports),
+        ):
+            if some:
+                text = "".join(one.to_json() + "\n" for one in some)
+                file.write_text(text)
         return index
 
     return write

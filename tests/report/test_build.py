@@ -20,7 +20,9 @@ from gnsmall_keras.report.build import (
     make_results,
     write_report,
 )
-from gnsmall_keras.report.figures import draw_all, find_front, render
+from gnsmall_keras.report.drawing import render
+from gnsmall_keras.report.figures import draw_all
+from gnsmall_keras.report.fronts import find_front
 from gnsmall_keras.report.groups import group_runs
 from gnsmall_keras.report.published import PEERS
 from gnsmall_keras.report.reading import read_runs
@@ -298,7 +300,9 @@ def test_the_command_names_the_winner_and_writes_nothing(
         (["--index", "none.jsonl"], "No records at"),
         (["--max-parameters", "9"], "Add --winner"),
         (["--winner", "--out", "a.html"], "`winner` writes nothing"),
+        (["--max-bytes", "9"], "Add --winner"),
         (["--winner", "--max-parameters", "9"], "no record does"),
+        (["--winner", "--images", "digits"], "Add --out"),
         (["--readme", "none.md"], "none.md"),
     ],
 )

@@ -10,10 +10,10 @@ from scipy import stats
 from gnsmall_keras.report.groups import (
     compare,
     estimate,
-    find_winner,
     group_runs,
     paired_difference,
 )
+from gnsmall_keras.report.winner import find_winner
 
 
 def test_seeds_make_a_group(make_record, runs_of):

@@ -42,6 +42,8 @@ PUBLISHED = {
     "MLPerf Tiny IC1": (88.1, 0.077706, 12.50),
     "MLPerf Tiny IC2": (91.5, 0.480330, 76.47),
 }
+# Bytes of int8 files; latency is told as a ratio to the large one's.
+FILES = {"MLPerf Tiny IC1": (98_496, None), "MLPerf Tiny IC2": (512_024, 1.0)}
 
 
 def test_the_papers_accuracies_are_pinned():
@@ -62,6 +64,7 @@ def test_the_peers_are_pinned():
         assert peer.accuracy == accuracy
         assert peer.parameters == pytest.approx(parameters * 1e6)
         assert peer.macs == pytest.approx(macs * 1e6)
+        assert (peer.bytes, peer.latency) == FILES.get(name, (None, None))
 
 
 def test_every_peer_names_its_source():

@@ -1,0 +1,77 @@
+"""What a run's network costs when it is deployed, from records of files."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from gnsmall_keras.exports import ExportRecord
+from gnsmall_keras.records import RunRecord
+
+
+class Cost(NamedTuple):
+    """A value, and the file that has it."""
+
+    value: float
+    own: bool  # the file is of this run, not of another one's same network
+    export: ExportRecord
+
+
+def _bytes(export: ExportRecord) -> float:
+    return export.report["size_bytes"]
+
+
+def _latency(export: ExportRecord) -> float | None:
+    """As a ratio: milliseconds of two machines are not comparable."""
+    return export.latency["ratio"] if export.latency else None
+
+
+_VALUES: dict[str, Callable[[ExportRecord], float | None]] = {
+    "bytes": _bytes,
+    "latency": _latency,
+}
+
+
+def find_cost(
+    record: RunRecord, exports: Iterable[ExportRecord], what: str
+) -> Cost | None:
+    """Returns the lowest cost of a run's int8 files that fit their target.
+
+    Where the run has none, it is that of the same network's, from other runs:
+    weights change neither operators nor shapes.
+
+    Args:
+        record: of the run.
+        exports: all that are known.
+        what: "bytes", or "latency" as a ratio to MLPerf Tiny's large ResNet.
+    """
+    known = [
+        Cost(value, export.run == (record.digest, record.started_at), export)
+        for export in exports
+        if _is_network(record, export)
+        and is_deployable(export)
+        and (value := _VALUES[what](export)) is not None
+    ]
+    return min(known, key=lambda cost: (not cost.own, cost.value), default=None)
+
+
+def find_group_cost(
+    records: Sequence[RunRecord], exports: Sequence[ExportRecord], what: str
+) -> Cost | None:
+    """Returns the lowest cost of some runs of one network, as `find_cost`."""
+    found = (find_cost(record, exports, what) for record in records)
+    known = [cost for cost in found if cost]
+    return min(known, key=lambda cost: (not cost.own, cost.value), default=None)
+
+
+def is_deployable(export: ExportRecord) -> bool:
+    """Whether it is an int8 file without faults: what is compared by cost."""
+    kind = export.report["quantization"]
+    return kind.split("-")[0] == "int8" and not export.report["faults"]
+
+
+def _is_network(record, export):
+    """Whether a file is of a run's network; its size tells the classes."""
+    source = export.source
+    return all(
+        source[name] == record.config.get(name)
+        for name in ("model", "width", "head_units")
+    ) and (source["deployed_parameters"] == record.deployed_parameters)

@@ -1,0 +1,116 @@
+"""The run to deploy."""
+
+from collections.abc import Iterable, Sequence
+
+from gnsmall_keras.exports import ExportRecord
+from gnsmall_keras.records import RunRecord
+from gnsmall_keras.report.costs import find_cost, is_deployable
+from gnsmall_keras.report.groups import Group, data_name
+from gnsmall_keras.report.reading import Run
+
+
+def find_winner(
+    runs: Iterable[Run],
+    *,
+    max_parameters: int | None = None,
+    max_bytes: int | None = None,
+    data: str | None = None,
+    exports: Sequence[ExportRecord] = (),
+) -> RunRecord:
+    """Returns the run to deploy: the best one by validation accuracy.
+
+    Of equal ones it is the one with fewer deployed parameters, then with fewer
+    multiply-accumulates. Test accuracy is not looked at.
+
+    Args:
+        runs: to choose from; those without a validation split are left out.
+        max_parameters: at most so many when deployed.
+        max_bytes: at most so large as an int8 file; runs of a network of which
+            no file is known are left out.
+        data: the name of the data; needed where runs are on several.
+        exports: what is known of files.
+
+    Raises:
+        ValueError: if none is left, or those left are on different images; or
+            if bytes are limited and no export record says any.
+    """
+    if max_bytes is not None:
+        check_exports(exports)
+    fitting = [
+        run.record
+        for run in runs
+        if run.record.validation_accuracy is not None
+        and data in (None, run.record.config["data"], data_name(run.record))
+        and (
+            max_parameters is None
+            or run.record.deployed_parameters <= max_parameters
+        )
+        and (max_bytes is None or _has_bytes(run, exports, max_bytes))
+    ]
+    limits = (
+        f"max_parameters={max_parameters}, max_bytes={max_bytes}, data={data!r}"
+    )
+    _check_fitting(fitting, limits)
+    return min(
+        fitting,
+        key=lambda record: (
+            -(record.validation_accuracy or 0.0),
+            record.deployed_parameters,
+            record.deployed_macs,
+            record.slug,
+        ),
+    )
+
+
+def check_exports(exports: Sequence[ExportRecord]) -> None:
+    """Checks that winners can be limited by bytes.
+
+    Raises:
+        ValueError: if no record is of an int8 file without faults.
+    """
+    if not any(map(is_deployable, exports)):
+        raise ValueError(
+            "`max_bytes` needs the sizes of exported int8 files. Received: no "
+            "record of one. Call `gnsmall export runs/<slug>/model.keras`; its "
+            "record goes to exports.jsonl beside index.jsonl."
+        )
+
+
+def _check_fitting(fitting, limits):
+    if not fitting:
+        raise ValueError(
+            "A winner has a validation accuracy and fits the limits. Received: "
+            f"{limits}; no record does. Raise the limit, or train with "
+            "protocol='validation'."
+        )
+    if len({record.data_digest for record in fitting}) > 1:
+        names = sorted({data_name(record) for record in fitting})
+        raise ValueError(
+            "Accuracies on different images cannot be compared. Received: runs "
+            f"on {names}. Choose with --data."
+        )
+
+
+def find_winners(groups: Iterable[Group]) -> list[RunRecord]:
+    """Returns the run to deploy of each data, as `find_winner` without limits.
+
+    Data without a run that has a validation accuracy have none.
+    """
+    by_data: dict[str, list[Run]] = {}
+    for group in groups:
+        by_data.setdefault(group.first.data_digest, []).extend(
+            run
+            for run in group.runs
+            if run.record.validation_accuracy is not None
+        )
+    return [find_winner(runs) for runs in by_data.values() if runs]
+
+
+def count_unknown(runs: Iterable[Run], exports: Sequence[ExportRecord]) -> int:
+    """Returns how many runs are of a network of which no file is known."""
+    return sum(not find_cost(run.record, exports, "bytes") for run in runs)
+
+
+def _has_bytes(run, exports, most):
+    cost = find_cost(run.record, exports, "bytes")
+    return cost is not None and cost.value <= most

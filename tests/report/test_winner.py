@@ -1,0 +1,248 @@
+"""The run to deploy: by bytes, with its confusions and worst mistakes."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from gnsmall_keras import cli
+from gnsmall_keras.data.cifar import CLASSES_10
+from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.report import mistakes, tables
+from gnsmall_keras.report.build import write_report
+from gnsmall_keras.report.costs import find_cost
+from gnsmall_keras.report.figures import draw_all
+from gnsmall_keras.report.groups import group_runs
+from gnsmall_keras.report.reading import read_runs
+from gnsmall_keras.report.winner import find_winner
+
+
+@pytest.fixture
+def three(make_record):
+    """Two seeds of a small network and a better, larger one."""
+    small = make_record(0.60, 0.60)
+    again = make_record(0.61, 0.61, seed=1)
+    large = make_record(
+        *(0.70, 0.70), width=1.0, record={"deployed_parameters": 374_174}
+    )
+    return small, again, large
+
+
+def test_a_runs_own_file_counts_before_its_networks(three, make_export):
+    small, again, large = three
+    exports = [
+        make_export(small, 300_000, latency=0.8),
+        make_export(small, 290_000, faults=["a float tensor"]),
+        make_export(small, 200_000, quantization="float16"),
+        make_export(again, 310_000),
+    ]
+    own = find_cost(again, exports, "bytes")
+    assert own is not None
+    assert (own.value, own.own) == (310_000, True)
+    other = find_cost(again, exports, "latency")
+    assert other is not None
+    assert (other.value, other.own) == (0.8, False)
+    assert find_cost(large, exports, "bytes") is None
+
+
+def test_the_winner_fits_into_bytes(three, make_export, runs_of):
+    small, again, large = three
+    exports = [make_export(small, 300_000), make_export(large, 600_000)]
+    runs = runs_of(*three)
+    assert find_winner(runs, exports=exports).slug == large.slug
+    for most, best in ((600_000, large), (599_999, again), (300_000, again)):
+        found = find_winner(runs, max_bytes=most, exports=exports)
+        assert found.slug == best.slug
+    with pytest.raises(ValueError, match="no record does"):
+        find_winner(runs, max_bytes=299_999, exports=exports)
+
+
+def test_bytes_without_a_record_of_any_are_refused(three, runs_of):
+    with pytest.raises(ValueError, match="gnsmall export"):
+        find_winner(runs_of(*three), max_bytes=524_288)
+
+
+def test_the_command_names_the_winner_by_bytes(
+    three, make_export, write_index, capsys
+):
+    small, again, _ = three
+    index = write_index(*three, exports=[make_export(small, 300_000)])
+    arguments = ["report", "--index", str(index), "--winner", "--max-bytes"]
+    assert cli.main([*arguments, "524288"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(again.slug)
+    assert f"int8 file: 300,000 bytes, of {small.slug}'s" in captured.out
+    assert "runs left out, as no file" in captured.err
+    assert captured.err.strip().endswith("record: 1")
+
+
+def test_files_are_figures_and_a_table(three, make_export, runs_of):
+    """Accuracies are the runs' own; a hollow point has another run's file."""
+    small, _, large = three
+    export = make_export(small, 300_000, latency=0.5)
+    ((_, drawings),) = draw_all(
+        group_runs(runs_of(*three)), [export, make_export(large, 600_000)]
+    )
+    drawn = {one.name: one.figure.axes[0] for one in drawings}
+    found = {}
+    for name in ("cifar10-bytes", "cifar10-latency"):
+        found[name] = sorted(
+            (x, y)
+            for container in drawn[name].containers
+            for x, y in zip(*container.lines[0].get_data(), strict=True)
+        )
+    assert found["cifar10-bytes"] == [(300_000, 60.5), (600_000, 70.0)]
+    assert found["cifar10-latency"] == [(0.5, 60.5)]
+    table = tables.tabulate_exports([export])
+    row = dict(zip(table.header, table.rows[0], strict=True))
+    assert row["bytes"] == "300,000"
+    assert row["latency / MLPerf Tiny IC2's"] == "0.50"
+
+
+def test_a_networks_point_is_hollow(three, make_record, make_export, runs_of):
+    taught = make_record(0.7, strategy="kd", teachers=("t.keras",))
+    groups = group_runs(runs_of(three[0], taught))
+    ((_, drawings),) = draw_all(groups, [make_export(three[0], 300_000)])
+    (axes,) = next(d for d in drawings if d.name == "cifar10-bytes").figure.axes
+    assert {
+        container.get_label(): container.lines[0].get_markerfacecolor()
+        for container in axes.containers
+    } == {
+        "validation protocol, 3 epochs (n=1)": "#0072B2",
+        "validation protocol, 3 epochs, file of another run (n=1)": "white",
+    }
+
+
+def test_the_last_line_of_a_file_counts_and_keeps_its_latency(
+    three, make_export, write_index, tmp_path
+):
+    small = three[0]
+    timed = make_export(small, 300_000, latency=0.5)
+    other = make_export(small, 300_000, arena_bytes=1)
+    index = write_index(
+        *three, exports=[make_export(small, 300_000), timed, other]
+    )
+    (found,) = read_runs(index).exports
+    assert found == dataclasses.replace(other, latency=timed.latency)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("report", "size_bytes", -1),
+        ("report", "size_bytes", "9"),
+        ("report", "faults", None),
+        ("report", "accuracy", 7),
+        ("source", "width", float("nan")),
+        ("source", "slug", None),
+        ("latency", "ratio", 0),
+        ("latency", "hardware", {}),
+    ],
+)
+def test_what_no_export_writes_is_told_of(
+    three, make_export, write_index, part, name, value
+):
+    broken = make_export(three[0], 300_000, latency=0.5)
+    getattr(broken, part)[name] = value
+    reading = read_runs(write_index(*three, exports=[broken]))
+    assert reading.exports == []
+    (fault,) = reading.faults
+    assert fault.startswith("exports.jsonl, line 1: Not what")
+    assert f"{part}.{name}" in fault
+
+
+@pytest.fixture
+def wrong(make_record, predict):
+    """A record with predictions on 360 images, and these."""
+    record = make_record(0.6, record={"test_images": 360})
+    return predict(record)
+
+
+def test_the_confusion_drawn_is_counted_from_predictions(wrong):
+    record, logits, labels = wrong
+    drawing = mistakes.draw_confusion("cifar10", record)
+    assert drawing is not None
+    (axes,) = drawing.figure.axes
+    counts = np.zeros((10, 10), int)
+    np.add.at(counts, (labels, logits.argmax(axis=-1)), 1)
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert texts == {
+        (column, row): str(counts[row, column])
+        for row in range(10)
+        for column in range(10)
+    }
+    shown = [text.get_text() for text in axes.get_yticklabels()]
+    assert shown == list(CLASSES_10)
+
+
+def test_the_page_has_the_worst_mistakes(wrong, write_index, tmp_path):
+    record, logits, labels = wrong
+    out = tmp_path / "report.html"
+    reading = read_runs(write_index(record))
+    assert reading.faults == []
+    write_report(reading, name="index.jsonl", out=out)
+    text = out.read_text()
+    probability = softmax(logits.astype(float), axis=-1)
+    predicted = logits.argmax(axis=-1)
+    wrong = np.flatnonzero(predicted != labels)
+    wrong = wrong[np.argsort(-probability[wrong].max(axis=-1))]
+    rows = re.findall(r"<tr>((?:<td>.*?</td>)+)</tr>", text)
+    found = [re.findall(r"<td>(.*?)</td>", row) for row in rows]
+    worst = [cells for cells in found if len(cells) == 4]
+    assert worst == [
+        [
+            str(index),
+            CLASSES_10[labels[index]],
+            CLASSES_10[predicted[index]],
+            f"{100 * probability[index].max():.2f}",
+        ]
+        for index in wrong[:16]
+    ]
+    assert "what the winner takes for what" in text
+
+
+def test_images_are_shown_where_they_are_the_runs(wrong):
+    record, _, labels = wrong
+    images = np.zeros((360, 32, 32, 3), np.uint8)
+    images[:] = np.arange(360, dtype=np.uint16)[:, None, None, None] % 256
+    data = Dataset("mine", images[:0], labels[:0], images, labels, CLASSES_10)
+    record = dataclasses.replace(record, data_digest=data.digest)
+    drawing = mistakes.draw_mistakes("mine", record, data)
+    assert drawing is not None
+    shown = [axes.images[0].get_array() for axes in drawing.figure.axes]
+    for image, one in zip(shown, record.test_predictions["worst"], strict=True):
+        np.testing.assert_array_equal(image, images[one["index"]])
+    other = dataclasses.replace(data, test_images=images + 1)
+    assert mistakes.draw_mistakes("mine", record, other) is None
+
+
+def test_images_of_another_run_are_refused(wrong, write_index, capsys):
+    index = write_index(wrong[0])
+    arguments = ["report", "--index", str(index), "--images", "digits"]
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "must be those that a winner was tested on" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("confusion", [[1, 2], [3]]),
+        ("confusion", [[0] * 10] * 10),
+        ("class_names", ["a"]),
+        ("worst", [{"index": 0}]),
+        (
+            "worst",
+            [{"index": 0, "label": 10, "predicted": 0, "probability": 1}],
+        ),
+    ],
+)
+def test_predictions_that_no_run_writes_are_told_of(
+    wrong, write_index, name, value
+):
+    wrong[0].test_predictions[name] = value
+    (fault,) = read_runs(write_index(wrong[0])).faults
+    assert "test_predictions" in fault
