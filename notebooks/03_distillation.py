@@ -42,6 +42,7 @@ assistant_width = 0.5
 teacher_width = 1.0
 epochs = 6  # of every training
 batch_size = 64  # images per step
+peak_learning_rate = None  # None: the recipe's
 temperature = 4.0  # divides logits before their softmax
 label_weight = 0.5  # of the labels' loss; the rest is the teacher's
 seed = 0  # of everything random
@@ -49,6 +50,7 @@ seed = 0  # of everything random
 # %%
 if os.environ.get("GNSMALL_SMOKE"):  # seconds instead of minutes
     epochs, batch_size, assistant_width, teacher_width = 1, 256, 0.25, 0.25
+    peak_learning_rate = 0.01  # five steps at the recipe's diverge
 
 # %% [markdown]
 # ## A teacher
@@ -66,6 +68,7 @@ common = {
     "data": data,
     "epochs": epochs,
     "batch_size": batch_size,
+    "peak_learning_rate": peak_learning_rate,
     "seed": seed,
 }
 config = gns.TrainConfig(width=teacher_width, **common)
