@@ -169,6 +169,8 @@ def print_outcomes(outcomes, total):
             else:
                 failed += 1
                 told = f"failed: {outcome.error} (see {outcome.notebook})"
+            if outcome.lost:
+                told += f" (workers lost before: {outcome.lost})"
             show(f"{number}/{total} {outcome.config.slug}: {told}")
     show(f"runs: {total - failed} finished, {failed} failed")
     return failed
