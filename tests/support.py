@@ -191,7 +191,7 @@ def skip_unless_all_or_on_torch() -> None:
         pytest.skip("starts processes; set GNSMALL_TEST_ALL=1")
 
 
-def wait_for(happened, seconds=60):
+def wait_for(happened, seconds=120):
     """Waits for what a process is to do, which a function tells."""
     end = time.monotonic() + seconds
     while not happened():

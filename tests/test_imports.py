@@ -30,7 +30,7 @@ LEVELS = {
     "printing": 4.5,
     "cli": 5,
 }
-HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib"}
+HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib", "ray"}
 # Where each heavy package may be imported, inside functions only.
 ALLOWED = {
     ("tensorflow", "export.convert"),
@@ -44,6 +44,7 @@ ALLOWED = {
     ("torch", "training.devices"),
     ("papermill", "sweeps.notebook"),
     ("papermill", "sweeps.worker"),
+    ("ray", "sweeps.cluster"),
     ("matplotlib", "report.figures"),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

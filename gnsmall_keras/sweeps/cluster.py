@@ -1,6 +1,7 @@
 """Executes notebooks on a Ray cluster, each in a process of its own."""
 
 import collections
+import contextlib
 import functools
 import os
 import socket
@@ -79,7 +80,7 @@ def ray_engine(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        import ray as _
+        _ray()
     except ImportError:
         raise ValueError(
             "The engine 'ray' needs the extra `cluster`. "
@@ -89,6 +90,13 @@ def ray_engine(
     if address not in ("auto", "local"):
         _check_address(address)
     return functools.partial(_run, workers=workers, address=address)
+
+
+def _ray() -> Any:
+    """Returns the package, whose types are known in part."""
+    import ray
+
+    return ray
 
 
 def _check_address(address: str) -> None:
@@ -113,22 +121,18 @@ def _run(
 ) -> Iterator[Ended]:
     if not jobs:
         return
-    import ray
-
     _connect(address)
     try:
         gpus, machines = _count(jobs)
         places = workers or gpus or machines
         yield from _run_on(jobs, places, gpus)
     finally:
-        ray.shutdown()
+        _ray().shutdown()
 
 
 def _connect(address: str) -> None:
-    import ray
-
     try:
-        ray.init(
+        _ray().init(
             address=address,
             include_dashboard=False if address == "local" else None,
             log_to_driver=False,
@@ -146,9 +150,7 @@ def _count(jobs: Sequence[Job]) -> tuple[int, int]:
     Raises:
         ValueError: if there is no machine for one of the jobs.
     """
-    import ray
-
-    nodes: list[Any] = ray.nodes()
+    nodes: list[Any] = _ray().nodes()
     resources = [node["Resources"] for node in nodes if node["Alive"]]
     taking = [own for own in resources if own.get("CPU", 0) >= 1]
     if not taking:
@@ -164,8 +166,7 @@ def _count(jobs: Sequence[Job]) -> tuple[int, int]:
 
 
 def _run_on(jobs: Sequence[Job], places: int, gpus: int) -> Iterator[Ended]:
-    import ray
-
+    ray = _ray()
     waiting = collections.deque(_Attempt(job) for job in jobs)
     started: dict[Any, _Attempt] = {}
     try:
@@ -197,8 +198,6 @@ def gpu_share(devices: int, places: int, gpus: int) -> float:
 
 
 def _submit(job: Job, gpus: float) -> Any:
-    import ray
-
     home = job.executed.parent.resolve()
     home.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex
@@ -220,13 +219,17 @@ def _submit(job: Job, gpus: float) -> Any:
         str(Path.cwd()),
         {**variables, **(SHARING if 0 < gpus < 1 else {})},
     )
-    remote: Any = ray.remote(_perform)
-    return remote.options(
-        num_cpus=1,
-        num_gpus=gpus,
-        max_retries=0,  # an attempt has the checkpoint of the one before
-        scheduling_strategy="SPREAD",
-    ).remote(task)
+    return (
+        _ray()
+        .remote(_perform)
+        .options(
+            num_cpus=1,
+            num_gpus=gpus,
+            max_retries=0,  # an attempt has the checkpoint of the one before
+            scheduling_strategy="SPREAD",
+        )
+        .remote(task)
+    )
 
 
 def _perform(task: _Task) -> _Result:
@@ -303,14 +306,14 @@ def _write_files(files: Mapping[str, bytes], folder: Path) -> None:
 
 def _ended(task: Any, attempt: _Attempt) -> Ended | None:
     """Returns how an attempt ended; None if it is to be made again."""
-    import ray
     from ray.exceptions import RayError, RayTaskError
 
     job, lost = attempt
     try:
-        result = ray.get(task)
+        result: _Result = _ray().get(task)
     except RayTaskError as error:  # the package is not there, for example
-        text = " ".join(str(error.cause or error).split())
+        told: Any = error  # with the error of the task as its cause
+        text = " ".join(str(told.cause).split())
         return Ended(job, f"Ray could not do the task: {text}", lost)
     except RayError as error:
         result = _Result(Ending(type(error).__name__, killed=True), None)
@@ -330,8 +333,9 @@ def _bring_home(result: _Result, job: Job) -> None:
         return
     _write_files(result.files, job.executed.parent)
     if result.ending.error is None and RECORD_FILE in result.files:
-        record = RunRecord.from_json(result.files[RECORD_FILE].decode())
-        append_record(record, job.parameters["index"])
+        with contextlib.suppress(ValueError):  # the sweep tells of it
+            record = RunRecord.from_json(result.files[RECORD_FILE].decode())
+            append_record(record, job.parameters["index"])
 
 
 def _recorded(job: Job) -> bool:
@@ -345,9 +349,9 @@ def _recorded(job: Job) -> bool:
 
 def _stop(started: Mapping[Any, _Attempt]) -> None:
     """Ends what still runs, and brings its checkpoints home."""
-    import ray
     from ray.exceptions import RayError
 
+    ray = _ray()
     if not started:
         return
     for task in started:

@@ -10,7 +10,6 @@ from support import wait_for
 from gnsmall_keras.records import INDEX_FILE, read_records
 from gnsmall_keras.sweeps import sweep
 from gnsmall_keras.sweeps.local import local_engine
-from gnsmall_keras.sweeps.notebook import find_notebook
 from gnsmall_keras.sweeps.plan import SweepConfig
 
 pytestmark = pytest.mark.notebook
