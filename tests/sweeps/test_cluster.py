@@ -110,7 +110,7 @@ def address():
         text=True,
     ) as process:
         lines = (line.split() for line in process.stdout)
-        yield next(words[1] for words in lines if words[0] == "address")
+        yield next(words[1] for words in lines if "address" in words)
         process.communicate()
 
 
