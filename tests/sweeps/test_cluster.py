@@ -131,6 +131,8 @@ class TestCluster:
         records = [record.digest for record in read_records(out / INDEX_FILE)]
         expected = [run.digest for run in _sweep(3, 4, 5, 6).configs]
         assert sorted(records) == sorted(expected)
+        executed = out / _sweep(3).configs[0].slug / "train.ipynb"
+        assert '"0\\n"' in executed.read_text(), "the GPU that Ray gave"
         failed = _sweep(1).configs[0]
         assert failed.digest in (out / "failed.jsonl").read_text()
         assert "no luck" in (out / failed.slug / "train.ipynb").read_text()
