@@ -449,7 +449,10 @@ def sweep(
     file: _Path,
     out: Path = Path("runs"),
     index: Path | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     workers: int | None = None,
+    resume: bool = True,
     dry_run: bool = False,
 ) -> int:
     """Does the runs of a sweep file, each in the notebook 02_train.
@@ -463,11 +466,17 @@ def sweep(
             and [teachers.NAME], runs that they learn from as "@NAME".
         out: folder of all runs.
         index: JSON-lines file of records; by default index.jsonl in `out`.
-        workers: runs at a time; by default one for each GPU, at least one.
+        engine: "local" for processes of this machine; "ray" for a Ray cluster.
+        address: host:port of a Ray cluster that this machine belongs to, or
+            "auto"; by default RAY_ADDRESS, else Ray is started here.
+        workers: runs at a time; by default one for each GPU, else for each
+            machine.
+        resume: leaves recorded runs out and goes on with unfinished ones;
+            --no-resume is an error where there are any.
         dry_run: prints what would run, and writes nothing.
     """
     from gnsmall_keras.records import INDEX_FILE
-    from gnsmall_keras.sweeps import local, plan
+    from gnsmall_keras.sweeps import plan
     from gnsmall_keras.sweeps import sweep as sweeps
 
     config = plan.read_sweep(file)
@@ -479,16 +488,31 @@ def sweep(
             printing.show(run.slug + (f" from {names}" if names else ""))
         sweeps.check_teachers(todo, out)
         return 0
-    engine = local.local_engine(workers)
+    executing = _engine(engine, workers, address)
     sweeps.check_sweep(out)
-    with sweeps.locked(index):
+    with sweeps.locked(out, index):
         todo = printing.print_todo(sweeps.list_todo(config, index))
         sweeps.check_teachers(todo, out)
+        if not resume:
+            sweeps.check_unbegun(todo, out)
         outcomes = sweeps.run_all(
-            todo.pending, out=out, index=index, engine=engine
+            todo.pending, out=out, index=index, engine=executing
         )
         failed = printing.print_outcomes(outcomes, len(todo.pending))
     return 1 if failed else 0
+
+
+def _engine(name, workers, address):
+    from gnsmall_keras.sweeps import cluster, local
+
+    if name == "ray":
+        return cluster.ray_engine(workers, address)
+    if address is not None:
+        raise ValueError(
+            "`address` is of a Ray cluster. Received: one with the engine "
+            f"{name!r}. Add --engine ray."
+        )
+    return local.local_engine(workers)
 
 
 def records(

@@ -171,6 +171,8 @@ def print_outcomes(outcomes, total):
                 told = f"failed: {outcome.error}"
                 if outcome.notebook:
                     told += f" (see {outcome.notebook})"
+            if outcome.lost:
+                told += f" (workers lost before: {outcome.lost})"
             show(f"{number}/{total} {outcome.config.slug}: {told}")
     show(f"runs: {total - failed} finished, {failed} failed")
     return failed

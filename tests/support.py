@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,6 +189,14 @@ def skip_unless_all_or_on_torch() -> None:
         "GNSMALL_TEST_ALL"
     ):
         pytest.skip("starts processes; set GNSMALL_TEST_ALL=1")
+
+
+def wait_for(happened, seconds=120):
+    """Waits for what a process is to do, which a function tells."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, happened
+        time.sleep(0.1)
 
 
 def cifar10_folder() -> str | None:

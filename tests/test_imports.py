@@ -32,7 +32,7 @@ LEVELS = {
     "printing": 4.5,
     "cli": 5,
 }
-HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib"}
+HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib", "ray"}
 # Where each heavy package may be imported, inside functions only.
 ALLOWED = {
     ("tensorflow", "export.convert"),
@@ -46,6 +46,7 @@ ALLOWED = {
     ("torch", "training.devices"),
     ("papermill", "sweeps.notebook"),
     ("papermill", "sweeps.worker"),
+    ("ray", "sweeps.cluster"),
     ("matplotlib", "report.drawing"),
     ("matplotlib", "report.labels"),
 }

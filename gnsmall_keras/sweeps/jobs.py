@@ -21,7 +21,18 @@ class Ended(NamedTuple):
 
     job: Job
     error: str | None  # why it failed
+    lost: int = 0  # how often its machine or process went before that
 
 
 # What takes jobs anywhere, and yields each as it ends.
 Engine = Callable[[Sequence[Job]], Iterator[Ended]]
+
+
+def check_workers(workers: int | None) -> None:
+    """Checks the number of jobs at a time; None leaves it to the engine.
+
+    Raises:
+        ValueError: if it is below one.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"`workers` must be >= 1. Received: {workers}.")

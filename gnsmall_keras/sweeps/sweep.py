@@ -28,6 +28,7 @@ from gnsmall_keras.sweeps.plan import SweepConfig
 
 EXECUTED = "train.ipynb"  # in a run's folder
 FAILED_FILE = "failed.jsonl"  # beside the index
+LOCK_FILE = "sweep.lock"  # in the folder of all runs
 
 
 class Todo(NamedTuple):
@@ -46,6 +47,7 @@ class Outcome(NamedTuple):
     record: RunRecord | None
     error: str | None
     notebook: Path | None  # executed, with its outputs or its error
+    lost: int = 0  # how often its machine or process went before that
 
 
 def list_todo(sweep: SweepConfig, index: Path) -> Todo:
@@ -105,22 +107,45 @@ def check_teachers(todo: Todo, out: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(index: Path) -> Generator[None]:
-    """Keeps other sweeps from an index, with a lock on `<index>.lock`.
+def locked(out: Path, index: Path) -> Generator[None]:
+    """Keeps other sweeps from a folder and an index.
+
+    Locks are held on `sweep.lock` in the folder and on `<index>.lock`.
 
     Raises:
-        ValueError: if another sweep has it.
+        ValueError: if another sweep has one of them.
     """
-    index.parent.mkdir(parents=True, exist_ok=True)
-    with index.with_name(f"{index.name}.lock").open("ab") as file:
-        try:
-            lock(file, wait=False)
-        except BlockingIOError:
-            raise ValueError(
-                f"Another sweep works on {index}. Wait for its end, or give "
-                "another index and merge them afterwards."
-            ) from None
+    locks = {
+        out: out / LOCK_FILE,
+        index: index.with_name(f"{index.name}.lock"),
+    }
+    with contextlib.ExitStack() as held:
+        for place, path in locks.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock(held.enter_context(path.open("ab")), wait=False)
+            except BlockingIOError:
+                raise ValueError(
+                    f"Another sweep works on {place}. Wait for its end, or "
+                    "give another folder and index, and merge the records "
+                    "afterwards."
+                ) from None
         yield
+
+
+def check_unbegun(todo: Todo, out: Path) -> None:
+    """Checks that nothing of a sweep was done or begun before.
+
+    Raises:
+        ValueError: if there is a record or a folder of one of its runs.
+    """
+    begun = [c for c in todo.pending if (out / c.slug).exists()]
+    if todo.finished or begun:
+        raise ValueError(
+            "Without `resume` no run may have a record or a folder. Received: "
+            f"{len(todo.finished)} with a record, {len(begun)} with a folder. "
+            "Give another `out`, or leave --no-resume out to go on."
+        )
 
 
 def check_sweep(out: Path) -> None:
@@ -189,7 +214,7 @@ def _not_begun(config: DistillConfig, failed: Collection[str]) -> Outcome:
 
 
 def _outcome(ended: Ended) -> Outcome:
-    job, error = ended
+    job, error, lost = ended
     record = None
     if error is None:
         try:
@@ -197,7 +222,7 @@ def _outcome(ended: Ended) -> Outcome:
             record = RunRecord.from_json(text)
         except (OSError, ValueError) as fault:
             error = f"The notebook left no record: {fault}"
-    return Outcome(job.config, record, error, job.executed)
+    return Outcome(job.config, record, error, job.executed, lost)
 
 
 def _failure(outcome: Outcome) -> str:

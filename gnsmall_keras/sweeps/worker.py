@@ -9,20 +9,36 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
+from gnsmall_keras import records
+
+LOCK_FILE = "run.lock"  # in a run's folder
+KERNEL_DIED = 75  # the exit status; nothing is wrong with the notebook
 ERROR = "gnsmall-error: "  # before the line that says why it failed
 _PATIENCE = 30  # seconds in which a kernel writes its checkpoint and ends
+_LOCK_SECONDS = 2 * _PATIENCE
 
 
 def main() -> int:
     """Executes the notebook of the one argument; returns the exit status."""
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
-    # A shell that starts a sweep in the background has it ignore Ctrl-C.
+    # A shell that starts a sweep in the background has it ignore Ctrl-C, and
+    # Ray blocks it for all its processes.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_watch_starter, daemon=True).start()
+    order = json.loads(sys.argv[1])
     try:
-        papermill.execute_notebook(**json.loads(sys.argv[1]))
+        with (Path(order["output_path"]).parent / LOCK_FILE).open("ab") as file:
+            _wait_for(file)
+            papermill.execute_notebook(**order)
+    except DeadKernelError as error:
+        _fail(f"{error}")
+        return KERNEL_DIED
     except papermill.PapermillExecutionError as error:
         return _fail(f"{error.ename}: {error.evalue}")
     except KeyboardInterrupt:  # papermill has stopped the kernel
@@ -30,6 +46,25 @@ def main() -> int:
     except Exception as error:
         return _fail(f"{type(error).__name__}: {error}")
     return 0
+
+
+def _wait_for(file):
+    """Waits for one that a sweep before has left, and that still ends.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return records.lock(file, wait=False)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise ValueError(
+                    f"Another process works on this run: it holds {file.name}. "
+                    "Wait for its end, then give the same command again."
+                ) from None
+        time.sleep(1)
 
 
 def _fail(text):

@@ -3,47 +3,19 @@
 import importlib.util
 import subprocess
 import sys
-import time
 
 import nbformat
 import pytest
-from support import ROOT
+from support import wait_for
 
 from gnsmall_keras.distill.cache import teacher_digest
 from gnsmall_keras.models.files import load_model
 from gnsmall_keras.records import INDEX_FILE, MODEL_FILE, read_records
 from gnsmall_keras.sweeps import sweep
 from gnsmall_keras.sweeps.local import local_engine
-from gnsmall_keras.sweeps.notebook import find_notebook
 from gnsmall_keras.sweeps.plan import SweepConfig
 
 pytestmark = pytest.mark.notebook
-# What the training notebook does, without training; seed 1 fails, and seed 2
-# waits until it is interrupted.
-BODY = """
-import dataclasses
-import time
-from pathlib import Path
-from gnsmall_keras.config import DistillConfig
-from gnsmall_keras.records import append_record, read_records
-
-fields = [field.name for field in dataclasses.fields(DistillConfig)]
-config = DistillConfig(**{name: globals()[name] for name in fields})
-if seed == 1:
-    raise ValueError("no luck,\\n on two lines")
-if seed == 2:
-    Path(out, "waiting").touch()
-    try:
-        time.sleep(600)
-    except KeyboardInterrupt:
-        Path(out, "interrupted").touch()
-        raise
-record = dataclasses.replace(
-    next(read_records(KNOWN)), slug=config.slug, digest=config.digest
-)
-Path(out, config.slug, "record.json").write_text(record.to_json())
-append_record(record, index)
-"""
 SWEEP = """
 import sys
 from pathlib import Path
@@ -62,22 +34,6 @@ outcomes = sweep.run_all(
 )
 print([outcome.error for outcome in outcomes])
 """
-
-
-@pytest.fixture
-def notebook(tmp_path):
-    """A notebook with the parameters of the real one, and a short body."""
-    real = nbformat.read(find_notebook(), as_version=4)
-    cells = [
-        cell
-        for cell in real.cells
-        if "parameters" in cell.metadata.get("tags", ())
-    ]
-    known = str(ROOT / "papermill_runs" / INDEX_FILE)
-    body = BODY.replace("KNOWN", repr(known))
-    real.cells = [*cells, nbformat.v4.new_code_cell(body)]
-    nbformat.write(real, tmp_path / "short.ipynb")
-    return tmp_path / "short.ipynb"
 
 
 def _configs(*seeds):
@@ -143,19 +99,12 @@ def test_a_killed_sweep_takes_its_runs_along_and_goes_on(tmp_path, notebook):
         [sys.executable, "-c", SWEEP, out, notebook, "0", "2"],
         stdout=subprocess.DEVNULL,
     )
-    _wait_for(out / "waiting")
+    wait_for((out / "waiting").exists)
     process.kill()
     process.wait()
-    _wait_for(out / "interrupted")
+    wait_for((out / "interrupted").exists)
     config = SweepConfig(
         parameters={"strategy": "baseline"}, grid={"seed": [0, 2]}
     )
     todo = sweep.list_todo(config, out / INDEX_FILE)
     assert [run.seed for run in todo.pending] == [2]
-
-
-def _wait_for(path):
-    end = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < end, path
-        time.sleep(0.1)

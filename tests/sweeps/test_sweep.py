@@ -18,7 +18,7 @@ from gnsmall_keras.records import (
     lock,
     read_records,
 )
-from gnsmall_keras.sweeps import local, notebook, sweep
+from gnsmall_keras.sweeps import local, notebook, sweep, worker
 from gnsmall_keras.sweeps.jobs import Ended, Job
 from gnsmall_keras.sweeps.plan import SweepConfig, read_sweep
 
@@ -172,6 +172,46 @@ def test_a_second_sweep_on_an_index_says_so(command, tmp_path, capsys):
         assert command(FakeEngine()) == 2
     assert "Another sweep works on runs/index.jsonl" in capsys.readouterr().err
     assert command(FakeEngine()) == 0
+
+
+def test_a_second_sweep_on_a_folder_says_so(command, tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    with (tmp_path / "runs/sweep.lock").open("ab") as file:
+        lock(file)
+        assert command(FakeEngine(), "--index", "other.jsonl") == 2
+    error = capsys.readouterr().err
+    assert "Another sweep works on runs. Wait" in error
+    assert error.count("\n") == 1
+
+
+def test_a_run_waits_for_one_that_still_ends(tmp_path, monkeypatch):
+    path = tmp_path / worker.LOCK_FILE
+    monkeypatch.setattr(worker, "_LOCK_SECONDS", 0)
+    with path.open("ab") as first, path.open("ab") as second:
+        lock(first)
+        with pytest.raises(ValueError, match="Another process works on this"):
+            worker._wait_for(second)
+        first.close()
+        worker._wait_for(second)
+
+
+def test_without_resuming_nothing_may_have_begun(command, tmp_path, capsys):
+    assert command(FakeEngine(), "--no-resume") == 0
+    assert command(FakeEngine(), "--no-resume") == 2
+    assert "3 with a record, 0 with a folder" in capsys.readouterr().err
+    assert command(FakeEngine(), "--resume") == 0
+    (tmp_path / "runs/index.jsonl").unlink()
+    assert command(FakeEngine(), "--no-resume") == 2
+    assert "0 with a record, 3 with a folder" in capsys.readouterr().err
+
+
+def test_how_often_a_worker_was_lost_is_told(command, capsys):
+    def engine(jobs):
+        for ended in FakeEngine()(jobs):
+            yield ended._replace(lost=2)
+
+    assert command(engine) == 0
+    assert "(workers lost before: 2)" in capsys.readouterr().out
 
 
 def test_out_that_is_no_folder_is_one_line(command, tmp_path, capsys):

@@ -1,0 +1,366 @@
+"""Executes notebooks on a Ray cluster, each in a process of its own."""
+
+import collections
+import contextlib
+import functools
+import os
+import socket
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gnsmall_keras.records import (
+    INDEX_FILE,
+    RECORD_FILE,
+    RunRecord,
+    append_record,
+    replacing,
+    scan_records,
+)
+from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, check_workers
+from gnsmall_keras.sweeps.process import SHARING, Ending, execute
+from gnsmall_keras.sweeps.worker import LOCK_FILE
+
+_STARTS = 3  # of one run, where its machine or process is lost
+_CONNECT_SECONDS = 5
+_POLL_SECONDS = 1
+# In which an interrupted run writes a checkpoint and that comes home.
+_STOP_SECONDS = 60
+# What decides a result: a machine of the cluster has them from the sweep. Ray
+# would set the threads itself, to one.
+_FROM_SWEEP = ("KERAS_BACKEND", "OMP_NUM_THREADS")
+_FROM_NODE = ("GNSMALL_DATA",)  # and from the sweep where there is none
+
+
+class _Task(NamedTuple):
+    """What goes to a machine of the cluster."""
+
+    job: Job  # with paths as the sweep's machine has them
+    notebook: str  # its text
+    token: str  # of the lock file, by which the same folder is known
+    files: dict[str, bytes]  # of the run's folder, by their names in it
+    folder: str  # in which the sweep works
+    variables: dict[str, str]
+
+
+class _Result(NamedTuple):
+    """What comes back."""
+
+    ending: Ending
+    files: dict[str, bytes] | None  # None: they are where they belong
+
+
+class _Attempt(NamedTuple):
+    """A job and how often it was lost before."""
+
+    job: Job
+    lost: int = 0
+
+
+def ray_engine(
+    workers: int | None = None, address: str | None = None
+) -> Engine:
+    """Returns what executes jobs as tasks of a Ray cluster.
+
+    Args:
+        workers: tasks at a time; None: one for each GPU, else for each machine.
+        address: host:port of a cluster that this machine belongs to, or
+            "auto"; None: RAY_ADDRESS, else Ray is started on this machine, and
+            ended with the jobs.
+
+    Raises:
+        ValueError: if there is no worker, Ray is not installed or nothing
+            listens at the address; when it is called, if what listens is no
+            cluster, or it has no machine for one of the jobs.
+    """
+    check_workers(workers)
+    # Silence must be asked for before Ray is imported.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        _ray()
+    except ImportError:
+        raise ValueError(
+            "The engine 'ray' needs the extra `cluster`. "
+            "Run: pip install 'gnsmall-keras[cluster]'"
+        ) from None
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address not in ("auto", "local"):
+        _check_address(address)
+    return functools.partial(_run, workers=workers, address=address)
+
+
+def _ray() -> Any:
+    """Returns the package, whose types are known in part."""
+    import ray
+
+    return ray
+
+
+def _check_address(address: str) -> None:
+    """Ray itself tries for two minutes, and then ends this process."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise ValueError(
+            "The address of a Ray cluster must be host:port or auto. "
+            f"Received: {address!r}."
+        )
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ValueError(
+            f"No Ray cluster answers at {address} ({error}). Start one with "
+            "`ray start --head`, or leave `address` out."
+        ) from None
+
+
+def _run(
+    jobs: Sequence[Job], *, workers: int | None, address: str
+) -> Iterator[Ended]:
+    if not jobs:
+        return
+    _connect(address)
+    try:
+        gpus, machines = _count(jobs)
+        places = workers or gpus or machines
+        yield from _run_on(jobs, places, gpus)
+    finally:
+        _ray().shutdown()
+
+
+def _connect(address: str) -> None:
+    try:
+        _ray().init(
+            address=address,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    # What Ray raises where a port is not that of a cluster.
+    except (OSError, RuntimeError, ValueError, SystemExit) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"Ray did not start at {address}: {text}") from None
+
+
+def _count(jobs: Sequence[Job]) -> tuple[int, int]:
+    """Returns the number of GPUs and of machines that take jobs.
+
+    Raises:
+        ValueError: if there is no machine for one of the jobs.
+    """
+    nodes: list[Any] = _ray().nodes()
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    taking = [own for own in resources if own.get("CPU", 0) >= 1]
+    if not taking:
+        raise ValueError("The Ray cluster has no machine with a CPU to give.")
+    gpus = [int(own.get("GPU", 0)) for own in taking]
+    wide = max(job.config.devices for job in jobs)
+    if any(gpus) and wide > max(gpus):
+        raise ValueError(
+            f"A run with devices={wide} needs a machine with as many GPUs. "
+            f"Received: a Ray cluster with at most {max(gpus)}."
+        )
+    return sum(gpus), len(taking)
+
+
+def _run_on(jobs: Sequence[Job], places: int, gpus: int) -> Iterator[Ended]:
+    ray = _ray()
+    waiting = collections.deque(_Attempt(job) for job in jobs)
+    started: dict[Any, _Attempt] = {}
+    try:
+        while waiting or started:
+            while waiting and len(started) < places:
+                attempt = waiting.popleft()
+                share = gpu_share(attempt.job.config.devices, places, gpus)
+                started[_submit(attempt.job, share)] = attempt
+            done, _ = ray.wait(list(started), timeout=_POLL_SECONDS)
+            for task in done:
+                attempt = started.pop(task)
+                ended = _ended(task, attempt)
+                if ended:
+                    yield ended
+                else:
+                    waiting.appendleft(attempt._replace(lost=attempt.lost + 1))
+    finally:
+        _stop(started)
+
+
+def gpu_share(devices: int, places: int, gpus: int) -> float:
+    """Returns how many GPUs a job takes, a part of one where they share it."""
+    if not gpus:
+        return 0
+    together = -(-places // gpus)
+    if devices > 1 or together == 1:
+        return devices
+    return 10_000 // together / 10_000  # Ray counts in such parts
+
+
+def _submit(job: Job, gpus: float) -> Any:
+    home = job.executed.parent.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    token = uuid.uuid4().hex
+    (home / LOCK_FILE).write_text(token)
+    parameters = {
+        **job.parameters,
+        **{
+            name: str(Path(job.parameters[name]).resolve())
+            for name in ("out", "index")
+        },
+    }
+    names = (*_FROM_SWEEP, *_FROM_NODE)
+    variables = {n: os.environ[n] for n in names if n in os.environ}
+    task = _Task(
+        job._replace(executed=home / job.executed.name, parameters=parameters),
+        job.notebook.read_text("utf-8"),
+        token,
+        _read_files(home),
+        str(Path.cwd()),
+        {**variables, **(SHARING if 0 < gpus < 1 else {})},
+    )
+    return (
+        _ray()
+        .remote(_perform)
+        .options(
+            num_cpus=1,
+            num_gpus=gpus,
+            max_retries=0,  # an attempt has the checkpoint of the one before
+            scheduling_strategy="SPREAD",
+        )
+        .remote(task)
+    )
+
+
+def _perform(task: _Task) -> _Result:
+    """Executes a job on a machine of the cluster.
+
+    In the run's folder, where the machine has that; else in a folder of its
+    own, whose files go back.
+    """
+    with tempfile.TemporaryDirectory(
+        prefix="gnsmall-", ignore_cleanup_errors=True
+    ) as name:
+        own = Path(name)
+        notebook = own / task.job.notebook.name
+        notebook.write_text(task.notebook, "utf-8")
+        job = task.job._replace(notebook=notebook)
+        shared = _sees(task)
+        if not shared:
+            job = _moved(job, own / "runs")
+            _write_files(task.files, job.executed.parent)
+        ending = execute(
+            job,
+            _environment(task.variables),
+            folder=Path(task.folder) if Path(task.folder).is_dir() else own,
+        )
+        return _Result(
+            ending, None if shared else _read_files(job.executed.parent)
+        )
+
+
+def _sees(task: _Task) -> bool:
+    path = task.job.executed.with_name(LOCK_FILE)
+    try:
+        return path.read_text() == task.token
+    except OSError:
+        return False
+
+
+def _moved(job: Job, out: Path) -> Job:
+    home = job.executed.parent
+    return job._replace(
+        executed=out / home.name / job.executed.name,
+        parameters={
+            **job.parameters,
+            "out": str(out),
+            "index": str(out / INDEX_FILE),
+        },
+    )
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    own = {n: v for n, v in os.environ.items() if n not in _FROM_SWEEP}
+    kept = {n: own[n] for n in _FROM_NODE if n in own}
+    return {**own, **variables, **kept}
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != LOCK_FILE
+    }
+
+
+def _write_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """Makes a folder hold these files alone, each complete or not there."""
+    for name in set(_read_files(folder)) - set(files):
+        (folder / name).unlink()
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(content)
+
+
+def _ended(task: Any, attempt: _Attempt) -> Ended | None:
+    """Returns how an attempt ended; None if it is to be made again."""
+    from ray.exceptions import RayError, RayTaskError
+
+    job, lost = attempt
+    try:
+        result: _Result = _ray().get(task)
+    except RayTaskError as error:  # the package is not there, for example
+        told: Any = error  # with the error of the task as its cause
+        text = " ".join(str(told.cause).split())
+        return Ended(job, f"Ray could not do the task: {text}", lost)
+    except RayError as error:
+        result = _Result(Ending(type(error).__name__, killed=True), None)
+    _bring_home(result, job)
+    if not result.ending.killed or _recorded(job):
+        error = None if result.ending.killed else result.ending.error
+        return Ended(job, error, lost)
+    if lost + 1 < _STARTS:
+        return None
+    text = f"The worker was lost {lost + 1} times: {result.ending.error}"
+    return Ended(job, text, lost + 1)
+
+
+def _bring_home(result: _Result, job: Job) -> None:
+    """Writes files and the record; a shared folder has both already."""
+    if result.files is None:
+        return
+    _write_files(result.files, job.executed.parent)
+    if result.ending.error is None and RECORD_FILE in result.files:
+        with contextlib.suppress(ValueError):  # the sweep tells of it
+            record = RunRecord.from_json(result.files[RECORD_FILE].decode())
+            append_record(record, job.parameters["index"])
+
+
+def _recorded(job: Job) -> bool:
+    """Whether a worker finished the run before it was lost."""
+    index = Path(job.parameters["index"])
+    return index.exists() and any(
+        isinstance(record, RunRecord) and record.digest == job.config.digest
+        for _, record in scan_records(index)
+    )
+
+
+def _stop(started: Mapping[Any, _Attempt]) -> None:
+    """Ends what still runs, and brings its checkpoints home."""
+    from ray.exceptions import RayError
+
+    ray = _ray()
+    if not started:
+        return
+    for task in started:
+        ray.cancel(task)
+    done, _ = ray.wait(
+        list(started), num_returns=len(started), timeout=_STOP_SECONDS
+    )
+    for task in done:
+        try:
+            _bring_home(ray.get(task), started[task].job)
+        except RayError:  # it had not begun, or is lost
+            continue

@@ -1,0 +1,115 @@
+"""One execution of a notebook, in a process of its own on this machine."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from gnsmall_keras.sweeps.jobs import Job
+from gnsmall_keras.sweeps.notebook import KERNEL
+from gnsmall_keras.sweeps.worker import ERROR, KERNEL_DIED
+
+POLL_SECONDS = 0.2
+# What keeps frameworks from taking a whole GPU that they share.
+SHARING = {
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+_WORKER = "gnsmall_keras.sweeps.worker"
+
+
+class Running(NamedTuple):
+    """A notebook that is being executed."""
+
+    job: Job
+    process: subprocess.Popen[bytes]
+    log: Path  # what the process prints
+
+
+class Ending(NamedTuple):
+    """How an execution ended."""
+
+    error: str | None  # why it failed, in one line
+    killed: bool = False  # from outside: it may well succeed elsewhere
+
+
+def start(
+    job: Job, environment: Mapping[str, str], *, folder: Path | None = None
+) -> Running:
+    """Starts the process of a job.
+
+    Args:
+        job: what to execute.
+        environment: all its variables.
+        folder: which it works in; None: that of this process.
+    """
+    job.executed.parent.mkdir(parents=True, exist_ok=True)
+    order = {
+        "input_path": str(job.notebook),
+        "output_path": str(job.executed),
+        "parameters": job.parameters,
+        "kernel_name": KERNEL,
+        "progress_bar": False,
+    }
+    log = job.executed.with_suffix(".log")
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", _WORKER, json.dumps(order)],
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=file,
+            env=environment,
+            cwd=folder,
+            start_new_session=True,  # Ctrl-C is for the sweep; it ends them
+        )
+    return Running(job, process, log)
+
+
+def ending_of(run: Running) -> Ending:
+    """Returns how an execution ended that is over."""
+    _release(run)
+    status = run.process.returncode
+    if status == 0:
+        run.log.unlink()
+        return Ending(None)
+    killed = status < 0 or status == KERNEL_DIED
+    lines = run.log.read_text("utf-8", errors="replace").splitlines()
+    told = [line for line in lines if line.startswith(ERROR)]
+    if told:
+        return Ending(told[-1].removeprefix(ERROR), killed)
+    how = f"signal {-status}" if status < 0 else f"exit status {status}"
+    where = f"{run.log.name} beside the notebook"
+    return Ending(f"The worker ended by {how}; see {where}.", killed)
+
+
+def execute(
+    job: Job, environment: Mapping[str, str], *, folder: Path
+) -> Ending:
+    """Executes a job to its end; an interrupted one writes a checkpoint."""
+    run = start(job, environment, folder=folder)
+    try:
+        # A wait without end would not see Ray's interruption.
+        while run.process.poll() is None:
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        stop([run])
+    return ending_of(run)
+
+
+def stop(running: Iterable[Running]) -> None:
+    """Ends what still runs: a worker goes when its standard input ends."""
+    running = list(running)
+    for run in running:
+        _release(run)
+    for run in running:
+        run.process.wait()
+
+
+def _release(run: Running) -> None:
+    if run.process.stdin:
+        run.process.stdin.close()

@@ -1,0 +1,62 @@
+"""A short notebook in the place of the training's."""
+
+import nbformat
+import pytest
+from support import ROOT
+
+from gnsmall_keras.records import INDEX_FILE
+from gnsmall_keras.sweeps.notebook import find_notebook
+
+# What the training notebook does, without training. Seed 1 fails, seed 2 waits
+# until it is interrupted, and seeds from 3 on kill a process, once: the kernel,
+# the worker, and on a Ray cluster Ray's worker and the machine's raylet.
+BODY = """
+import dataclasses
+import os
+import time
+from pathlib import Path
+import psutil
+from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.records import append_record, read_records
+
+fields = [field.name for field in dataclasses.fields(DistillConfig)]
+config = DistillConfig(**{name: globals()[name] for name in fields})
+if seed == 1:
+    raise ValueError("no luck,\\n on two lines")
+if seed == 2:
+    Path(out, "waiting").touch()
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        Path(out, "interrupted").touch()
+        raise
+if seed > 2 and not Path(out, f"killed-{seed}").exists():
+    Path(out, f"killed-{seed}").touch()
+    victim = [psutil.Process(), *psutil.Process().parents()][seed - 3]
+    name = ("ipykernel", "sweeps.worker", "ray::", "raylet")[seed - 3]
+    assert name in " ".join(victim.cmdline()), victim
+    victim.kill()
+    time.sleep(600)
+print(os.environ.get("CUDA_VISIBLE_DEVICES"))
+record = dataclasses.replace(
+    next(read_records(KNOWN)), slug=config.slug, digest=config.digest
+)
+Path(out, config.slug, "record.json").write_text(record.to_json())
+append_record(record, index)
+"""
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """A notebook with the parameters of the real one, and a short body."""
+    real = nbformat.read(find_notebook(), as_version=4)
+    cells = [
+        cell
+        for cell in real.cells
+        if "parameters" in cell.metadata.get("tags", ())
+    ]
+    known = str(ROOT / "papermill_runs" / INDEX_FILE)
+    body = BODY.replace("KNOWN", repr(known))
+    real.cells = [*cells, nbformat.v4.new_code_cell(body)]
+    nbformat.write(real, tmp_path / "short.ipynb")
+    return tmp_path / "short.ipynb"

@@ -1,0 +1,248 @@
+"""Notebooks on a Ray cluster: lost workers, files that go back, an end."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+from support import wait_for
+
+from gnsmall_keras import cli
+from gnsmall_keras.records import INDEX_FILE, RECORD_FILE, read_records
+from gnsmall_keras.sweeps import cluster, sweep
+from gnsmall_keras.sweeps.jobs import Job
+from gnsmall_keras.sweeps.notebook import parameters_of
+from gnsmall_keras.sweeps.plan import SweepConfig
+
+SWEEP = """
+import json
+import sys
+from pathlib import Path
+from gnsmall_keras.sweeps import cluster, plan, sweep
+
+out, notebook, address, workers, *seeds = sys.argv[1:]
+config = plan.SweepConfig(
+    parameters={"strategy": "baseline"}, grid={"seed": [*map(int, seeds)]}
+)
+engine = cluster.ray_engine(int(workers), address or None)
+for outcome in sweep.run_all(
+    config.configs,
+    out=Path(out),
+    index=Path(out, "index.jsonl"),
+    engine=engine,
+    notebook=Path(notebook),
+):
+    print(json.dumps([outcome.config.seed, outcome.lost, outcome.error]))
+"""
+
+
+def _start(out, notebook, address, workers, *seeds):
+    """Starts a sweep in a process, which has Ray's warnings for itself."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", SWEEP, out, notebook, address]
+        + [str(number) for number in (workers, *seeds)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _sweep(*seeds):
+    return SweepConfig(
+        parameters={"strategy": "baseline"}, grid={"seed": seeds}
+    )
+
+
+def _ray_workers(out):
+    """The workers and kernels that work in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if "sweeps.worker" in words and str(out) in words:
+            found += [process, *process.children(recursive=True)]
+    return found
+
+
+# Two machines that take jobs and one, the sweep's, that takes none. Ray's
+# workers take a killed raylet for a live one until somebody waits for it.
+CLUSTER = """
+import os
+import sys
+import threading
+import time
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+from ray.cluster_utils import Cluster
+
+def reap():
+    while True:
+        time.sleep(0.2)
+        for node in cluster.list_all_nodes():
+            for kind in node.all_processes.values():
+                for started in kind:
+                    started.process.poll()
+
+quick = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}
+cluster = Cluster(
+    initialize_head=True,
+    head_node_args={"num_cpus": 0, "_system_config": quick},
+)
+for _ in range(2):
+    cluster.add_node(num_cpus=1, num_gpus=1)
+threading.Thread(target=reap, daemon=True).start()
+print("address", cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def address():
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        lines = (line.split() for line in process.stdout)
+        yield next(words[1] for words in lines if "address" in words)
+        process.communicate()
+
+
+@pytest.mark.notebook
+class TestCluster:
+    def test_no_run_is_lost_with_a_process_or_a_machine(
+        self, tmp_path, notebook, address
+    ):
+        out = tmp_path / "runs"
+        done = _start(out, notebook, address, 2, 1, 3, 4, 5, 6)
+        printed, errors = done.communicate(timeout=300)
+        assert not errors
+        # Ray prints of a lost worker as well.
+        lines = [x for x in printed.splitlines() if x.startswith("[")]
+        outcomes = sorted(json.loads(line) for line in lines)
+        assert outcomes[0] == [1, 0, "ValueError: no luck, on two lines"]
+        assert outcomes[1:] == [[seed, 1, None] for seed in (3, 4, 5, 6)]
+        records = [record.digest for record in read_records(out / INDEX_FILE)]
+        expected = [run.digest for run in _sweep(3, 4, 5, 6).configs]
+        assert sorted(records) == sorted(expected)
+        executed = out / _sweep(3).configs[0].slug / "train.ipynb"
+        assert '"0\\n"' in executed.read_text(), "the GPU that Ray gave"
+        failed = _sweep(1).configs[0]
+        assert failed.digest in (out / "failed.jsonl").read_text()
+        assert "no luck" in (out / failed.slug / "train.ipynb").read_text()
+
+    def test_a_killed_sweep_takes_its_runs_along(
+        self, tmp_path, notebook, address
+    ):
+        out = tmp_path / "runs"
+        process = _start(out, notebook, address, 1, 2)
+        wait_for((out / "waiting").exists)
+        running = _ray_workers(out)
+        assert len(running) == 2
+        process.kill()
+        process.communicate()
+        wait_for(lambda: not any(p.is_running() for p in running))
+        todo = sweep.list_todo(_sweep(2), out / INDEX_FILE)
+        assert [run.seed for run in todo.pending] == [2]
+
+    def test_an_interrupted_sweep_ends_its_runs_and_its_ray(
+        self, tmp_path, notebook
+    ):
+        out = tmp_path / "runs"
+        process = _start(out, notebook, "", 1, 2)
+        wait_for((out / "waiting").exists)
+        mine = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert (out / "interrupted").exists(), "so a training can be saved"
+        wait_for(lambda: not any(p.is_running() for p in mine))
+
+
+def _task(tmp_path, notebook, token, **files):
+    (config,) = _sweep(0).configs
+    home = tmp_path / "home"
+    (home / config.slug).mkdir(parents=True)
+    job = Job(
+        config,
+        notebook,
+        home / config.slug / "train.ipynb",
+        parameters_of(config, home, home / INDEX_FILE),
+    )
+    job.executed.with_name("run.lock").write_text("this")
+    return cluster._Task(job, notebook.read_text(), token, files, "nowhere", {})
+
+
+@pytest.mark.notebook
+def test_a_machine_without_the_folder_sends_the_files_home(tmp_path, notebook):
+    task = _task(tmp_path, notebook, "other", checkpoint=b"1")
+    result = cluster._perform(task)
+    folder = task.job.executed.parent
+    assert [path.name for path in folder.iterdir()] == ["run.lock"]
+    assert set(result.files) == {RECORD_FILE, "train.ipynb", "checkpoint"}
+    (folder / "old").touch()
+    cluster._bring_home(result, task.job)
+    assert {path.name for path in folder.iterdir()} == {
+        *result.files,
+        "run.lock",
+    }
+    (record,) = read_records(task.job.parameters["index"])
+    assert record.digest == task.job.config.digest
+
+
+def test_variables_that_decide_results_are_the_sweep_s(monkeypatch):
+    for name, value in {
+        "KERAS_BACKEND": "jax",
+        "OMP_NUM_THREADS": "1",
+        "GNSMALL_DATA": "/node",
+    }.items():
+        monkeypatch.setenv(name, value)
+    sent = {"KERAS_BACKEND": "torch", "GNSMALL_DATA": "/sweep"}
+    found = cluster._environment(sent)
+    assert found["KERAS_BACKEND"] == "torch"
+    assert found["GNSMALL_DATA"] == "/node"
+    assert "OMP_NUM_THREADS" not in found
+
+
+@pytest.mark.parametrize(
+    ("devices", "places", "gpus", "share"),
+    [(2, 1, 0, 0), (1, 2, 2, 1), (1, 1, 4, 1), (4, 1, 4, 4), (1, 3, 1, 0.3333)],
+)
+def test_gpus_are_shared_where_there_are_more_workers(
+    devices, places, gpus, share
+):
+    assert cluster.gpu_share(devices, places, gpus) == share
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine", "slurm"], "--engine"),
+        (["--address", "here:1"], "Add --engine ray"),
+        (["--engine", "ray", "--address", "here"], "must be host:port"),
+        (["--engine", "ray", "--address", "127.0.0.1:1"], "No Ray cluster"),
+        (["--engine", "ray", "--workers", "0"], "`workers` must be >= 1"),
+    ],
+)
+def test_what_no_engine_can_do_is_one_line(
+    tmp_path, capsys, arguments, message
+):
+    (tmp_path / "sweep.toml").write_text('[[runs]]\nstrategy = "baseline"\n')
+    command = ["sweep", str(tmp_path / "sweep.toml")]
+    out = tmp_path / "runs"
+    assert cli.main([*command, "--out", str(out), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_missing_ray_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match="gnsmall-keras\\[cluster\\]"):
+        cluster.ray_engine()
