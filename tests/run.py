@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+AT_ONCE = 2
 # The longest first. Export and notebooks run TensorFlow in processes of
 # their own, so they are a job apart.
 JOBS = {
@@ -28,11 +29,17 @@ JOBS = {
 
 def run_job(name: str) -> tuple[str, int, str]:
     backend, marker = JOBS[name]
+    # PyTorch's threads wait by spinning: more of them than cores stand still.
+    threads = str(max(1, (os.cpu_count() or 1) // AT_ONCE))
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", marker, *sys.argv[1:]],
         cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": backend},
+        env={
+            "OMP_NUM_THREADS": threads,
+            **os.environ,
+            "KERAS_BACKEND": backend,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -53,7 +60,7 @@ def main() -> int:
         f"== testing: {', '.join(jobs)}; two at a time, minutes of silence",
         flush=True,
     )
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         results = list(pool.map(run_job, jobs))
     counts = dict.fromkeys(("passed", "failed", "skipped", "error"), 0)
     for _, _, output in results:

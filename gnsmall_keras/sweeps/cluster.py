@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from gnsmall_keras.records import (
     INDEX_FILE,
+    MODEL_FILE,
     RECORD_FILE,
     RunRecord,
     append_record,
@@ -21,6 +22,7 @@ from gnsmall_keras.records import (
 )
 from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, check_workers
 from gnsmall_keras.sweeps.process import SHARING, Ending, execute
+from gnsmall_keras.sweeps.sweep import sources
 from gnsmall_keras.sweeps.worker import LOCK_FILE
 
 _STARTS = 3  # of one run, where its machine or process is lost
@@ -41,6 +43,7 @@ class _Task(NamedTuple):
     notebook: str  # its text
     token: str  # of the lock file, by which the same folder is known
     files: dict[str, bytes]  # of the run's folder, by their names in it
+    models: dict[str, bytes]  # of the runs that it learns from, by their slugs
     folder: str  # in which the sweep works
     variables: dict[str, str]
 
@@ -216,6 +219,7 @@ def _submit(job: Job, gpus: float) -> Any:
         job.notebook.read_text("utf-8"),
         token,
         _read_files(home),
+        _read_models(job, home.parent),
         str(Path.cwd()),
         {**variables, **(SHARING if 0 < gpus < 1 else {})},
     )
@@ -249,6 +253,8 @@ def _perform(task: _Task) -> _Result:
         if not shared:
             job = _moved(job, own / "runs")
             _write_files(task.files, job.executed.parent)
+            for slug, model in task.models.items():
+                _write_files({MODEL_FILE: model}, own / "runs" / slug)
         ending = execute(
             job,
             _environment(task.variables),
@@ -290,6 +296,15 @@ def _read_files(folder: Path) -> dict[str, bytes]:
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != LOCK_FILE
+    }
+
+
+def _read_models(job: Job, runs: Path) -> dict[str, bytes]:
+    places = {name: runs / name / MODEL_FILE for name in sources(job.config)}
+    return {
+        name: place.read_bytes()
+        for name, place in places.items()
+        if Path(name).name == name and place.is_file()  # no path, but a run
     }
 
 

@@ -37,6 +37,7 @@ if seed > 2 and not Path(out, f"killed-{seed}").exists():
     assert name in " ".join(victim.cmdline()), victim
     victim.kill()
     time.sleep(600)
+assert all(Path(out, name, "model.keras").is_file() for name in teachers)
 print(os.environ.get("CUDA_VISIBLE_DEVICES"))
 record = dataclasses.replace(
     next(read_records(KNOWN)), slug=config.slug, digest=config.digest

@@ -1,5 +1,6 @@
 """Notebooks on a Ray cluster: lost workers, files that go back, an end."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -10,7 +11,12 @@ import pytest
 from support import wait_for
 
 from gnsmall_keras import cli
-from gnsmall_keras.records import INDEX_FILE, RECORD_FILE, read_records
+from gnsmall_keras.records import (
+    INDEX_FILE,
+    MODEL_FILE,
+    RECORD_FILE,
+    read_records,
+)
 from gnsmall_keras.sweeps import cluster, sweep
 from gnsmall_keras.sweeps.jobs import Job
 from gnsmall_keras.sweeps.notebook import parameters_of
@@ -166,8 +172,11 @@ class TestCluster:
 
 def _task(tmp_path, notebook, token, **files):
     (config,) = _sweep(0).configs
+    config = dataclasses.replace(config, strategy="kd", teachers=("teacher",))
     home = tmp_path / "home"
-    (home / config.slug).mkdir(parents=True)
+    for name in ("teacher", config.slug):
+        (home / name).mkdir(parents=True)
+    (home / "teacher" / MODEL_FILE).write_bytes(b"2")
     job = Job(
         config,
         notebook,
@@ -175,7 +184,10 @@ def _task(tmp_path, notebook, token, **files):
         parameters_of(config, home, home / INDEX_FILE),
     )
     job.executed.with_name("run.lock").write_text("this")
-    return cluster._Task(job, notebook.read_text(), token, files, "nowhere", {})
+    models = cluster._read_models(job, home)
+    return cluster._Task(
+        job, notebook.read_text(), token, files, models, "nowhere", {}
+    )
 
 
 @pytest.mark.notebook
