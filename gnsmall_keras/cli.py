@@ -14,6 +14,7 @@ import tyro
 
 from gnsmall_keras import printing
 from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
+from gnsmall_keras.export.runtime import Runtime
 from gnsmall_keras.models.catalogue import NETWORKS
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
@@ -220,7 +221,7 @@ def export(
 def evaluate(
     model: _Path,
     data: str,
-    runtime: Literal["litert", "litert-reference", "tflite-micro"] = "litert",
+    runtime: Runtime = "litert",
     limit: int | None = None,
 ) -> None:
     """Prints the test accuracy of a .keras or .tflite file.
