@@ -218,6 +218,24 @@ def export(
         )
 
 
+def c_array(file: _Path, out: Path, labels: Path | None = None) -> None:
+    """Writes a .tflite file as C++ for microcontrollers: model.h and model.cc.
+
+    Args:
+        file: an int8 .tflite file.
+        out: folder of the two files.
+        labels: a text file, one class a line; by default the file's metadata,
+            else numbers.
+    """
+    from gnsmall_keras.export.c_array import write_c_array
+
+    names = None
+    if labels is not None:
+        names = labels.read_text(encoding="utf-8").splitlines()
+    for path in write_c_array(file, out, labels=names):
+        printing.show(f"Wrote {path}")
+
+
 def evaluate(
     model: _Path,
     data: str,
@@ -461,6 +479,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "distill": distill,
     "cache-teacher": cache_teacher,
     "export": export,
+    "c-array": c_array,
     "evaluate": evaluate,
     "report": report,
     "import-torch": import_torch,

@@ -95,6 +95,16 @@ class TFLiteModel:
         return self._engine.input.shape
 
     @property
+    def classes(self) -> int:
+        """Number of values that it returns for an image."""
+        return self._engine.output.shape[-1]
+
+    @property
+    def dtypes(self) -> tuple[str, str]:
+        """Element types of input and output."""
+        return self._engine.input.dtype.name, self._engine.output.dtype.name
+
+    @property
     def arena_bytes(self) -> int | None:
         """Working memory that TensorFlow Lite Micro took; None elsewhere."""
         return getattr(self._engine, "arena_bytes", None)
@@ -127,7 +137,7 @@ class TFLiteModel:
             )
         rows = [self._run(image) for image in images]
         if not rows:
-            return np.zeros((0, self._engine.output.shape[-1]), np.float32)
+            return np.zeros((0, self.classes), np.float32)
         return np.concatenate(rows)
 
     def _run(self, image):
