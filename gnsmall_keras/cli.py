@@ -16,6 +16,7 @@ from gnsmall_keras import printing
 from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
 from gnsmall_keras.export.runtime import Runtime
 from gnsmall_keras.models.catalogue import NETWORKS
+from gnsmall_keras.records import replacing
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
 _DIGITS_QUICKSTART = TrainConfig(data="digits", epochs=12, batch_size=64)
@@ -281,6 +282,40 @@ def evaluate(
     )
 
 
+def benchmark(
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    runtimes: tuple[Runtime, ...] = (),
+    threads: tuple[int, ...] = (1,),
+    rounds: int = 30,
+    profile: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Prints how long .tflite files take, beside MLPerf Tiny's ResNet-8.
+
+    Args:
+        files: classifiers, as `gnsmall export` writes them.
+        runtimes: by default all that are installed.
+        threads: counts to measure.
+        rounds: turns of each file, of 20 ms or one call.
+        profile: prints what the operators take as well.
+        out: a JSON file for the report.
+    """
+    from gnsmall_keras.export.benchmark import benchmark
+
+    report = benchmark(
+        files,
+        runtimes=runtimes,
+        threads=threads,
+        rounds=rounds,
+        profile=profile,
+    )
+    printing.print_benchmark(report)
+    if out is not None:
+        with replacing(out) as unfinished:
+            unfinished.write_text(report.to_json() + "\n", encoding="utf-8")
+        printing.show(f"Wrote {out}")
+
+
 def report(
     index: Path = Path("papermill_runs/index.jsonl"),
     out: Path | None = None,
@@ -481,6 +516,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "export": export,
     "c-array": c_array,
     "evaluate": evaluate,
+    "benchmark": benchmark,
     "report": report,
     "import-torch": import_torch,
     "sweep": sweep,

@@ -138,6 +138,69 @@ def print_export(report):
     console.print(table)
 
 
+def print_benchmark(report):
+    """Prints sizes, latencies and their ratios to the references'."""
+    measured = [*report.files, *report.references]
+    sizes = Table("file", "bytes", "arena", "MACs", "operators")
+    for file in measured:
+        arena = "-" if file.arena_bytes is None else f"{file.arena_bytes:,}"
+        sizes.add_row(
+            file.name,
+            f"{file.size_bytes:,}",
+            arena,
+            f"{file.macs:,}",
+            f"{file.ops:,}",
+        )
+    names = [file.name for file in report.references]
+    times = Table(
+        "file",
+        "runtime",
+        "threads",
+        "median ms",
+        "90 % ms",
+        "calls",
+        *(f"/ {name}" for name in names),
+    )
+    for file in measured:
+        for latency in file.latencies:
+            times.add_row(
+                file.name,
+                latency.runtime,
+                f"{latency.threads}",
+                f"{latency.median_ms:.3f}",
+                f"{latency.p90_ms:.3f}",
+                f"{latency.calls:,}",
+                *(f"{latency.ratios[name]:.2f}" for name in names),
+            )
+    console.print(sizes, times)
+    for file in measured:
+        _print_profile(file)
+    show(f"{report.hardware['processor']}, {report.hardware['cores']} cores")
+
+
+def _print_profile(file):
+    if not file.profile:
+        return
+    total = sum(cost.milliseconds for cost in file.profile)
+    table = Table(
+        "operator",
+        "count",
+        "MACs",
+        "ms",
+        "share",
+        title=f"{file.name}: operators alone on LiteRT, one thread",
+    )
+    for cost in file.profile:
+        table.add_row(
+            cost.kind,
+            f"{cost.count:,}",
+            f"{cost.macs:,}",
+            f"{cost.milliseconds:.3f}",
+            percent(cost.milliseconds / total),
+        )
+    console.print(table)
+
+
 def print_todo(todo):
     """Prints how much a sweep has to do; returns that."""
     for fault in todo.faults:

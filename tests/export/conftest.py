@@ -11,6 +11,7 @@ from support import cifar10_folder
 
 from gnsmall_keras.data.augment import normalize
 from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.export.resnet8 import RESNET8, resnet8
 from gnsmall_keras.export.tflite import calibration_split, export_tflite
 from gnsmall_keras.models import layers
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
@@ -69,9 +70,9 @@ def device_python(pytestconfig):
 
 
 @pytest.fixture(scope="session")
-def edge_tpu_file(int8_file, tmp_path_factory):
+def edge_tpu_file(tmp_path_factory):
     """What edgetpu_compiler makes: all operators in one of its own."""
-    data = int8_file.read_bytes()
+    data = resnet8(RESNET8["resnet8-16-32-64"])
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     code, operator = schema.OperatorCodeT(), schema.OperatorT()
     code.builtinCode = code.deprecatedBuiltinCode = (
