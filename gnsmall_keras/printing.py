@@ -1,6 +1,7 @@
 """What commands print: tables, lines and a live bar."""
 
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -145,37 +146,34 @@ def print_benchmark(report):
     for file in measured:
         arena = "-" if file.arena_bytes is None else f"{file.arena_bytes:,}"
         sizes.add_row(
-            file.name,
+            Path(file.name).name,
             f"{file.size_bytes:,}",
             arena,
             f"{file.macs:,}",
             f"{file.ops:,}",
         )
-    names = [file.name for file in report.references]
-    times = Table(
-        "file",
-        "runtime",
-        "threads",
-        "median ms",
-        "90 % ms",
-        "calls",
-        *(f"/ {name}" for name in names),
-    )
+    references = [file.name for file in report.references]
+    times = Table("", "runtime, threads", "median", "90 %", "calls")
+    times.columns[0].overflow = "fold"
+    for name in references:
+        times.add_column(f"of {name.partition('-')[2]}")
     for file in measured:
         for latency in file.latencies:
             times.add_row(
-                file.name,
-                latency.runtime,
-                f"{latency.threads}",
-                f"{latency.median_ms:.3f}",
-                f"{latency.p90_ms:.3f}",
+                Path(file.name).name,
+                f"{latency.runtime}, {latency.threads}",
+                f"{latency.median_ms:.3f} ms",
+                f"{latency.p90_ms:.3f} ms",
                 f"{latency.calls:,}",
-                *(f"{latency.ratios[name]:.2f}" for name in names),
+                *(f"{latency.ratios[name]:.2f}" for name in references),
             )
     console.print(sizes, times)
     for file in measured:
         _print_profile(file)
-    show(f"{report.hardware['processor']}, {report.hardware['cores']} cores")
+    show(
+        f"{report.hardware['processor']}, {report.hardware['cores']} cores; "
+        "the last columns are medians over MLPerf Tiny's ResNet-8's"
+    )
 
 
 def _print_profile(file):
@@ -188,7 +186,7 @@ def _print_profile(file):
         "MACs",
         "ms",
         "share",
-        title=f"{file.name}: operators alone on LiteRT, one thread",
+        title=f"{Path(file.name).name}: operators alone on LiteRT, one thread",
     )
     for cost in file.profile:
         table.add_row(
