@@ -161,5 +161,23 @@ def test_files_that_do_not_run_are_explained(
         assert re.search(f"^ValueError: .*{message}", done.stderr, re.M)
 
 
+def test_the_edge_tpus_script_runs_without_one(
+    device_python, folder, int8_file, tmp_path
+):
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("tflite-runtime 2.14 needs Python 3.11")
+    python = device_python("tflite-runtime", *ENVIRONMENTS["tflite-runtime"])
+    (tmp_path / "labels.txt").write_text("\n".join("abcdefghij"))
+    script = ROOT / "tflite/edgetpu/classify.py"
+    images = [folder / "0.png", folder / "1.png"]
+    done = subprocess.run(
+        [python, script, int8_file, tmp_path / "labels.txt", *images, "--cpu"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(re.findall(r"png: [a-j] \(.* ms\)", done.stdout)) == 2
+
+
 def test_the_script_is_short():
     assert len(SCRIPT.read_text().splitlines()) <= 40
