@@ -15,7 +15,9 @@ import tyro
 
 from gnsmall_keras import printing
 from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
+from gnsmall_keras.export.runtime import Runtime
 from gnsmall_keras.models.catalogue import NETWORKS
+from gnsmall_keras.records import replacing
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
 _DIGITS_QUICKSTART = TrainConfig(data="digits", epochs=12, batch_size=64)
@@ -240,10 +242,28 @@ def export(
         )
 
 
+def c_array(file: _Path, out: Path, labels: Path | None = None) -> None:
+    """Writes a .tflite file as C++ for microcontrollers: model.h and model.cc.
+
+    Args:
+        file: an int8 .tflite file.
+        out: folder of the two files.
+        labels: a text file, one class a line; by default the file's metadata,
+            else numbers.
+    """
+    from gnsmall_keras.export.c_array import write_c_array
+
+    names = None
+    if labels is not None:
+        names = labels.read_text(encoding="utf-8").splitlines()
+    for path in write_c_array(file, out, labels=names):
+        printing.show(f"Wrote {path}")
+
+
 def evaluate(
     model: _Path,
     data: str,
-    runtime: Literal["litert", "litert-reference", "tflite-micro"] = "litert",
+    runtime: Runtime = "litert",
     limit: int | None = None,
 ) -> None:
     """Prints the test accuracy of a .keras or .tflite file.
@@ -283,6 +303,40 @@ def evaluate(
         f"{model} ({where}) on {dataset.name}: test accuracy "
         f"{printing.percent(accuracy)}, n={len(images):,}"
     )
+
+
+def benchmark(
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    runtimes: tuple[Runtime, ...] = (),
+    threads: tuple[int, ...] = (1,),
+    rounds: int = 30,
+    profile: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Prints how long .tflite files take, beside MLPerf Tiny's ResNet-8.
+
+    Args:
+        files: classifiers, as `gnsmall export` writes them.
+        runtimes: by default all that are installed.
+        threads: counts to measure.
+        rounds: turns of each file, of 20 ms or one call.
+        profile: prints what the operators take as well.
+        out: a JSON file for the report.
+    """
+    from gnsmall_keras.export.benchmark import benchmark
+
+    report = benchmark(
+        files,
+        runtimes=runtimes,
+        threads=threads,
+        rounds=rounds,
+        profile=profile,
+    )
+    printing.print_benchmark(report)
+    if out is not None:
+        with replacing(out) as unfinished:
+            unfinished.write_text(report.to_json() + "\n", encoding="utf-8")
+        printing.show(f"Wrote {out}")
 
 
 def report(
@@ -554,7 +608,9 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "distill": distill,
     "cache-teacher": cache_teacher,
     "export": export,
+    "c-array": c_array,
     "evaluate": evaluate,
+    "benchmark": benchmark,
     "report": report,
     "import-torch": import_torch,
     "sweep": sweep,

@@ -1,6 +1,7 @@
 """What commands print: tables, lines and a live bar."""
 
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -135,6 +136,66 @@ def print_export(report):
     }
     for name, value in rows.items():
         table.add_row(name, value)
+    console.print(table)
+
+
+def print_benchmark(report):
+    """Prints sizes, latencies and their ratios to the references'."""
+    measured = [*report.files, *report.references]
+    sizes = Table("file", "bytes", "arena", "MACs", "operators")
+    for file in measured:
+        arena = "-" if file.arena_bytes is None else f"{file.arena_bytes:,}"
+        sizes.add_row(
+            Path(file.name).name,
+            f"{file.size_bytes:,}",
+            arena,
+            f"{file.macs:,}",
+            f"{file.ops:,}",
+        )
+    references = [file.name for file in report.references]
+    times = Table("", "runtime, threads", "median", "90 %", "calls")
+    times.columns[0].overflow = "fold"
+    for name in references:
+        times.add_column(f"of {name.partition('-')[2]}")
+    for file in measured:
+        for latency in file.latencies:
+            times.add_row(
+                Path(file.name).name,
+                f"{latency.runtime}, {latency.threads}",
+                f"{latency.median_ms:.3f} ms",
+                f"{latency.p90_ms:.3f} ms",
+                f"{latency.calls:,}",
+                *(f"{latency.ratios[name]:.2f}" for name in references),
+            )
+    console.print(sizes, times)
+    for file in measured:
+        _print_profile(file)
+    show(
+        f"{report.hardware['processor']}, {report.hardware['cores']} cores; "
+        "the last columns are medians over MLPerf Tiny's ResNet-8's"
+    )
+
+
+def _print_profile(file):
+    if not file.profile:
+        return
+    total = sum(cost.milliseconds for cost in file.profile)
+    table = Table(
+        "operator",
+        "count",
+        "MACs",
+        "ms",
+        "share",
+        title=f"{Path(file.name).name}: operators alone on LiteRT, one thread",
+    )
+    for cost in file.profile:
+        table.add_row(
+            cost.kind,
+            f"{cost.count:,}",
+            f"{cost.macs:,}",
+            f"{cost.milliseconds:.3f}",
+            percent(cost.milliseconds / total),
+        )
     console.print(table)
 
 

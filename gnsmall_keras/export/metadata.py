@@ -1,0 +1,186 @@
+"""Labels inside a .tflite file, as MediaPipe and Android apps read them.
+
+The file gets a flatbuffer of its own (metadata_schema.fbs of MediaPipe, root
+ModelMetadata) and a zip archive with the labels at its end. mediapipe has a
+writer; it takes half a gigabyte to install, so that this one stands here and
+mediapipe reads what it writes in a test.
+"""
+
+import io
+import zipfile
+from collections.abc import Sequence
+
+LABELS_FILE = "labels.txt"
+_METADATA_NAME = b"TFLITE_METADATA"
+_PARSER_VERSION = "1.0.0"  # the oldest that knows all that is used here
+# Numbers in metadata_schema.fbs: kinds of unions, then places of fields.
+_TENSOR_AXIS_LABELS, _RGB, _IMAGE_PROPERTIES, _NORMALIZATION = 2, 1, 2, 1
+
+
+def check_labels(labels: Sequence[str], classes: int) -> None:
+    """Checks names of classes.
+
+    Raises:
+        ValueError: unless there is one line of text for each class.
+    """
+    if len(labels) != classes:
+        raise ValueError(
+            f"`labels` must be one a class, {classes}. Received: {len(labels)}."
+        )
+    bad = [label for label in labels if not label or not label.isprintable()]
+    if bad:
+        raise ValueError(
+            f"`labels` must be single lines of text. Received: {bad[0]!r}."
+        )
+
+
+def read_labels(data: bytes) -> list[str]:
+    """Returns the labels in a file; an empty list if it has none."""
+    file = io.BytesIO(data)
+    if not zipfile.is_zipfile(file):
+        return []
+    with zipfile.ZipFile(file) as archive:
+        return archive.read(LABELS_FILE).decode().splitlines()
+
+
+def with_labels(
+    data: bytes,
+    labels: Sequence[str],
+    *,
+    name: str = "GhostNetV3-Small",
+    description: str = "Classifies small images.",
+    license_name: str = "Apache-2.0",
+) -> bytes:
+    """Returns a classifier's file with labels as metadata.
+
+    MediaPipe's ImageClassifier and tflite/run_model.py find them there. Images
+    are declared as raw pixels, mean 0 and deviation 1: the normalisation is in
+    the file.
+
+    Args:
+        data: a .tflite file without metadata; MediaPipe takes uint8 or float32.
+        labels: of the classes.
+        name: for people.
+        description: for people.
+        license_name: for people.
+
+    Raises:
+        ValueError: if the labels are not one a class, or the file has metadata.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    graph = model.subgraphs[0]
+    check_labels(labels, int(graph.tensors[graph.outputs[0]].shape[-1]))
+    if any(entry.name == _METADATA_NAME for entry in model.metadata or ()):
+        raise ValueError(
+            "The file must be without metadata. Received: one that has labels. "
+            "Give the file they were added to."
+        )
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = _metadata(name, description, license_name)
+    entry.name, entry.buffer = _METADATA_NAME, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or ()), entry]
+    return _append_labels(_pack(model), labels)
+
+
+def _append_labels(data, labels):
+    """Adds a zip archive; readers look for it at a file's end."""
+    file = io.BytesIO(data)
+    with zipfile.ZipFile(file, "a") as archive:
+        # Without today's date: the same labels give the same bytes.
+        entry = zipfile.ZipInfo(LABELS_FILE)
+        archive.writestr(entry, "\n".join(labels) + "\n")
+    return file.getvalue()
+
+
+def _pack(model):
+    """Bytes of a model, with its weights aligned as the schema demands.
+
+    `Buffer.data` is `force_align: 16`, which Python's generated code forgets.
+    """
+    import flatbuffers
+
+    class Aligned(flatbuffers.Builder):
+        def StartVector(self, elemSize, numElems, alignment):
+            alignment = 16 if elemSize == 1 else alignment
+            return super().StartVector(elemSize, numElems, alignment)
+
+    builder = Aligned(2**20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _metadata(name, description, license_name):
+    """The flatbuffer ModelMetadata; numbers are its fields' places."""
+    write = _Writer()
+    labels = write.table({0: write.text(LABELS_FILE), 2: _TENSOR_AXIS_LABELS})
+    content = write.table(
+        {0: _IMAGE_PROPERTIES, 1: _Offset(write.table({0: _RGB}))}
+    )
+    raw_pixels = write.table(
+        {0: write.numbers(0.0, 0.0, 0.0), 1: write.numbers(1.0, 1.0, 1.0)}
+    )
+    unit = write.table({0: _NORMALIZATION, 1: _Offset(raw_pixels)})
+    image = write.table(
+        {
+            0: write.text("image"),
+            3: _Offset(content),
+            4: write.tables(unit),
+        }
+    )
+    classes = write.table({0: write.text("class"), 6: write.tables(labels)})
+    graph = write.table({2: write.tables(image), 3: write.tables(classes)})
+    root = write.table(
+        {
+            0: write.text(name),
+            1: write.text(description),
+            3: write.tables(graph),
+            5: write.text(license_name),
+            7: write.text(_PARSER_VERSION),
+        }
+    )
+    return write.finish(root, b"M001")
+
+
+class _Offset(int):
+    """Where in the buffer a field's value is; else a field is a number."""
+
+
+class _Writer:
+    """Writes tables from their fields."""
+
+    def __init__(self):
+        import flatbuffers
+
+        self._builder = flatbuffers.Builder(1024)
+
+    def table(self, fields):
+        """Writes a table of place -> value; returns where it is."""
+        self._builder.StartObject(max(fields) + 1)
+        for place, value in fields.items():
+            if isinstance(value, _Offset):
+                self._builder.PrependUOffsetTRelativeSlot(place, value, 0)
+            else:
+                self._builder.PrependInt8Slot(place, value, 0)
+        return self._builder.EndObject()
+
+    def text(self, value):
+        return _Offset(self._builder.CreateString(value))
+
+    def tables(self, *values):
+        return self._vector(values, self._builder.PrependUOffsetTRelative)
+
+    def numbers(self, *values):
+        return self._vector(values, self._builder.PrependFloat32)
+
+    def finish(self, root, identifier):
+        self._builder.Finish(root, identifier)
+        return bytes(self._builder.Output())
+
+    def _vector(self, values, prepend):
+        self._builder.StartVector(4, len(values), 4)
+        for value in reversed(values):
+            prepend(value)
+        return _Offset(self._builder.EndVector())

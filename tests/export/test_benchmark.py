@@ -1,0 +1,165 @@
+"""The benchmark: what it counts, and what it refuses."""
+
+import json
+
+import flatbuffers
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+from gnsmall_keras import cli
+from gnsmall_keras.export.benchmark import benchmark
+from gnsmall_keras.export.checks import read_contents
+from gnsmall_keras.export.operators import count_macs, split
+from gnsmall_keras.export.resnet8 import RESNET8, resnet8
+from gnsmall_keras.export.runtime import TFLiteModel
+
+pytestmark = pytest.mark.export
+
+
+@pytest.fixture(scope="module")
+def small():
+    return resnet8(RESNET8["resnet8-16-32-64"])
+
+
+@pytest.fixture
+def small_file(small, tmp_path):
+    path = tmp_path / "small.tflite"
+    path.write_bytes(small)
+    return path
+
+
+# Parameters and multiply-accumulates as published for the two files.
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs"),
+    [
+        ("resnet8-16-32-64", 77_706, 12_501_632),
+        ("resnet8-40-80-160", 480_330, 76_473_920),
+    ],
+)
+def test_references_are_the_published_networks(name, parameters, macs):
+    data = resnet8(RESNET8[name])
+    assert read_contents(data).ops == {
+        "CONV_2D": 9,
+        "ADD": 3,
+        "AVERAGE_POOL_2D": 1,
+        "RESHAPE": 1,
+        "FULLY_CONNECTED": 1,
+        "SOFTMAX": 1,
+    }
+    assert count_macs(data) == macs
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    weights = sum(
+        np.prod(tensor.shape)
+        for tensor in model.subgraphs[0].tensors
+        if tensor.buffer and tensor.quantization is not None
+    )
+    assert weights == parameters
+
+
+def test_reference_values_spread(small_file, device_images):
+    """Its integers are neither all zero nor all clipped."""
+    runner = TFLiteModel(small_file, runtime="litert-reference")
+    rows = runner.predict_raw(device_images[:10]).astype(int)
+    assert len(np.unique(rows)) > 10
+    micro = TFLiteModel(small_file, runtime="tflite-micro")
+    np.testing.assert_array_equal(micro.predict_raw(device_images[:10]), rows)
+
+
+def test_every_operator_runs_alone(int8_file):
+    operators = split(int8_file.read_bytes())
+    contents = read_contents(int8_file.read_bytes())
+    assert len(operators) == sum(contents.ops.values())
+    for operator in operators:
+        alone = Interpreter(model_content=operator.file)
+        alone.allocate_tensors()
+        alone.invoke()
+
+
+def test_report_has_ratios_to_both_references(small_file, tmp_path, capsys):
+    out = tmp_path / "report.json"
+    options = ["--runtimes", "litert", "litert-reference", "--threads", "1"]
+    options += ["2", "--rounds", "2", "--profile", "--out", str(out)]
+    assert cli.main(["benchmark", str(small_file), *options]) == 0
+    assert "resnet8-40-80-160" in capsys.readouterr().out
+    report = json.loads(out.read_text())
+    (file,) = report["files"]
+    assert file["macs"] == 12_501_632
+    assert file["arena_bytes"] > 50_000
+    keys = [(each["runtime"], each["threads"]) for each in file["latencies"]]
+    assert keys == [("litert", 1), ("litert", 2), ("litert-reference", 1)]
+    for latency in file["latencies"]:
+        assert 0 < latency["median_ms"] <= latency["p90_ms"]
+        assert set(latency["ratios"]) == set(RESNET8)
+    assert sum(cost["count"] for cost in file["profile"]) == file["ops"] == 16
+    assert [each["name"] for each in report["references"]] == list(RESNET8)
+    (reference, _) = report["references"]
+    assert reference["latencies"][0]["ratios"]["resnet8-16-32-64"] == 1.0
+
+
+def _edited(data, edit):
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    edit(model.subgraphs[0])
+    builder = flatbuffers.Builder(len(data))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _with_free_batch(graph):
+    graph.tensors[graph.inputs[0]].shapeSignature = [-1, 32, 32, 3]
+
+
+def _with_maps_out(graph):
+    graph.outputs = [graph.operators[0].outputs[0]]
+
+
+def _with_two_outputs(graph):
+    graph.outputs = [graph.operators[0].outputs[0], *graph.outputs]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data[:50_000], "does not run on litert"),
+        (lambda data: b"hello, world", "not a .tflite file"),
+        (lambda data: _edited(data, _with_free_batch), "must be fixed"),
+        (lambda data: _edited(data, _with_maps_out), "one vector"),
+        (lambda data: _edited(data, _with_two_outputs), "one vector"),
+    ],
+)
+def test_files_of_another_kind_are_refused(small, tmp_path, change, message):
+    (tmp_path / "file.tflite").write_bytes(change(small))
+    with pytest.raises(ValueError, match=message):
+        benchmark([tmp_path / "file.tflite"], rounds=1)
+
+
+def test_files_for_the_edge_tpu_are_refused(edge_tpu_file):
+    with pytest.raises(ValueError, match="compiled for the Edge TPU"):
+        benchmark([edge_tpu_file], rounds=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threads": (0,)}, "`threads` must be >= 1"),
+        ({"rounds": 0}, "`rounds` must be >= 1"),
+        ({"runtimes": ("abacus",)}, "`runtime` must be one of"),
+        ({"runtimes": ("tflite-runtime",)}, "not installed"),
+    ],
+)
+def test_arguments_are_checked(small_file, options, message):
+    with pytest.raises(ValueError, match=message):
+        benchmark([small_file], **options)
+
+
+def test_a_file_is_measured_once(small_file):
+    with pytest.raises(ValueError, match="each once"):
+        benchmark([small_file, small_file])
+    with pytest.raises(ValueError, match="Received: none"):
+        benchmark([])
+
+
+def test_an_arena_that_is_too_small_is_told(small_file):
+    with pytest.raises(ValueError, match=r"must have 5\d,\d{3} bytes"):
+        TFLiteModel(small_file, runtime="tflite-micro", arena_bytes=20_000)

@@ -1,0 +1,183 @@
+"""Files on the runtimes of devices, in environments that hold nothing else."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import ROOT
+
+from gnsmall_keras.export.runtime import TFLiteModel
+
+pytestmark = pytest.mark.export
+BY_SCRIPT = 50
+SCRIPT = ROOT / "tflite/run_model.py"
+ENVIRONMENTS = {
+    "tflite-runtime": ("tflite-runtime==2.14.0", "numpy<2", "pillow"),
+    "litert": ("ai-edge-litert>=2.1", "numpy", "pillow"),
+}
+# The script on some images and the package's runner on all, with the default
+# kernels and with the reference's.
+MANY = """
+import contextlib, functools, io, runpy, sys
+import numpy as np
+script, model, folder, count, out, runtime = sys.argv[1:]
+from gnsmall_keras.export.runtime import TFLiteModel
+module = {"tflite-runtime": "tflite_runtime", "litert": "ai_edge_litert"}
+interpreter = __import__(module[runtime] + ".interpreter").interpreter
+plain = interpreter.Interpreter
+reference = interpreter.OpResolverType.BUILTIN_REF
+rows = []
+for resolver in (interpreter.OpResolverType.AUTO, reference):
+    interpreter.Interpreter = functools.partial(
+        plain, experimental_op_resolver_type=resolver
+    )
+    for index in range(int(count)):
+        sys.argv = [script, model, f"{folder}/{index}.png"]
+        with contextlib.redirect_stdout(io.StringIO()):
+            rows.append(runpy.run_path(script)["raw"])
+interpreter.Interpreter = plain
+images = np.load(f"{folder}/images.npy")
+for name in (runtime, runtime + "-reference"):
+    rows.extend(TFLiteModel(model, runtime=name).predict_raw(images))
+np.save(out, np.stack(rows))
+"""
+
+ONE = """
+import sys
+from gnsmall_keras.export.runtime import TFLiteModel
+TFLiteModel(sys.argv[1], runtime=sys.argv[2])
+"""
+
+
+@pytest.fixture(params=ENVIRONMENTS)
+def device(request, device_python):
+    """Name and Python of an environment like a device's."""
+    if request.param == "tflite-runtime" and sys.version_info[:2] != (3, 11):
+        pytest.skip("tflite-runtime 2.14 needs Python 3.11")
+    packages = ENVIRONMENTS[request.param]
+    return request.param, device_python(request.param, *packages)
+
+
+@pytest.fixture(scope="module")
+def folder(device_images, tmp_path_factory):
+    path = tmp_path_factory.mktemp("images")
+    np.save(path / "images.npy", device_images)
+    for index, image in enumerate(device_images):
+        Image.fromarray(image).save(path / f"{index}.png")
+    return path
+
+
+def test_reference_kernels_are_the_same_everywhere(
+    device, folder, device_images, int8_file, tmp_path
+):
+    name, python = device
+    out, count = tmp_path / "rows.npy", BY_SCRIPT
+    subprocess.run(
+        [python, "-c", MANY, SCRIPT, int8_file, folder, str(count), out, name],
+        env={"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+    )
+    some, everything = BY_SCRIPT, len(device_images)
+    by_script, by_script_reference, fast, reference = np.split(
+        np.load(out), np.cumsum([some, some, everything])
+    )
+    runner = TFLiteModel(int8_file, runtime="litert-reference")
+    expected = runner.predict_raw(device_images)
+    np.testing.assert_array_equal(reference, expected)
+    np.testing.assert_array_equal(by_script_reference, expected[:some])
+    np.testing.assert_array_equal(by_script, fast[:some])
+
+
+def _run(python, *arguments):
+    done = subprocess.run(
+        [python, SCRIPT, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stderr.splitlines()
+    told = [line for line in lines if not line.startswith("INFO")]
+    return done.returncode, done.stdout.splitlines(), told
+
+
+def test_the_script_prints_three_classes(device, folder, int8_file, tmp_path):
+    names = [f"class {number}" for number in range(10)]
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
+    with Image.open(folder / "0.png") as image:
+        image.convert("L").resize((64, 48)).save(tmp_path / "large.jpg")
+    status, printed, told = _run(
+        device[1],
+        int8_file,
+        tmp_path / "large.jpg",
+        "--labels",
+        tmp_path / "names.txt",
+    )
+    assert (status, len(printed), told) == (0, 3, [])
+    assert all(line.startswith("class ") for line in printed)
+
+
+def test_the_script_tells_errors_in_a_line(
+    device, folder, int8_file, tmp_path, edge_tpu_file
+):
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "nine.txt").write_text("\n".join("abcdefghi"))
+    cut = tmp_path / "cut.tflite"
+    cut.write_bytes(int8_file.read_bytes()[:-20_000])
+    image = folder / "0.png"
+    for arguments, message in (
+        ((int8_file, tmp_path / "text.png"), "cannot identify image"),
+        ((int8_file, tmp_path / "none.png"), "No such file"),
+        ((int8_file, image, "--labels", tmp_path / "nine.txt"), "9 labels"),
+        ((int8_file, image, "--delegate", "libnone.so"), "libnone.so"),
+        ((edge_tpu_file, image), "edgetpu-custom-op"),
+        ((cut, image), "damaged|not a valid Flatbuffer"),
+    ):
+        status, printed, told = _run(device[1], *arguments)
+        assert (status, printed, len(told)) == (1, [], 1), told
+        assert re.match(f"error: .*({message})", told[0])
+
+
+def test_files_that_do_not_run_are_explained(
+    device, int8_file, tmp_path, edge_tpu_file
+):
+    name, python = device
+    cut = tmp_path / "cut.tflite"
+    cut.write_bytes(int8_file.read_bytes()[:-20_000])
+    for file, message in (
+        (cut, f"does not run on {name}"),
+        (edge_tpu_file, "compiled for the Edge TPU"),
+    ):
+        done = subprocess.run(
+            [python, "-c", ONE, file, name],
+            env={"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert re.search(f"^ValueError: .*{message}", done.stderr, re.M)
+
+
+def test_the_edge_tpus_script_runs_without_one(
+    device_python, folder, int8_file, tmp_path
+):
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("tflite-runtime 2.14 needs Python 3.11")
+    python = device_python("tflite-runtime", *ENVIRONMENTS["tflite-runtime"])
+    (tmp_path / "labels.txt").write_text("\n".join("abcdefghij"))
+    script = ROOT / "tflite/edgetpu/classify.py"
+    images = [folder / "0.png", folder / "1.png"]
+    done = subprocess.run(
+        [python, script, int8_file, tmp_path / "labels.txt", *images, "--cpu"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(re.findall(r"png: [a-j] \(.* ms\)", done.stdout)) == 2
+
+
+def test_the_script_is_short():
+    assert len(SCRIPT.read_text().splitlines()) <= 40

@@ -1,0 +1,125 @@
+"""Labels in a file: any reader of zip archives and MediaPipe find them."""
+
+import importlib.util
+import subprocess
+import sys
+import warnings
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from gnsmall_keras.export.metadata import read_labels, with_labels
+from gnsmall_keras.export.runtime import TFLiteModel
+
+pytestmark = pytest.mark.export
+# In a process of its own: MediaPipe brings a second TensorFlow Lite.
+MEDIAPIPE = """
+import sys
+import mediapipe as mp
+import numpy as np
+from mediapipe.tasks.python import BaseOptions, vision
+model, images = sys.argv[1:]
+options = vision.ImageClassifierOptions(
+    base_options=BaseOptions(model_asset_path=model), max_results=1
+)
+with vision.ImageClassifier.create_from_options(options) as classifier:
+    for image in np.load(images):
+        picture = mp.Image(image_format=mp.ImageFormat.SRGB, data=image)
+        result = classifier.classify(picture)
+        print(result.classifications[0].categories[0].category_name)
+"""
+
+
+@pytest.fixture(scope="module")
+def labels(real_data):
+    return list(real_data.class_names)
+
+
+@pytest.fixture(scope="module")
+def phone_file(device_images, labels, tmp_path_factory):
+    """Uint8 pixels to probabilities, of random weights."""
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    pixels = keras.Input(batch_shape=(1, 32, 32, 3))
+    x = layers.Rescaling(1 / 64, -2)(pixels)
+    x = layers.Conv2D(16, 3, strides=2, activation="relu")(x)
+    x = layers.Conv2D(32, 3, strides=2, activation="relu")(x)
+    x = layers.Dense(10, activation="softmax")(layers.Flatten()(x))
+    model = keras.Model(pixels, x)
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    images = device_images[:20, None].astype(np.float32)
+    converter.representative_dataset = lambda: ([image] for image in images)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.uint8
+    converter.inference_output_type = tf.uint8
+    path = tmp_path_factory.mktemp("phone") / "model.tflite"
+    with warnings.catch_warnings():
+        # The converter warns of uint8, whatever the calibration.
+        warnings.simplefilter("ignore", UserWarning)
+        path.write_bytes(with_labels(converter.convert(), labels))
+    return path
+
+
+def test_mediapipe_names_the_class_that_litert_finds(
+    phone_file, device_images, labels, tmp_path
+):
+    if importlib.util.find_spec("mediapipe") is None:
+        pytest.skip("mediapipe is not installed")
+    np.save(tmp_path / "images.npy", device_images)
+    done = subprocess.run(
+        [sys.executable, "-c", MEDIAPIPE, phone_file, tmp_path / "images.npy"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    values = TFLiteModel(phone_file).predict_raw(device_images).astype(int)
+    found = [labels.index(name) for name in done.stdout.splitlines()]
+    assert len(set(found)) > 3
+    # Of equal scores MediaPipe may take another one.
+    best = values[np.arange(len(found)), found]
+    np.testing.assert_array_equal(best, values.max(axis=-1))
+
+
+def test_labels_change_no_output(int8_file, device_images, labels, tmp_path):
+    data = int8_file.read_bytes()
+    labelled = with_labels(data, labels)
+    assert labelled == with_labels(data, labels), "the same bytes"
+    (tmp_path / "model.tflite").write_bytes(labelled)
+    for runtime in ("litert-reference", "tflite-micro"):
+        before, after = (
+            TFLiteModel(path, runtime=runtime).predict_raw(device_images[:5])
+            for path in (int8_file, tmp_path / "model.tflite")
+        )
+        np.testing.assert_array_equal(before, after)
+
+
+def test_labels_are_a_file_in_the_file(int8_file, labels, tmp_path):
+    labelled = with_labels(int8_file.read_bytes(), labels)
+    assert read_labels(labelled) == labels
+    assert read_labels(int8_file.read_bytes()) == []
+    (tmp_path / "model.tflite").write_bytes(labelled)
+    with zipfile.ZipFile(tmp_path / "model.tflite") as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["labels.txt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda labels: labels[:-1], "one a class, 10. Received: 9"),
+        (lambda labels: [*labels[:-1], "two\nlines"], "single lines"),
+    ],
+)
+def test_labels_are_checked(int8_file, labels, change, message):
+    with pytest.raises(ValueError, match=message):
+        with_labels(int8_file.read_bytes(), change(labels))
+
+
+def test_a_file_is_labelled_once(phone_file, labels):
+    with pytest.raises(ValueError, match="without metadata"):
+        with_labels(phone_file.read_bytes(), labels)
