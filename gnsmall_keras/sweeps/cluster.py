@@ -79,9 +79,14 @@ def ray_engine(
             cluster, or it has no machine for one of the jobs.
     """
     check_workers(workers)
-    # Silence must be asked for before Ray is imported.
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    # Ray reads these when it is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address != "local" and _has_token():
+        # As `ray start --head` does since Ray 2.60; clusters without tokens
+        # take no notice of one.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         _ray()
     except ImportError:
@@ -89,7 +94,6 @@ def ray_engine(
             "The engine 'ray' needs the extra `cluster`. "
             "Run: pip install 'gnsmall-keras[cluster]'"
         ) from None
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address not in ("auto", "local"):
         _check_address(address)
     return functools.partial(_run, workers=workers, address=address)
@@ -100,6 +104,13 @@ def _ray() -> Any:
     import ray
 
     return ray
+
+
+def _has_token() -> bool:
+    """Whether there is a token of a cluster where Ray looks for one."""
+    names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    usual = Path.home() / ".ray" / "auth_token"
+    return any(os.environ.get(name) for name in names) or usual.is_file()
 
 
 def _check_address(address: str) -> None:
@@ -144,7 +155,10 @@ def _connect(address: str) -> None:
     # What Ray raises where a port is not that of a cluster.
     except (OSError, RuntimeError, ValueError, SystemExit) as error:
         text = " ".join(str(error).split())
-        raise ValueError(f"Ray did not start at {address}: {text}") from None
+        raise ValueError(
+            f"Ray did not start at {address}: {text}. A cluster with tokens "
+            "needs its own in ~/.ray/auth_token or RAY_AUTH_TOKEN."
+        ) from None
 
 
 def _count(jobs: Sequence[Job]) -> tuple[int, int]:
