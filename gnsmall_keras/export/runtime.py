@@ -99,13 +99,12 @@ class TFLiteModel:
                 f"{', '.join(map(str, self.input_shape[1:]))}). Received: "
                 f"{images.dtype} {images.shape}."
             )
-        rows = [
-            self._engine.run(self._engine.input.encode(image[None]))
+        classes = np.prod(self._engine.output.shape, dtype=int)
+        rows = [  # (1, classes), or (1, 1, 1, classes) of one pixel
+            self._engine.run(self._engine.input.encode(image[None])).ravel()
             for image in images
         ]
-        if not rows:
-            return np.zeros((0, *self._engine.output.shape[1:]), np.float32)
-        return np.concatenate(rows)
+        return np.stack(rows) if rows else np.zeros((0, classes), np.float32)
 
 
 class _Tensor:
