@@ -50,7 +50,7 @@ def predict_mapping(data: bytes) -> EdgeTpuReport:
     """Predicts what the Edge TPU's compiler does with a .tflite file.
 
     Raises:
-        ValueError: if `data` has more than one subgraph.
+        ValueError: if `data` is no such file or has more than one subgraph.
     """
     graph = Graph(data)
     operators = [

@@ -1,6 +1,5 @@
 """A .tflite file as objects that can be changed and written again."""
 
-import flatbuffers
 import numpy as np
 
 _TYPES = {0: np.float32, 1: np.float16, 2: np.int32, 4: np.int64, 9: np.int8}
@@ -13,12 +12,16 @@ class Graph:
         data: a .tflite file.
 
     Raises:
-        ValueError: if it has more than one subgraph.
+        ValueError: if it is no such file or has more than one subgraph.
     """
 
     def __init__(self, data: bytes):
         from ai_edge_litert import schema_py_generated as schema
 
+        if data[4:8] != b"TFL3":
+            raise ValueError(
+                "The bytes are not a .tflite file: no TFL3 identifier."
+            )
         self.schema = schema
         self.model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
         if len(self.model.subgraphs) != 1:
@@ -125,25 +128,27 @@ class Graph:
 
     def pack(self) -> bytes:
         """Returns the file; equal arrays are stored once."""
-        builder = _SharingBuilder(1 << 20)
+        builder = _sharing_builder()
         builder.Finish(self.model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
 
 
-class _SharingBuilder(flatbuffers.Builder):
-    """Stores equal arrays once and aligns bytes as runtimes need them."""
+def _sharing_builder():
+    """Returns a writer that stores equal arrays once, aligned for runtimes."""
+    import flatbuffers
 
-    def __init__(self, size):
-        super().__init__(size)
-        self._places = {}
+    places = {}
 
-    def CreateNumpyVector(self, x):
-        key = (x.dtype.str, x.tobytes())
-        if key not in self._places:
-            if x.dtype == np.uint8:  # a buffer; Python's writer aligns to 1
-                self.Prep(16, x.size)
-            self._places[key] = super().CreateNumpyVector(x)
-        return self._places[key]
+    class Builder(flatbuffers.Builder):
+        def CreateNumpyVector(self, x):
+            key = (x.dtype.str, x.tobytes())
+            if key not in places:
+                if x.dtype == np.uint8:  # a buffer; else aligned to 1
+                    self.Prep(16, x.size)
+                places[key] = super().CreateNumpyVector(x)
+            return places[key]
+
+    return Builder(1 << 20)
 
 
 def _name_of(enumeration, number):

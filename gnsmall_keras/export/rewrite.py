@@ -28,7 +28,7 @@ def rewrite(data: bytes, *, for_xnnpack: bool = False) -> bytes:
             pooling. The pooling's integers change by at most one.
 
     Raises:
-        ValueError: if `data` has more than one subgraph.
+        ValueError: if `data` is no such file or has more than one subgraph.
     """
     graph = Graph(data)
     drop_pads(graph)

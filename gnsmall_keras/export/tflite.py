@@ -51,7 +51,7 @@ class ExportReport:
     ops: dict[str, int]
     dtypes: dict[str, int]
     faults: list[str]
-    xnnpack_partitions: int
+    xnnpack_partitions: int  # pieces that XNNPACK runs
     edge_tpu: EdgeTpuReport | None  # of files for it
     arena_bytes: int
     calibration_images: int
@@ -132,7 +132,6 @@ def export_tflite(
             ops=contents.ops,
             dtypes=contents.dtypes,
             faults=find_faults(contents, device),
-            xnnpack_partitions=count_partitions(data),
             edge_tpu=predict_mapping(data) if target == "edgetpu" else None,
             calibration_images=len(calibration_images),
             **_measure(file, deployed, evaluation_images, evaluation_labels),
@@ -175,6 +174,7 @@ def _measure(path, deployed, images, labels) -> dict[str, Any]:
         for runtime in ("litert", "litert-reference", "tflite-micro")
     )
     measured: dict[str, Any] = {
+        "xnnpack_partitions": count_partitions(path.read_bytes()),
         "arena_bytes": micro.arena_bytes,
         "evaluated_images": len(images),
         "compared_images": min(len(images), COMPARED_IMAGES),
