@@ -126,7 +126,7 @@ def _conv(graph, operator):
 
 
 def _dense(graph, operator):
-    scales = graph.tensors[operator.inputs[1]].quantization.scale
+    scales = graph.scales(operator.inputs[1])
     shape = graph.tensors[operator.outputs[0]].shape
     if len(scales) > 1:
         return "a scale for each channel of a dense layer"

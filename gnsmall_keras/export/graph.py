@@ -2,7 +2,17 @@
 
 import numpy as np
 
-_TYPES = {0: np.float32, 1: np.float16, 2: np.int32, 4: np.int64, 9: np.int8}
+# By their numbers in the schema's TensorType.
+_TYPES = {
+    0: np.float32,
+    1: np.float16,
+    2: np.int32,
+    3: np.uint8,
+    4: np.int64,
+    6: np.bool_,
+    7: np.int16,
+    9: np.int8,
+}
 
 
 class Graph:
@@ -64,12 +74,16 @@ class Graph:
         shape = [] if facts.shape is None else list(facts.shape)
         return np.asarray(data).view(_TYPES[facts.type]).reshape(shape)
 
-    def scale(self, tensor: int) -> float | None:
-        """Returns the one scale of a tensor; None if it has none or many."""
+    def scales(self, tensor: int) -> np.ndarray:
+        """Returns the scales of a tensor: none, one, or one a channel."""
         quantization = self.tensors[tensor].quantization
         if quantization is None or quantization.scale is None:
-            return None
-        scales = quantization.scale
+            return np.zeros(0, np.float32)
+        return quantization.scale
+
+    def scale(self, tensor: int) -> float | None:
+        """Returns the one scale of a tensor; None if it has none or many."""
+        scales = self.scales(tensor)
         return float(scales[0]) if len(scales) == 1 else None
 
     def zero_point(self, tensor: int) -> int:

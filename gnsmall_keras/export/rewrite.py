@@ -72,6 +72,8 @@ def _pads_itself(graph, pad, reader):
     if graph.kind(reader) != "DEPTHWISE_CONV_2D":
         return False
     options, kernel = reader.builtinOptions, graph.constant(reader.inputs[1])
+    if kernel is None:
+        return False
     height, width = kernel.shape[1:3]
     border = [height // 2] * 2
     return (
@@ -181,6 +183,7 @@ def _splits(graph, joining, conv):
         joining.builtinOptions.axis in (3, -1)
         and options.strideH * options.strideW > 1
         and options.depthMultiplier == 1
+        and all(graph.constant(each) is not None for each in conv.inputs[1:])
     )
 
 
@@ -191,7 +194,7 @@ def _part_of(graph, conv, source, channels):
         values = graph.constant(constant)[..., channels]
         part = graph.add_tensor(constant, values=values)
         quantization = graph.tensors[part].quantization
-        if quantization.scale is not None and len(quantization.scale) > 1:
+        if len(graph.scales(part)) > 1:
             copied = graph.schema.QuantizationParametersT()
             vars(copied).update(vars(quantization))
             copied.scale = quantization.scale[channels]
@@ -280,7 +283,8 @@ def replace_pools(graph: Graph) -> None:
         facts = pool.builtinOptions
         sides = (facts.filterHeight, facts.filterWidth)
         strides = (facts.strideH, facts.strideW)
-        if sides != (2, 2) or strides != sides or facts.padding == _SAME:
+        halves = sides == strides == (2, 2) and facts.padding != _SAME
+        if not halves or graph.tensors[given].type != _INT8:
             continue
         channels = int(graph.tensors[given].shape[3])
         kernel = graph.add_tensor(
@@ -475,10 +479,7 @@ def _share_constants(graph):
     for operator in graph.main.operators:
         for position, tensor in enumerate(operator.inputs):
             values = graph.constant(tensor) if tensor >= 0 else None
-            if (
-                values is None
-                or graph.tensors[tensor].quantization.scale is not None
-            ):
+            if values is None or len(graph.scales(tensor)):
                 continue
             key = (values.dtype.str, values.shape, values.tobytes())
             operator.inputs[position] = first.setdefault(key, int(tensor))
