@@ -244,9 +244,11 @@ def drop_last_reshape(graph: Graph) -> None:
     """
     for reshape in graph.of_kind("RESHAPE"):
         given, made = reshape.inputs[0], reshape.outputs[0]
-        if made in graph.main.outputs and len(graph.consumers(given)) == 1:
-            tensor = graph.tensors[made]
-            tensor.shape = graph.tensors[given].shape
+        shape = graph.tensors[given].shape
+        is_last = made in graph.main.outputs
+        alone = len(graph.consumers(given)) == 1 and graph.producer(given)
+        if is_last and alone and np.prod(shape) == shape[-1]:
+            graph.tensors[made].shape = shape
             graph.producer(given).outputs = reshape.outputs
             graph.remove(reshape)
 
