@@ -10,22 +10,22 @@ class Target:
     Attributes:
         name: what `--target` takes.
         input_dtype: of the file's input: "int8" is pixel - 128.
+        forbidden_ops: operators that do not belong in a file for it although
+            they run, each with the reason.
         probabilities: whether the file ends in a softmax, not in logits.
         for_xnnpack: whether it is made of operators that XNNPACK takes, so that
             the network is one piece there.
         operators: builtin operators that a file for it may have; empty: all.
         elsewhere: what is said of other operators.
-        forbidden_ops: operators that do not belong in a file for it although
-            they run, each with the reason.
     """
 
     name: str
     input_dtype: str
+    forbidden_ops: dict[str, str]
     probabilities: bool = False
     for_xnnpack: bool = False
     operators: frozenset[str] = frozenset()
     elsewhere: str = ""
-    forbidden_ops: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 _SHAPE_DEBRIS = "computes a shape that is known before"
