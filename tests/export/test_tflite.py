@@ -457,7 +457,7 @@ def _same_on_both(data):
         experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
     )
     reference.allocate_tensors()
-    micro = tflite_micro.runtime.Interpreter.from_bytes(data, 2**20)
+    micro = tflite_micro.runtime.Interpreter.from_bytes(data, arena_size=2**20)
     for number, each in enumerate(pairs):
         reference.set_tensor(
             reference.get_input_details()[number]["index"], each
