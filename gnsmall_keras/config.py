@@ -335,8 +335,9 @@ class ExportConfig:
         ValueError: if a value is not one of those named.
     """
 
-    target: Literal["micro"] = "micro"
-    """"micro": TensorFlow Lite for Microcontrollers."""
+    target: Literal["android", "edgetpu", "micro"] = "micro"
+    """"android": phones, by XNNPACK; "edgetpu": Coral's Edge TPU; "micro":
+    TensorFlow Lite for Microcontrollers."""
     quantization: Literal["int8"] = "int8"
     """"int8": full integer, after training."""
     calibration_size: int = 200
@@ -344,7 +345,7 @@ class ExportConfig:
 
     def __post_init__(self):
         for name, allowed in (
-            ("target", ("micro",)),
+            ("target", ("android", "edgetpu", "micro")),
             ("quantization", ("int8",)),
         ):
             if getattr(self, name) not in allowed:

@@ -64,9 +64,13 @@ def read_contents(data: bytes) -> Contents:
 
 def find_faults(contents: Contents, target: Target) -> list[str]:
     """Returns why a file does not fit `target`; an empty list if it does."""
+    reasons = dict(target.forbidden_ops)
+    if target.operators:
+        others = contents.ops.keys() - target.operators
+        reasons |= dict.fromkeys(sorted(others), target.elsewhere)
     faults = [
         f"{contents.ops[op]} {op}: {reason}"
-        for op, reason in target.forbidden_ops.items()
+        for op, reason in reasons.items()
         if op in contents.ops
     ]
     faults += [
@@ -79,6 +83,20 @@ def find_faults(contents: Contents, target: Target) -> list[str]:
             f"tensors without a fixed shape: {contents.dynamic_tensors}"
         )
     return faults
+
+
+def count_partitions(data: bytes) -> int:
+    """Returns in how many pieces XNNPACK runs a file.
+
+    Operators between them run on LiteRT's own, slower kernels.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=data, num_threads=1)
+    interpreter.allocate_tensors()
+    # No public method tells; MediaPipe's and LiteRT's tools use this one.
+    operators = interpreter._get_ops_details()
+    return sum(each["op_name"] == "DELEGATE" for each in operators)
 
 
 def _names(enumeration):

@@ -24,6 +24,7 @@ def convert(
     *,
     calibration_images: np.ndarray,
     input_dtype: str,
+    probabilities: bool = False,
 ) -> bytes:
     """Returns `model` as an integer .tflite file.
 
@@ -36,6 +37,7 @@ def convert(
             logits.
         calibration_images: uint8 `(n, height, width, 3)`.
         input_dtype: "int8" or "uint8".
+        probabilities: whether to end in a softmax.
 
     Raises:
         ValueError: if TensorFlow cannot convert the model.
@@ -46,7 +48,7 @@ def convert(
         work = Path(folder)
         model.save(work / "model.keras")
         np.save(work / "calibration.npy", images)
-        job = {"input_dtype": input_dtype}
+        job = {"input_dtype": input_dtype, "probabilities": probabilities}
         (work / "job.json").write_text(json.dumps(job))
         environment = {
             **os.environ,
@@ -76,7 +78,8 @@ def _work(folder):
     job = json.loads((folder / "job.json").read_text())
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     images = np.load(folder / "calibration.npy").astype(np.float32)
-    converter = tf.lite.TFLiteConverter.from_keras_model(_from_pixels(model))
+    model = _from_pixels(model, probabilities=job["probabilities"])
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([x[None]] for x in images)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -86,15 +89,20 @@ def _work(folder):
     (folder / "model.tflite").write_bytes(converter.convert())
 
 
-def _from_pixels(model):
-    """Puts the normalisation in front, as one operator, for a batch of one."""
+def _from_pixels(model, *, probabilities):
+    """Puts the normalisation in front, as one operator, for a batch of one.
+
+    A softmax is put behind if probabilities are asked for.
+    """
     shape = model.input_shape[1:]
     pixels = keras.Input(batch_shape=(1, *shape), name="pixels")
     normalize = keras.layers.DepthwiseConv2D(1, name="normalize")
-    logits = model(normalize(pixels))
+    outputs = model(normalize(pixels))
+    if probabilities:
+        outputs = keras.layers.Softmax(name="probabilities")(outputs)
     scale = (1.0 / (255.0 * STD)).reshape(1, 1, -1, 1)
     normalize.set_weights([scale, -MEAN / STD])
-    return keras.Model(pixels, logits, name=model.name)
+    return keras.Model(pixels, outputs, name=model.name)
 
 
 if __name__ == "__main__":

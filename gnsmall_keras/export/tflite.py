@@ -13,8 +13,14 @@ import numpy as np
 from gnsmall_keras import evaluation
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.data.dataset import Dataset
-from gnsmall_keras.export.checks import find_faults, read_contents
+from gnsmall_keras.export.checks import (
+    count_partitions,
+    find_faults,
+    read_contents,
+)
 from gnsmall_keras.export.convert import convert
+from gnsmall_keras.export.edgetpu import EdgeTpuReport, predict_mapping
+from gnsmall_keras.export.rewrite import rewrite
 from gnsmall_keras.export.runtime import TFLiteModel
 from gnsmall_keras.export.targets import TARGETS
 from gnsmall_keras.models.deploy import to_deploy
@@ -46,6 +52,8 @@ class ExportReport:
     ops: dict[str, int]
     dtypes: dict[str, int]
     faults: list[str]
+    xnnpack_partitions: int  # pieces that XNNPACK runs
+    edge_tpu: EdgeTpuReport | None  # of files for it
     arena_bytes: int
     calibration_images: int
     evaluated_images: int
@@ -77,12 +85,13 @@ def export_tflite(
     """Writes `model` as a .tflite file, and what it contains beside it.
 
     The branched network is fused first. The file takes raw pixels of one
-    image and returns logits; `path` with the suffix ".json" gets the report.
+    image and returns logits, for "android" probabilities; `path` with the
+    suffix ".json" gets the report.
 
     Args:
         model: from normalised images to logits, branched or fused.
         path: of the new file, in a folder that exists, ending in ".tflite".
-        target: "micro".
+        target: "android", "edgetpu" or "micro".
         quantization: "int8".
         calibration_images: uint8 `(n, height, width, 3)` of the training
             split; 100 to 500 are usual.
@@ -103,11 +112,14 @@ def export_tflite(
     if evaluation_images is None:
         evaluation_images = calibration_images[:0]
     deployed = to_deploy(model)
+    device = TARGETS[target]
     data = convert(
         deployed,
         calibration_images=calibration_images,
-        input_dtype=TARGETS[target].input_dtype,
+        input_dtype=device.input_dtype,
+        probabilities=device.probabilities,
     )
+    data = rewrite(data, for_xnnpack=device.for_xnnpack)
     contents = read_contents(data)
     report_path = path.with_suffix(".json")
     with replacing(path) as file, replacing(report_path) as report_file:
@@ -123,7 +135,8 @@ def export_tflite(
             macs=evaluation.count_macs(deployed),
             ops=contents.ops,
             dtypes=contents.dtypes,
-            faults=find_faults(contents, TARGETS[target]),
+            faults=find_faults(contents, device),
+            edge_tpu=predict_mapping(data) if target == "edgetpu" else None,
             calibration_images=len(calibration_images),
             **_measure(file, deployed, evaluation_images, evaluation_labels),
             versions=package_versions(),
@@ -165,6 +178,7 @@ def _measure(path, deployed, images, labels) -> dict[str, Any]:
         for runtime in ("litert", "litert-reference", "tflite-micro")
     )
     measured: dict[str, Any] = {
+        "xnnpack_partitions": count_partitions(path.read_bytes()),
         "arena_bytes": micro.arena_bytes,
         "evaluated_images": len(images),
         "compared_images": min(len(images), COMPARED_IMAGES),

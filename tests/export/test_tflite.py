@@ -11,6 +11,7 @@ import flatbuffers
 import keras
 import numpy as np
 import pytest
+import tflite_micro
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from support import cifar10_folder
@@ -18,12 +19,17 @@ from support import cifar10_folder
 from gnsmall_keras import evaluation
 from gnsmall_keras.data.augment import normalize
 from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.export import rewrite as rules
 from gnsmall_keras.export import tflite
 from gnsmall_keras.export.checks import (
     Contents,
+    count_partitions,
     find_faults,
     read_contents,
 )
+from gnsmall_keras.export.edgetpu import predict_mapping
+from gnsmall_keras.export.graph import Graph
+from gnsmall_keras.export.rewrite import rewrite, settled_scale
 from gnsmall_keras.export.runtime import TFLiteModel
 from gnsmall_keras.export.targets import TARGETS
 from gnsmall_keras.export.tflite import (
@@ -59,16 +65,35 @@ def _network(dataset, **options):
 
 
 @pytest.fixture(scope="module")
-def exported(model, dataset, tmp_path_factory):
+def conversion(model, dataset, tmp_path_factory):
+    """The file, its report, and what the converter made before rewriting."""
     path = tmp_path_factory.mktemp("export") / "model.tflite"
-    report = export_tflite(
-        model,
-        path,
-        calibration_images=calibration_split(dataset, 50),
-        evaluation_images=dataset.test_images[:COMPARED],
-        evaluation_labels=dataset.test_labels[:COMPARED],
-    )
-    return path, report
+    given = []
+
+    def recorded(data, **options):
+        given.append(data)
+        return rewrite(data, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tflite, "rewrite", recorded)
+        report = export_tflite(
+            model,
+            path,
+            calibration_images=calibration_split(dataset, 50),
+            evaluation_images=dataset.test_images[:COMPARED],
+            evaluation_labels=dataset.test_labels[:COMPARED],
+        )
+    return path, report, given[0]
+
+
+@pytest.fixture(scope="module")
+def exported(conversion):
+    return conversion[:2]
+
+
+@pytest.fixture(scope="module")
+def converted(conversion):
+    return conversion[2]
 
 
 def test_file_fits_a_microcontroller(exported):
@@ -78,7 +103,7 @@ def test_file_fits_a_microcontroller(exported):
     assert set(contents.dtypes) == {"INT8", "INT32"}
     assert contents.dynamic_tensors == ()
     assert not set(contents.ops) & set(TARGETS["micro"].forbidden_ops)
-    assert report.arena_bytes <= 175_000
+    assert report.arena_bytes <= 155_000
     assert report.size_bytes == path.stat().st_size
 
 
@@ -203,14 +228,21 @@ def test_calibration_images_are_pinned_and_of_every_class(dataset):
         calibration_indices(labels, len(labels) + 1)
 
 
-def test_odd_width_exports(dataset, tmp_path):
+def test_odd_width_exports_for_phones(dataset, tmp_path):
+    path = tmp_path / "odd.tflite"
     report = export_tflite(
         _network(dataset, width=0.35, head_units=64),
-        tmp_path / "odd.tflite",
+        path,
+        target="android",
         calibration_images=calibration_split(dataset, 10),
     )
     assert report.faults == []
     assert report.accuracy is None
+    assert report.xnnpack_partitions == 1
+    (details,) = Interpreter(str(path)).get_input_details()
+    assert details["dtype"] == np.uint8
+    total = TFLiteModel(path).predict(dataset.test_images[:3]).sum(axis=1)
+    np.testing.assert_allclose(total, 1.0, atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -261,6 +293,7 @@ def test_file_that_does_not_run_is_not_left(
 ):
     data = exported[0].read_bytes()[:kept] if kept > 8 else b"\0" * kept
     monkeypatch.setattr(tflite, "convert", lambda *a, **k: data)
+    monkeypatch.setattr(tflite, "rewrite", lambda data, **k: data)
     monkeypatch.setattr(
         tflite, "read_contents", lambda data: Contents({}, {}, ())
     )
@@ -295,3 +328,152 @@ def test_faults_are_named():
     faults = find_faults(contents, TARGETS["micro"])
     assert len(faults) == 3
     assert faults[0].startswith("2 TILE: not registered")
+
+
+def _run(data, images, resolver=OpResolverType.BUILTIN_REF):
+    """The last integers of LiteRT, `(images, classes)`."""
+    interpreter = Interpreter(
+        model_content=data, experimental_op_resolver_type=resolver
+    )
+    interpreter.allocate_tensors()
+    (given,) = interpreter.get_input_details()
+    (made,) = interpreter.get_output_details()
+    rows = []
+    for image in images:
+        pixels = (image[None].astype(int) - 128).astype(np.int8)
+        interpreter.set_tensor(given["index"], pixels)
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(made["index"]).ravel())
+    return np.stack(rows).astype(int)
+
+
+@pytest.fixture(scope="module")
+def images(dataset):
+    return dataset.test_images[:30]
+
+
+def test_every_rule_leaves_the_integers_as_they_are(converted, images):
+    expected = _run(converted, images)
+    graph = Graph(converted)
+    for rule, saved in (
+        (rules.drop_pads, 4),
+        (rules.drop_scalings, 5),
+        (rules.split_concatenations, -1),
+        (rules.simplify_resizings, 0),
+        (rules.drop_last_reshape, 1),
+        (rules.order_operators, 0),
+        (rules.drop_unused, 0),
+    ):
+        before = len(graph.main.operators)
+        rule(graph)
+        assert before - len(graph.main.operators) == saved, rule
+        if rule is rules.drop_scalings or rule is rules.drop_unused:
+            np.testing.assert_array_equal(_run(graph.pack(), images), expected)
+
+
+def test_rewritten_file_is_small(converted):
+    data = rewrite(converted)
+    contents = read_contents(data)
+    assert sum(contents.ops.values()) <= 165
+    assert len(data) <= 520_000
+    for target in ("micro", "edgetpu"):
+        assert find_faults(contents, TARGETS[target]) == []
+        assert not contents.ops.keys() - TARGETS[target].operators
+    assert rewrite(data) == data
+
+
+def test_xnnpack_takes_the_file_in_one_piece(converted, images):
+    data = rewrite(converted, for_xnnpack=True)
+    assert count_partitions(data) == 1
+    assert count_partitions(converted) > 10
+    expected = _run(converted, images)
+    # Pools round halves otherwise; random weights make most of it.
+    found = _run(data, images)
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] >= 0.9
+
+
+def test_edge_tpu_takes_every_operator(converted):
+    report = predict_mapping(rewrite(converted))
+    assert [each for each in report.operators if each.reason] == []
+    assert report.cut_point is None
+    assert report.parameters_fit
+    assert 374_174 <= report.parameter_bytes <= 450_000
+
+
+def test_edge_tpu_report_says_where_and_why_it_stops(converted):
+    report = predict_mapping(converted)
+    first = report.operators[report.cut_point]
+    assert first.operator == "RESIZE_NEAREST_NEIGHBOR"
+    assert "half-pixel" in first.reason
+    whole = predict_mapping(rewrite(converted))
+    assert report.parameter_bytes < whole.parameter_bytes / 10
+    graph = Graph(converted)
+    (reshape,) = graph.of_kind("RESHAPE")
+    graph.tensors[reshape.outputs[0]].type = graph.schema.TensorType.FLOAT32
+    assert (
+        predict_mapping(graph.pack()).operators[-1].reason.startswith("a type")
+    )
+
+
+@pytest.mark.parametrize(
+    ("scales", "points"),
+    [
+        (
+            [0.0871557742357254, 0.029999999329447746, 0.3030549883842468],
+            (90, 112),
+        ),
+        ([0.07434035837650299, 0.00390625, 0.036090776324272156], (48, -121)),
+    ],
+)
+def test_runtimes_agree_on_settled_products(converted, scales, points):
+    """Of these, LiteRT and TensorFlow Lite Micro round some otherwise."""
+    scales = [float(np.float32(scale)) for scale in scales]
+    settled = settled_scale(scales, points)
+    assert settled == pytest.approx(scales[2], rel=1e-6)
+    for scale, same in ((scales[2], False), (settled, True)):
+        graph = Graph(converted)
+        product = graph.of_kind("MUL")[0]
+        tensors = [*product.inputs, *product.outputs]
+        for tensor, *facts in zip(
+            tensors, (*scales[:2], scale), (*points, 0), strict=True
+        ):
+            graph.quantize(tensor, *facts)
+            graph.tensors[tensor].shape = np.array([1, 64, 64, 16], np.int32)
+        graph.main.inputs, graph.main.outputs = tensors[:2], tensors[2:]
+        graph.main.operators = [product]
+        graph.model.signatureDefs = []
+        assert _same_on_both(graph.pack()) == same
+
+
+def _same_on_both(data):
+    """Whether the product of every pair of integers is the same on both."""
+    values = np.arange(-128, 128, dtype=np.int8)
+    pairs = [
+        each.reshape(1, 64, 64, 16)
+        for each in (np.repeat(values, 256), np.tile(values, 256))
+    ]
+    reference = Interpreter(
+        model_content=data,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+    )
+    reference.allocate_tensors()
+    micro = tflite_micro.runtime.Interpreter.from_bytes(data, arena_size=2**20)
+    for number, each in enumerate(pairs):
+        reference.set_tensor(
+            reference.get_input_details()[number]["index"], each
+        )
+        micro.set_input(each, number)
+    reference.invoke()
+    micro.invoke()
+    (made,) = reference.get_output_details()
+    return np.array_equal(
+        reference.get_tensor(made["index"]), micro.get_output(0)
+    )
+
+
+def test_a_reader_that_is_not_a_convolution_keeps_its_pad(converted):
+    graph = Graph(converted)
+    pads = graph.of_kind("PAD")
+    graph.consumers(pads[0].outputs[0])[0].builtinOptions.strideH = 1
+    rules.drop_pads(graph)
+    assert graph.of_kind("PAD") == pads[:1]
