@@ -34,6 +34,7 @@ HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib"}
 # Where each heavy package may be imported, inside functions only.
 ALLOWED = {
     ("tensorflow", "export.convert"),
+    ("tensorflow", "export.quantize"),
     ("torch", "models.torch_files"),
     ("tensorflow", "models.kernels"),
     ("torch", "models.kernels"),

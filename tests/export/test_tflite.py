@@ -24,6 +24,7 @@ from gnsmall_keras.export.checks import (
     find_faults,
     read_contents,
 )
+from gnsmall_keras.export.convert import Conversion
 from gnsmall_keras.export.runtime import TFLiteModel
 from gnsmall_keras.export.targets import TARGETS
 from gnsmall_keras.export.tflite import (
@@ -207,7 +208,7 @@ def test_odd_width_exports(dataset, tmp_path):
     report = export_tflite(
         _network(dataset, width=0.35, head_units=64),
         tmp_path / "odd.tflite",
-        calibration_images=calibration_split(dataset, 10),
+        calibration_images=calibration_split(dataset, 20),
     )
     assert report.faults == []
     assert report.accuracy is None
@@ -260,11 +261,11 @@ def test_file_that_does_not_run_is_not_left(
     exported, model, tmp_path, monkeypatch, kept
 ):
     data = exported[0].read_bytes()[:kept] if kept > 8 else b"\0" * kept
-    monkeypatch.setattr(tflite, "convert", lambda *a, **k: data)
+    monkeypatch.setattr(tflite, "convert", lambda *a, **k: Conversion(data))
     monkeypatch.setattr(
-        tflite, "read_contents", lambda data: Contents({}, {}, ())
+        tflite, "read_contents", lambda data: Contents({}, {"INT8": 1}, ())
     )
-    images = np.zeros((1, 32, 32, 3), np.uint8)
+    images = np.full((20, 32, 32, 3), 255, np.uint8)
     with pytest.raises(ValueError, match=r"not a .tflite file|does not run"):
         export_tflite(model, tmp_path / "m.tflite", calibration_images=images)
     assert list(tmp_path.iterdir()) == []
