@@ -7,11 +7,14 @@ nor which tensors share a scale.
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 from gnsmall_keras.data.augment import MEAN, STD
-from gnsmall_keras.export.flatbuffer import Network
+from gnsmall_keras.export.flatbuffer import Network, Operator
 
+_AWAY = ("AVERAGE_POOL_2D",)  # where integers' ties go away from zero
+_HALF = 0.5 + 1e-3  # ties, seen through float32's rounding
 _PADDINGS = ("same", "valid")  # the schema's order
 _ACTIVATIONS = {
     "NONE": lambda values: values,
@@ -38,82 +41,129 @@ class Int8Simulation(keras.layers.Layer):
 
     def __init__(self, network: Network, quantized: Network, **kwargs):
         super().__init__(**kwargs)
-        self._network = network
-        self._operators = list(network.operators)
-        if self._operators[-1].kind == "SOFTMAX":
-            self._operators.pop()  # training needs the logits
-        for operator in self._operators:
+        operators = list(network.operators)
+        if operators[-1].kind == "SOFTMAX":
+            operators.pop()  # training needs the logits
+        for operator in operators:
             if operator.kind not in _COMPUTE:
                 raise ValueError(
                     f"Quantisation-aware training knows {sorted(_COMPUTE)}. "
                     f"Received: {operator.kind} in layer {operator.layer!r}. "
                     'Use quantization="int8" for this model.'
                 )
+        self._network = network
         self._scales = _match_scales(network, quantized)
-        self._learned = {}  # tensor -> weight of this layer
-        for number, operator in enumerate(self._operators):
+        self._learned = {}  # tensor -> unit and weight of this layer
+        for number, operator in enumerate(operators):
             if operator.is_linear and operator.inputs[0] not in network.inputs:
                 self._add_weights(number, operator)
+        # Only now: Keras keeps a copy, and inputs have changed since.
+        self._operators = operators
 
     def _add_weights(self, number, operator):
+        """Makes kernel and bias weights, in units of their own size.
+
+        So one learning rate suits channels of all ranges.
+        """
         for position, kind in enumerate(("kernel", "bias"), 1):
             if position < len(operator.inputs):
                 tensor = self._network.own_input(number, position)
                 values = self._network.constant(tensor)
-                self._learned[tensor] = self.add_weight(
-                    name=f"{kind}_{tensor}",
-                    shape=values.shape,
-                    initializer=lambda shape, dtype, values=values: values,
+                unit = self._unit(operator, kind, values)
+                self._learned[tensor] = (
+                    unit,
+                    self.add_weight(
+                        name=f"{kind}_{tensor}",
+                        shape=values.shape,
+                        initializer=lambda shape, dtype, start=values / unit: (
+                            start
+                        ),
+                    ),
                 )
+
+    def _unit(self, operator, kind, values):
+        if kind == "bias":
+            scale, _ = self._scales[operator.outputs[0]]
+            return np.float32(128 * scale)
+        axis = _channel_axis(operator)
+        others = tuple(a for a in range(values.ndim) if a != axis % values.ndim)
+        largest = np.abs(values).max(axis=others, keepdims=True)
+        return np.maximum(largest, 1e-6)
 
     def call(self, images):
         """Returns logits `(batch, classes)`."""
         pixels = ops.round(images * (255.0 * STD) + 255.0 * MEAN)
         values = {self._network.inputs[0]: pixels}
         for operator in self._operators:
-            kernels = [
-                self._constant(operator, position)
-                for position in range(1, len(operator.inputs))
-                if operator.inputs[position] not in values
-            ]
-            inputs = [values[t] for t in operator.inputs if t in values]
-            outputs = _COMPUTE[operator.kind](operator, inputs, kernels)
-            outputs = _ACTIVATIONS[operator.activation](outputs)
-            (made,) = operator.outputs
-            values[made] = fake_quantize(outputs, *self._scales[made])
-        return values[made]
+            values[operator.outputs[0]] = self.compute(operator, values)
+        return values[self._operators[-1].outputs[0]]
+
+    def compute(self, operator: Operator, values: dict):
+        """Returns what one operator makes of its inputs, by their numbers."""
+        constants = [
+            self._constant(operator, position)
+            for position, tensor in enumerate(operator.inputs)
+            if tensor not in values
+        ]
+        inputs = [values[t] for t in operator.inputs if t in values]
+        outputs = _COMPUTE[operator.kind](operator, inputs, constants)
+        outputs = _ACTIVATIONS[operator.activation](outputs)
+        scale, zero_point = self._scales[operator.outputs[0]]
+        return fake_quantize(
+            outputs, scale, zero_point, away=operator.kind in _AWAY
+        )
 
     def _constant(self, operator, position):
         tensor = operator.inputs[position]
-        learned = self._learned.get(tensor)
-        values = self._network.constant(tensor) if learned is None else learned
+        values = self._values(tensor)
         if operator.is_linear and position == 1:
-            axis = -1 if operator.kind == "DEPTHWISE_CONV_2D" else 0
-            return fake_quantize_kernel(ops.convert_to_tensor(values), axis)
+            return fake_quantize_kernel(values, _channel_axis(operator))
         return values
+
+    def _values(self, tensor):
+        if tensor not in self._learned:
+            return self._network.constant(tensor)
+        unit, weight = self._learned[tensor]
+        return weight * unit
 
     def write_back(self) -> None:
         """Gives the learned kernels and biases to the float network."""
-        for tensor, weight in self._learned.items():
-            values = ops.convert_to_numpy(weight)
+        for tensor in self._learned:
+            values = ops.convert_to_numpy(self._values(tensor))
             self._network.set_constant(tensor, values)
 
 
-def fake_quantize(values, scale: float, zero_point: int):
-    """Rounds to the steps of an int8 tensor; the gradient passes inside."""
+def fake_quantize(values, scale: float, zero_point: int, *, away=False):
+    """Rounds to the steps of an int8 tensor; the gradient passes inside.
+
+    Args:
+        values: float32, of any shape.
+        scale: a step.
+        zero_point: the integer that stands for zero.
+        away: whether ties go away from the integer 0, else to even ones.
+    """
     low, high = ((end - zero_point) * scale for end in (-128, 127))
     values = ops.clip(values, low, high)
-    rounded = ops.round(values / scale) * scale
+    steps = values / scale
+    if away:
+        steps = steps + zero_point
+        steps = ops.sign(steps) * ops.floor(ops.abs(steps) + _HALF) - zero_point
+    rounded = ops.round(steps) * scale
     return values + ops.stop_gradient(rounded - values)
 
 
 def fake_quantize_kernel(kernel, axis: int):
     """Rounds to 127 steps on both sides of zero, of each channel its own."""
+    kernel = ops.convert_to_tensor(kernel)
     others = [a for a in range(len(kernel.shape)) if a != axis % kernel.ndim]
     largest = ops.max(ops.abs(kernel), axis=others, keepdims=True)
     scale = ops.stop_gradient(ops.maximum(largest, 1e-12) / 127.0)
     rounded = ops.round(kernel / scale) * scale
     return kernel + ops.stop_gradient(rounded - kernel)
+
+
+def _channel_axis(operator):
+    return -1 if operator.kind == "DEPTHWISE_CONV_2D" else 0
 
 
 def _match_scales(network, quantized):

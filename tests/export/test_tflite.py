@@ -292,7 +292,7 @@ def test_images_that_do_not_fit_are_refused(exported):
 
 
 def test_faults_are_named():
-    contents = Contents({"TILE": 2}, {"FLOAT32": 3}, ("x",))
+    contents = Contents({"TILE": 2}, {"FLOAT32": 3, "INT8": 9}, ("x",))
     faults = find_faults(contents, TARGETS["micro"])
     assert len(faults) == 3
     assert faults[0].startswith("2 TILE: not registered")
