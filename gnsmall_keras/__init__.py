@@ -19,6 +19,8 @@ _PUBLIC = {
     "FeaturePair": "distill.features",
     "FrozenTeacher": "distill.teachers",
     "LabelCrossEntropy": "distill.losses",
+    "LayerError": "export.layer_errors",
+    "QuantizationTraining": "export.qat",
     "Report": "report.overview",
     "RunRecord": "records",
     "SweepConfig": "sweeps.plan",

@@ -202,6 +202,8 @@ def export(
     config: _Flat[ExportConfig],
     out: Path | None = None,
     exports: Path | None = None,
+    layer_errors: bool = False,
+    layer_figure: Path | None = None,
 ) -> None:
     """Fuses and quantises a .keras file into a .tflite file, and checks it.
 
@@ -215,6 +217,9 @@ def export(
         out: the new file; by default beside `model`.
         exports: JSON-lines file of export records; by default exports.jsonl
             in the folder of all runs. A model outside a run's has none.
+        layer_errors: prints how far an int8 file departs from the float
+            network, operator by operator; the report has it too.
+        layer_figure: the same as a picture, .png or .svg.
     """
     from gnsmall_keras.exports import EXPORTS_FILE, find_source
     from gnsmall_keras.models.files import load_model
@@ -226,6 +231,11 @@ def export(
             f"{model} without record.json beside it. Give the model in the "
             "run's folder, or leave --exports out."
         )
+    if layer_figure and layer_figure.suffix not in (".png", ".svg"):
+        raise ValueError(
+            "`layer_figure` must end in .png or .svg. "
+            f"Received: {layer_figure}."
+        )
     report = _export(
         load_model(model),
         out or model.with_suffix(".tflite"),
@@ -233,8 +243,13 @@ def export(
         config,
         source=source,
         exports=exports or model.resolve().parent.parent / EXPORTS_FILE,
+        layer_errors=layer_errors or layer_figure is not None,
     )
     printing.print_export(report)
+    if report.layers and layer_errors:
+        printing.print_layer_errors(report.layers)
+    if report.layers and layer_figure:
+        _write_layer_figure(report.layers, layer_figure)
     if report.faults:
         raise ValueError(
             f"The file does not fit {report.target!r}: "
@@ -673,13 +688,23 @@ def _deferred(command):
     return lambda *args, **kwargs: functools.partial(command, *args, **kwargs)
 
 
-def _export(network, path, data, config, *, source, exports):
+def _export(
+    network, path, data, config, *, source, exports, layer_errors=False
+):
     from gnsmall_keras.data.sources import load_data
     from gnsmall_keras.export.tflite import calibration_split, export_tflite
     from gnsmall_keras.exports import append_export
 
     dataset = load_data(data)
-    with printing.console.status("converting, then running the test images"):
+    training = None
+    if config.quantization == "int8-qat":
+        training = _quantization_training(network, dataset, config)
+        waiting = contextlib.nullcontext()  # the training has its own line
+    else:
+        waiting = printing.console.status(
+            "converting, then running the test images"
+        )
+    with waiting:
         report = export_tflite(
             network,
             path,
@@ -688,13 +713,48 @@ def _export(network, path, data, config, *, source, exports):
             calibration_images=calibration_split(
                 dataset, config.calibration_size
             ),
+            calibration=config.calibration,
+            float_layers=config.float_layers,
+            training=training,
             evaluation_images=dataset.test_images,
             evaluation_labels=dataset.test_labels,
             source=source,
+            layer_errors=layer_errors,
         )
     if source:
         append_export(dataclasses.asdict(report), exports)
     return report
+
+
+def _write_layer_figure(layers, path):
+    from gnsmall_keras.records import replacing
+    from gnsmall_keras.report.drawing import render
+    from gnsmall_keras.report.noise import draw_layer_errors
+
+    picture = render(draw_layer_errors(layers), path.suffix[1:])
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(picture)
+    printing.show(f"Wrote {path}")
+
+
+def _quantization_training(network, dataset, config):
+    from gnsmall_keras.export.qat import QuantizationTraining
+    from gnsmall_keras.models.files import load_teacher
+
+    teacher = None
+    if config.teacher:
+        teacher = load_teacher(
+            config.teacher,
+            classes=dataset.classes,
+            input_shape=network.input_shape[1:],
+        )
+    return QuantizationTraining(
+        images=dataset.train_images,
+        labels=dataset.train_labels,
+        epochs=config.qat_epochs,
+        teacher=teacher,
+        flip=dataset.flippable,
+    )
 
 
 if __name__ == "__main__":

@@ -5,13 +5,17 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from gnsmall_keras.models.catalogue import check_network
 from gnsmall_keras.models.spec import HEAD_UNITS, check_width
 from gnsmall_keras.recipes import RECIPES, Recipe
 
 DIGEST_LENGTH = 6
+Quantization = Literal[
+    "float32", "float16", "dynamic", "int8", "int16x8", "int8-qat"
+]
+QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 # What a batch's images are mixed with; options of recipes.
 MIXING = ("cutout", "mixup", "cutmix")
 # What a config can have in a recipe's place.
@@ -338,22 +342,47 @@ class ExportConfig:
     target: Literal["android", "edgetpu", "micro"] = "micro"
     """"android": phones, by XNNPACK; "edgetpu": Coral's Edge TPU; "micro":
     TensorFlow Lite for Microcontrollers."""
-    quantization: Literal["int8"] = "int8"
-    """"int8": full integer, after training."""
+    quantization: Quantization = "int8"
+    """"float32"; "float16": weights in 16 bits; "dynamic": weights in 8 bits;
+    "int8": full integer, after training; "int16x8": activations in 16 bits;
+    "int8-qat": full integer, after some more training with its rounding."""
+    calibration: Literal["mse", "minmax"] = "mse"
+    """Of int8: "mse" makes channels' ranges alike and clips rare values where
+    that lessens the squared error; "minmax" keeps all that was seen."""
     calibration_size: int = 200
     """Images of the training split that set the activations' ranges."""
+    float_layers: tuple[str, ...] = ()
+    """Layers of the fused model that stay float in an int8 file."""
+    qat_epochs: int = 1
+    """Passes over the training split, for "int8-qat"."""
+    teacher: str = ""
+    """A .keras file or the folder of a run that teaches while the network
+    learns its quantisation, for "int8-qat"."""
 
     def __post_init__(self):
         for name, allowed in (
             ("target", ("android", "edgetpu", "micro")),
-            ("quantization", ("int8",)),
+            ("quantization", QUANTIZATIONS),
+            ("calibration", ("mse", "minmax")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"`{name}` must be one of {allowed}. "
                     f"Received: {name}={getattr(self, name)!r}."
                 )
+        object.__setattr__(self, "float_layers", tuple(self.float_layers))
         _check_whole("calibration_size", self.calibration_size, least=1)
+        _check_whole("qat_epochs", self.qat_epochs, least=1)
+        if self.teacher and self.quantization != "int8-qat":
+            raise ValueError(
+                "`teacher` belongs to quantization='int8-qat'. "
+                f"Received: quantization={self.quantization!r}."
+            )
+        if self.float_layers and self.quantization != "int8":
+            raise ValueError(
+                "`float_layers` belongs to quantization='int8'. "
+                f"Received: quantization={self.quantization!r}."
+            )
 
 
 def check_label_weight(label_weight: float) -> None:

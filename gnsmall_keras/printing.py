@@ -1,5 +1,6 @@
 """What commands print: tables, lines and a live bar."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -122,13 +123,15 @@ def print_export(report):
         "parameters": f"{report.parameters:,}",
         "multiply-accumulates": f"{report.macs:,}",
         "size": f"{report.size_bytes:,} bytes",
-        "arena on TFLite Micro": f"{report.arena_bytes:,} bytes",
+        "arena on TFLite Micro": "does not run"
+        if report.arena_bytes is None
+        else f"{report.arena_bytes:,} bytes",
         "float accuracy": percent(report.float_accuracy),
-        "int8 accuracy": percent(report.accuracy),
+        f"{report.quantization} accuracy": percent(report.accuracy),
         "argmax agreement with float": percent(report.agreement),
         "test images": f"{report.evaluated_images:,}",
-        "TFLite Micro - reference": f"{report.micro_difference_lsb} LSB",
-        "XNNPACK - reference": f"{report.xnnpack_difference_lsb} LSB",
+        "TFLite Micro - reference": _steps(report.micro_difference_lsb),
+        "XNNPACK - reference": _steps(report.xnnpack_difference_lsb),
         "images compared": f"{report.compared_images:,}",
         "element types": _counts(report.dtypes),
         "operators": _counts(report.ops),
@@ -136,6 +139,35 @@ def print_export(report):
     }
     for name, value in rows.items():
         table.add_row(name, value)
+    console.print(table)
+
+
+def _steps(difference):
+    return "-" if difference is None else f"{difference} LSB"
+
+
+def print_layer_errors(layers):
+    """Prints the operators of an int8 file, those with most noise first."""
+    table = Table(
+        "layer",
+        "operator",
+        "output",
+        "noise, dB",
+        "error, steps",
+        "clipped",
+        title="noise of int8 against the float network",
+    )
+    worst = sorted(layers, key=lambda entry: entry.sqnr_db or math.inf)
+    for entry in worst:
+        steps = entry.error_steps
+        table.add_row(
+            entry.layer,
+            entry.op,
+            "x".join(map(str, entry.shape[1:])),
+            "-" if entry.sqnr_db is None else f"{-entry.sqnr_db:.1f}",
+            "-" if steps is None else f"{steps:.2f}",
+            percent(entry.clipped),
+        )
     console.print(table)
 
 

@@ -36,6 +36,7 @@ HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib", "ray"}
 # Where each heavy package may be imported, inside functions only.
 ALLOWED = {
     ("tensorflow", "export.convert"),
+    ("tensorflow", "export.quantize"),
     ("torch", "models.torch_files"),
     ("tensorflow", "models.kernels"),
     ("torch", "models.kernels"),

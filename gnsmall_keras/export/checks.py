@@ -3,9 +3,18 @@
 import collections
 import dataclasses
 
+from gnsmall_keras.export.flatbuffer import Network
 from gnsmall_keras.export.targets import Target
 
 _FLOATS = ("FLOAT16", "FLOAT32", "FLOAT64")
+_NEEDED = {
+    "float32": ("FLOAT32",),
+    "float16": ("FLOAT16",),
+    "dynamic": ("INT8", "FLOAT32"),
+    "int8": ("INT8",),
+    "int16x8": ("INT8", "INT16"),
+    "int8-qat": ("INT8",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,42 +38,40 @@ def read_contents(data: bytes) -> Contents:
     Raises:
         ValueError: if `data` is no such file or has more than one subgraph.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    if data[4:8] != b"TFL3":
-        raise ValueError(
-            "The bytes are not a .tflite file: no TFL3 identifier."
-        )
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-    if len(model.subgraphs) != 1:
-        raise ValueError(
-            "A .tflite file needs exactly one subgraph. "
-            f"Received: {len(model.subgraphs)}."
-        )
-    graph = model.subgraphs[0]
-    op_names = _names(schema.BuiltinOperator)
-    type_names = _names(schema.TensorType)
-    codes = [
-        max(code.builtinCode, code.deprecatedBuiltinCode)
-        for code in model.operatorCodes
-    ]
-    ops = collections.Counter(
-        op_names[codes[op.opcodeIndex]] for op in graph.operators
-    )
-    dtypes = collections.Counter(type_names[t.type] for t in graph.tensors)
+    network = Network(data)
+    ops = collections.Counter(op.kind for op in network.operators)
+    dtypes = collections.Counter(network.dtypes())
     dynamic = tuple(
-        tensor.name.decode()
-        for tensor in graph.tensors
-        if tensor.shapeSignature is not None and -1 in tensor.shapeSignature
+        network.name(tensor)
+        for tensor in range(len(network))
+        if network.is_dynamic(tensor)
     )
     return Contents(
         dict(ops.most_common()), dict(dtypes.most_common()), dynamic
     )
 
 
-def find_faults(contents: Contents, target: Target) -> list[str]:
-    """Returns why a file does not fit `target`; an empty list if it does."""
-    reasons = dict(target.forbidden_ops)
+def find_faults(
+    contents: Contents,
+    target: Target,
+    quantization: str = "int8",
+    *,
+    islands: bool = False,
+) -> list[str]:
+    """Returns why a file is not what was asked for; an empty list if it is.
+
+    Args:
+        contents: of the file.
+        target: what it is for.
+        quantization: as in `ExportConfig`.
+        islands: whether some layers of an integer file are to be float.
+    """
+    integers = quantization.startswith("int") and not islands
+    reasons = {
+        op: reason
+        for op, reason in target.forbidden_ops.items()
+        if integers or op not in ("QUANTIZE", "DEQUANTIZE")
+    }
     if target.operators:
         others = contents.ops.keys() - target.operators
         reasons |= dict.fromkeys(sorted(others), target.elsewhere)
@@ -76,7 +83,12 @@ def find_faults(contents: Contents, target: Target) -> list[str]:
     faults += [
         f"{contents.dtypes[dtype]} {dtype} tensors where only integers run"
         for dtype in _FLOATS
-        if dtype in contents.dtypes
+        if integers and dtype in contents.dtypes
+    ]
+    faults += [
+        f"no {dtype} tensors, which {quantization!r} is made of"
+        for dtype in _NEEDED[quantization]
+        if dtype not in contents.dtypes
     ]
     if contents.dynamic_tensors:
         faults.append(
@@ -97,11 +109,3 @@ def count_partitions(data: bytes) -> int:
     # No public method tells; MediaPipe's and LiteRT's tools use this one.
     operators = interpreter._get_ops_details()
     return sum(each["op_name"] == "DELEGATE" for each in operators)
-
-
-def _names(enumeration):
-    return {
-        value: name
-        for name, value in vars(enumeration).items()
-        if not name.startswith("_")
-    }

@@ -4,89 +4,215 @@
 the file is what happens inside it (`python -m gnsmall_keras.export.convert`).
 """
 
+import contextlib
+import dataclasses
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from gnsmall_keras.data.augment import MEAN, STD
+from gnsmall_keras.export import quantize
+from gnsmall_keras.export.flatbuffer import Network, find_layer
+from gnsmall_keras.export.qat import QuantizationTraining, learn_quantization
 
 _ERROR_LINES = 15  # of a failed worker's output
+_REFUSED = 3  # exit status: the reason is in a file
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """A file, and the float network that an integer one was made of.
+
+    Attributes:
+        data: the .tflite file.
+        floats: of int8 files the float .tflite file with the same operators in
+            the same order, the same channels and weights before rounding.
+        layers: of int8 files the Keras layer of each operator.
+    """
+
+    data: bytes
+    floats: bytes | None = None
+    layers: tuple[str, ...] = ()
 
 
 def convert(
     model: keras.Model,
     *,
+    quantization: str = "int8",
     calibration_images: np.ndarray,
-    input_dtype: str,
+    calibration: str = "mse",
+    input_dtype: str = "int8",
     probabilities: bool = False,
-) -> bytes:
-    """Returns `model` as an integer .tflite file.
+    float_layers: Sequence[str] = (),
+    training: QuantizationTraining | None = None,
+) -> Conversion:
+    """Returns `model` as a .tflite file.
 
     The file takes raw pixels of one image and does the normalisation itself.
-    Calibration images are changed in two values so that the whole range of
-    pixels is seen: the input's scale is then 1 and int8 means pixel - 128.
+    An integer file's input has the scale 1, so that int8 means pixel - 128.
 
     Args:
         model: fused, of `keras.layers` alone, from normalised images to
             logits.
+        quantization: as in `ExportConfig`.
         calibration_images: uint8 `(n, height, width, 3)`.
-        input_dtype: "int8" or "uint8".
+        calibration: "mse" or "minmax", for int8.
+        input_dtype: of an int8 file, "int8" or "uint8".
         probabilities: whether to end in a softmax.
+        float_layers: layers that stay float in an int8 file.
+        training: for "int8-qat".
 
     Raises:
-        ValueError: if TensorFlow cannot convert the model.
+        ValueError: if TensorFlow cannot convert the model; the operators that
+            have no counterpart are named with their layers.
     """
-    images = calibration_images.copy()
-    images[0, 0, 0, :2] = 0, 255
     with tempfile.TemporaryDirectory(prefix="gnsmall-") as folder:
         work = Path(folder)
         model.save(work / "model.keras")
-        np.save(work / "calibration.npy", images)
-        job = {"input_dtype": input_dtype, "probabilities": probabilities}
-        (work / "job.json").write_text(json.dumps(job))
-        environment = {
-            **os.environ,
-            "KERAS_BACKEND": "tensorflow",
-            "CUDA_VISIBLE_DEVICES": "",
-            "TF_CPP_MIN_LOG_LEVEL": "2",
+        np.save(work / "calibration.npy", calibration_images)
+        if training is not None:
+            training.save(work)
+        job = {
+            "quantization": quantization,
+            "calibration": calibration,
+            "input_dtype": input_dtype,
+            "probabilities": probabilities,
+            "float_layers": list(float_layers),
         }
-        done = subprocess.run(
-            [sys.executable, "-m", "gnsmall_keras.export.convert", folder],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
+        (work / "job.json").write_text(json.dumps(job))
+        _run_worker(work, speaks=training is not None)
+        floats = work / "float.tflite"
+        layers = work / "layers.json"
+        return Conversion(
+            (work / "model.tflite").read_bytes(),
+            floats.read_bytes() if floats.is_file() else None,
+            tuple(json.loads(layers.read_text())) if layers.is_file() else (),
         )
-        if done.returncode:
-            lines = "\n".join(done.stderr.splitlines()[-_ERROR_LINES:])
-            raise ValueError(
-                "TensorFlow could not convert the model; its last lines "
-                f"were:\n{lines}"
-            )
-        return (work / "model.tflite").read_bytes()
+
+
+def _run_worker(work, *, speaks):
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "CUDA_VISIBLE_DEVICES": "",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "gnsmall_keras.export.convert", str(work)],
+        env=environment,
+        stdout=None if speaks else subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode == _REFUSED:
+        raise ValueError((work / "refusal.txt").read_text())
+    if done.returncode:
+        lines = "\n".join(done.stderr.splitlines()[-_ERROR_LINES:])
+        raise ValueError(
+            "TensorFlow could not convert the model; its last lines "
+            f"were:\n{lines}"
+        )
 
 
 def _work(folder):
-    import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError
 
     job = json.loads((folder / "job.json").read_text())
     model = keras.saving.load_model(folder / "model.keras", compile=False)
-    images = np.load(folder / "calibration.npy").astype(np.float32)
-    model = _from_pixels(model, probabilities=job["probabilities"])
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([x[None]] for x in images)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    dtype = {"int8": tf.int8, "uint8": tf.uint8}[job["input_dtype"]]
-    converter.inference_input_type = dtype
-    converter.inference_output_type = dtype
-    (folder / "model.tflite").write_bytes(converter.convert())
+    images = np.load(folder / "calibration.npy")
+    layers = [layer.name for layer in model.layers]
+    pixels = _from_pixels(model, probabilities=job["probabilities"])
+    converter = _converter(pixels)
+    try:
+        if job["quantization"] in ("int8", "int8-qat"):
+            data = _integers(folder, job, _convert(converter), images, layers)
+        else:
+            data = _convert(converter, job["quantization"], images)
+    except ConverterError as error:
+        _refuse(folder, _explain(str(error), layers))
+    except ValueError as error:
+        _refuse(folder, str(error))
+    else:
+        (folder / "model.tflite").write_bytes(data)
+
+
+def _refuse(folder, reason):
+    (folder / "refusal.txt").write_text(reason)
+    sys.exit(_REFUSED)
+
+
+def _converter(model):
+    import tensorflow as tf
+
+    # Keras prints what it saves for the converter.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return tf.lite.TFLiteConverter.from_keras_model(model)
+
+
+def _convert(converter, quantization="float32", images=None):
+    """A file of a kind that TensorFlow makes by itself."""
+    import tensorflow as tf
+
+    if quantization != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantization == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantization == "int16x8":
+        converter.representative_dataset = lambda: (
+            [image[None].astype(np.float32)] for image in images
+        )
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        ]
+        converter.inference_input_type = tf.int16
+        converter.inference_output_type = tf.int16
+    with contextlib.redirect_stdout(io.StringIO()):
+        return converter.convert()
+
+
+def _integers(folder, job, floats, images, layers):
+    network = Network(floats, layers)
+    quantize.prepare(network, images, job["calibration"])
+    if job["quantization"] == "int8-qat":
+        training = QuantizationTraining.load(folder)
+        # uint8 would be converted by an operator of its own.
+        before = quantize.to_integers(network, input_dtype="int8")
+        learn_quantization(network, Network(before), training)
+    (folder / "float.tflite").write_bytes(network.to_bytes())
+    names = [operator.layer for operator in network.operators]
+    (folder / "layers.json").write_text(json.dumps(names))
+    return quantize.to_integers(
+        network,
+        input_dtype=job["input_dtype"],
+        float_layers=job["float_layers"],
+    )
+
+
+def _explain(text, layers):
+    """Names the operators that .tflite files do not have, with their layers."""
+    found = set()
+    for line in text.splitlines():
+        op = re.search(r"'tf\.(\w+)' op is neither", line)
+        if op:
+            path = re.search(rf'"{op[1]}:", "([^"@]+)', line)
+            layer = find_layer(path[1], layers) if path else "unknown"
+            found.add(f"{op[1]} in layer {layer!r}")
+    if not found:
+        return f"TensorFlow could not convert the model: {text}"
+    return (
+        "The model has operators that .tflite files do not have: "
+        f"{', '.join(sorted(found))}. Replace these layers."
+    )
 
 
 def _from_pixels(model, *, probabilities):

@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import os
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from gnsmall_keras.export.checks import (
 )
 from gnsmall_keras.export.convert import convert
 from gnsmall_keras.export.edgetpu import EdgeTpuReport, predict_mapping
+from gnsmall_keras.export.layer_errors import LayerError, find_layer_errors
+from gnsmall_keras.export.qat import QuantizationTraining
 from gnsmall_keras.export.rewrite import rewrite
 from gnsmall_keras.export.runtime import TFLiteModel
 from gnsmall_keras.export.targets import TARGETS
@@ -29,6 +33,8 @@ from gnsmall_keras.records import package_versions, replacing
 # On so many the runtimes are compared; microcontroller kernels take some 16 ms
 # an image on a PC.
 COMPARED_IMAGES = 500
+COMPARED_LAYERS = 20  # images on which operators are compared
+FEWEST_IMAGES = 20  # of a calibration without a warning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,16 +60,20 @@ class ExportReport:
     faults: list[str]
     xnnpack_partitions: int  # pieces that XNNPACK runs
     edge_tpu: EdgeTpuReport | None  # of files for it
-    arena_bytes: int
+    arena_bytes: int | None  # None where TFLite Micro does not run it
+    calibration: str | None  # None where no range is calibrated
     calibration_images: int
+    qat: dict[str, Any] | None  # epochs and teacher of "int8-qat"
+    layers: list[LayerError] | None  # of int8 files, where asked for
     evaluated_images: int
     float_accuracy: float | None
     accuracy: float | None
     agreement: float | None  # of the file's argmax with the float model's
     compared_images: int
     micro_accuracy: float | None  # on TFLite Micro
-    xnnpack_difference_lsb: int | None  # LiteRT's default against reference
-    micro_difference_lsb: int | None  # TFLite Micro against reference
+    # LiteRT's default and TFLite Micro, against reference; integer files only.
+    xnnpack_difference_lsb: int | None
+    micro_difference_lsb: int | None
     versions: dict[str, str]
 
     def to_json(self) -> str:
@@ -78,9 +88,13 @@ def export_tflite(
     target: str = "micro",
     quantization: str = "int8",
     calibration_images: np.ndarray,
+    calibration: str = "mse",
+    float_layers: Sequence[str] = (),
+    training: QuantizationTraining | None = None,
     evaluation_images: np.ndarray | None = None,
     evaluation_labels: np.ndarray | None = None,
     source: dict[str, Any] | None = None,
+    layer_errors: bool = False,
 ) -> ExportReport:
     """Writes `model` as a .tflite file, and what it contains beside it.
 
@@ -92,12 +106,19 @@ def export_tflite(
         model: from normalised images to logits, branched or fused.
         path: of the new file, in a folder that exists, ending in ".tflite".
         target: "android", "edgetpu" or "micro".
-        quantization: "int8".
+        quantization: "float32", "float16", "dynamic", "int8", "int16x8" or
+            "int8-qat"; see `ExportConfig`.
         calibration_images: uint8 `(n, height, width, 3)` of the training
-            split; 100 to 500 are usual.
+            split; 100 to 500 are usual, fewer than 20 are warned of.
+        calibration: "mse" or "minmax"; see `ExportConfig`.
+        float_layers: names of layers of the fused model that stay float in an
+            int8 file.
+        training: of "int8-qat", and only of it.
         evaluation_images: uint8, for accuracy and agreement.
         evaluation_labels: class indices of `evaluation_images`.
         source: the run that the model came of, by `exports.find_source`.
+        layer_errors: whether to compare an int8 file with the float network
+            operator by operator, on the first 20 calibration images.
 
     Returns:
         The report. `report.faults` is empty if the file fits the target.
@@ -106,24 +127,43 @@ def export_tflite(
         ValueError: if an argument is out of range or the conversion fails;
             nothing is written then.
     """
-    ExportConfig(target=target, quantization=quantization)
+    ExportConfig(
+        target=target,
+        quantization=quantization,
+        calibration=calibration,
+        float_layers=tuple(float_layers),
+    )
     path = _checked_path(path)
-    _check_images("calibration_images", calibration_images, model)
+    calibration_images = np.asarray(calibration_images)
+    _check_images(calibration_images, model)
+    _check_training(training, quantization, model)
     if evaluation_images is None:
         evaluation_images = calibration_images[:0]
     deployed = to_deploy(model)
     device = TARGETS[target]
-    data = convert(
+    converted = convert(
         deployed,
+        quantization=quantization,
         calibration_images=calibration_images,
         input_dtype=device.input_dtype,
         probabilities=device.probabilities,
+        calibration=calibration,
+        float_layers=float_layers,
+        training=training,
     )
-    data = rewrite(data, for_xnnpack=device.for_xnnpack)
+    data = converted.data
+    if quantization.startswith("int8"):
+        data = rewrite(data, for_xnnpack=device.for_xnnpack)
     contents = read_contents(data)
+    faults = find_faults(
+        contents, device, quantization, islands=bool(float_layers)
+    )
     report_path = path.with_suffix(".json")
     with replacing(path) as file, replacing(report_path) as report_file:
         file.write_bytes(data)
+        measured = _measure(
+            file, deployed, evaluation_images, evaluation_labels
+        )
         report = ExportReport(
             path=path.name,
             source=source,
@@ -135,10 +175,20 @@ def export_tflite(
             macs=evaluation.count_macs(deployed),
             ops=contents.ops,
             dtypes=contents.dtypes,
-            faults=find_faults(contents, device),
+            faults=faults + measured.pop("faults"),
             edge_tpu=predict_mapping(data) if target == "edgetpu" else None,
+            calibration=calibration if converted.floats else None,
             calibration_images=len(calibration_images),
-            **_measure(file, deployed, evaluation_images, evaluation_labels),
+            qat=training.describe() if training else None,
+            layers=find_layer_errors(
+                converted.floats,
+                converted.data,
+                converted.layers,
+                calibration_images[:COMPARED_LAYERS],
+            )
+            if layer_errors and converted.floats
+            else None,
+            **measured,
             versions=package_versions(),
         )
         report_file.write_text(report.to_json() + "\n", encoding="utf-8")
@@ -172,16 +222,23 @@ def calibration_split(dataset: Dataset, size: int) -> np.ndarray:
 
 
 def _measure(path, deployed, images, labels) -> dict[str, Any]:
-    """Runs the file on every runtime."""
-    litert, reference, micro = (
+    """Runs the file on every runtime that can."""
+    litert, reference = (
         TFLiteModel(path, runtime=runtime)
-        for runtime in ("litert", "litert-reference", "tflite-micro")
+        for runtime in ("litert", "litert-reference")
     )
+    micro, faults = None, []
+    try:
+        micro = TFLiteModel(path, runtime="tflite-micro")
+    except ValueError as error:
+        faults = [str(error).replace(str(path), path.name)]
+    compared = images[:COMPARED_IMAGES]
     measured: dict[str, Any] = {
+        "faults": faults,
         "xnnpack_partitions": count_partitions(path.read_bytes()),
-        "arena_bytes": micro.arena_bytes,
+        "arena_bytes": micro.arena_bytes if micro else None,
         "evaluated_images": len(images),
-        "compared_images": min(len(images), COMPARED_IMAGES),
+        "compared_images": len(compared),
         "float_accuracy": None,
         "accuracy": None,
         "micro_accuracy": None,
@@ -192,23 +249,27 @@ def _measure(path, deployed, images, labels) -> dict[str, Any]:
     if not len(images):
         return measured
     floats = evaluation.predict_logits(deployed, images)
-    integers = litert.predict_raw(images)
-    compared = images[:COMPARED_IMAGES]
-    of_reference = reference.predict_raw(compared)
-    of_micro = micro.predict_raw(compared)
-    measured["agreement"] = evaluation.agreement(integers, floats)
-    measured["xnnpack_difference_lsb"] = _largest_difference(
-        integers[: len(compared)], of_reference
-    )
-    measured["micro_difference_lsb"] = _largest_difference(
-        of_micro, of_reference
-    )
+    found = litert.predict_raw(images)
+    measured["agreement"] = evaluation.agreement(found, floats)
     if labels is not None:
         measured["float_accuracy"] = evaluation.accuracy(floats, labels)
-        measured["accuracy"] = evaluation.accuracy(integers, labels)
-        measured["micro_accuracy"] = evaluation.accuracy(
-            of_micro, labels[: len(compared)]
+        measured["accuracy"] = evaluation.accuracy(found, labels)
+    integers = np.issubdtype(found.dtype, np.integer)
+    of_reference = reference.predict_raw(compared) if integers else None
+    if integers:
+        measured["xnnpack_difference_lsb"] = _largest_difference(
+            found[: len(compared)], of_reference
         )
+    if micro:
+        of_micro = micro.predict_raw(compared)
+        if integers:
+            measured["micro_difference_lsb"] = _largest_difference(
+                of_micro, of_reference
+            )
+        if labels is not None:
+            measured["micro_accuracy"] = evaluation.accuracy(
+                of_micro, labels[: len(compared)]
+            )
     return measured
 
 
@@ -230,12 +291,34 @@ def _checked_path(path):
     return path
 
 
-def _check_images(name, images, model):
+def _check_images(images, model):
     shape = tuple(model.input_shape[1:])
-    images = np.asarray(images)
     if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
         raise ValueError(
-            f"`{name}` must be at least one image of raw pixels, uint8 of "
-            f"shape (n, {', '.join(map(str, shape))}). Received: "
+            "`calibration_images` must be at least one image of raw pixels, "
+            f"uint8 of shape (n, {', '.join(map(str, shape))}). Received: "
             f"{images.dtype} {images.shape}."
         )
+    if images.max() <= 1:
+        raise ValueError(
+            "`calibration_images` must be raw pixels from 0 to 255. Received: "
+            f"{images.min()} to {images.max()}. Do not scale or normalise "
+            "them; the file does it."
+        )
+    if len(images) < FEWEST_IMAGES:
+        warnings.warn(
+            f"{len(images)} calibration images tell little about activations' "
+            f"ranges. Give {FEWEST_IMAGES} or more, of the training split.",
+            stacklevel=3,
+        )
+
+
+def _check_training(training, quantization, model):
+    if (training is not None) != (quantization == "int8-qat"):
+        raise ValueError(
+            "quantization='int8-qat', and nothing else, needs `training`, a "
+            f"QuantizationTraining. Received: quantization={quantization!r} "
+            f"and training of {type(training).__name__}."
+        )
+    if training is not None:
+        training.check(model)

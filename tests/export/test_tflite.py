@@ -27,6 +27,7 @@ from gnsmall_keras.export.checks import (
     find_faults,
     read_contents,
 )
+from gnsmall_keras.export.convert import Conversion
 from gnsmall_keras.export.edgetpu import predict_mapping
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.export.rewrite import rewrite, settled_scale
@@ -234,7 +235,7 @@ def test_odd_width_exports_for_phones(dataset, tmp_path):
         _network(dataset, width=0.35, head_units=64),
         path,
         target="android",
-        calibration_images=calibration_split(dataset, 10),
+        calibration_images=calibration_split(dataset, 20),
     )
     assert report.faults == []
     assert report.accuracy is None
@@ -292,12 +293,12 @@ def test_file_that_does_not_run_is_not_left(
     exported, model, tmp_path, monkeypatch, kept
 ):
     data = exported[0].read_bytes()[:kept] if kept > 8 else b"\0" * kept
-    monkeypatch.setattr(tflite, "convert", lambda *a, **k: data)
+    monkeypatch.setattr(tflite, "convert", lambda *a, **k: Conversion(data))
     monkeypatch.setattr(tflite, "rewrite", lambda data, **k: data)
     monkeypatch.setattr(
-        tflite, "read_contents", lambda data: Contents({}, {}, ())
+        tflite, "read_contents", lambda data: Contents({}, {"INT8": 1}, ())
     )
-    images = np.zeros((1, 32, 32, 3), np.uint8)
+    images = np.full((20, 32, 32, 3), 255, np.uint8)
     with pytest.raises(ValueError, match=r"not a .tflite file|does not run"):
         export_tflite(model, tmp_path / "m.tflite", calibration_images=images)
     assert list(tmp_path.iterdir()) == []
@@ -324,7 +325,7 @@ def test_images_that_do_not_fit_are_refused(exported):
 
 
 def test_faults_are_named():
-    contents = Contents({"TILE": 2}, {"FLOAT32": 3}, ("x",))
+    contents = Contents({"TILE": 2}, {"FLOAT32": 3, "INT8": 9}, ("x",))
     faults = find_faults(contents, TARGETS["micro"])
     assert len(faults) == 3
     assert faults[0].startswith("2 TILE: not registered")

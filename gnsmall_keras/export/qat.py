@@ -1,0 +1,205 @@
+"""Quantisation-aware training: the network learns with its own rounding."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from gnsmall_keras.config import check_label_weight, check_temperature
+from gnsmall_keras.data.batches import TrainingBatches
+from gnsmall_keras.distill.distiller import Distiller
+from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
+from gnsmall_keras.export.flatbuffer import Network
+from gnsmall_keras.export.simulation import Int8Simulation
+from gnsmall_keras.models.files import check_teacher
+from gnsmall_keras.training.callbacks import ProgressLine, StopOnNaN
+from gnsmall_keras.training.schedules import WarmupCosine
+
+_WARMUP_FRACTION = 0.1
+_BORDER = {"padding": 2, "border": "reflect"}  # the recipe "best"'s
+_SCALARS = "qat.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class QuantizationTraining:
+    """What a fused network learns its quantisation with.
+
+    Attributes:
+        images, labels: of the training split, uint8 `(n, height, width, 3)`
+            and whole numbers `(n,)`.
+        epochs: passes over them.
+        teacher: a model from normalised images to logits, whose student the
+            network is while it learns; None: it learns from labels alone.
+        label_weight, temperature: of `Distiller`, with a teacher.
+        peak_learning_rate: Adam's, reached after a tenth of all steps and
+            then falling to zero.
+        batch_size: images per step.
+        flip: whether a mirrored image keeps its class.
+        seed: of order and augmentation.
+
+    Raises:
+        ValueError: if a value breaks its rule.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    epochs: int = 1
+    teacher: keras.Model | None = None
+    label_weight: float = 0.5
+    temperature: float = 4.0
+    peak_learning_rate: float = 3e-4
+    batch_size: int = 64
+    flip: bool = True
+    seed: int = 0
+
+    def __post_init__(self):
+        check_label_weight(self.label_weight)
+        check_temperature(self.temperature)
+        if len(self.images) != len(self.labels):
+            raise ValueError(
+                "`images` and `labels` must be of one length. Received: "
+                f"{len(self.images)} and {len(self.labels)}."
+            )
+        for name in ("epochs", "batch_size"):
+            if not isinstance(getattr(self, name), int) or (
+                getattr(self, name) < 1
+            ):
+                raise ValueError(
+                    f"`{name}` must be a whole number >= 1. "
+                    f"Received: {getattr(self, name)!r}."
+                )
+        rate = self.peak_learning_rate
+        if not (math.isfinite(rate) and rate > 0):
+            raise ValueError(
+                "`peak_learning_rate` must be a finite number > 0. "
+                f"Received: {rate!r}."
+            )
+        if len(self.images) < self.batch_size:
+            raise ValueError(
+                "`batch_size` must not exceed the number of images. Received: "
+                f"batch_size={self.batch_size}, images={len(self.images)}."
+            )
+
+    def check(self, model: keras.Model) -> None:
+        """Checks that images, labels and teacher fit a model.
+
+        Raises:
+            ValueError: if one does not.
+        """
+        shape, classes = model.input_shape[1:], model.output_shape[-1]
+        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
+            raise ValueError(
+                "`images` of the training must be uint8 pixels of shape "
+                f"(n, {', '.join(map(str, shape))}). Received: {images.dtype} "
+                f"{images.shape}."
+            )
+        if labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(
+                f"`labels` must be in [0, {classes}), the model's classes. "
+                f"Received: {labels.min()} to {labels.max()}."
+            )
+        if self.teacher is not None:
+            check_teacher(self.teacher, classes=classes, input_shape=shape)
+
+    def save(self, folder: Path) -> None:
+        """Writes it for another process."""
+        np.save(folder / "qat-images.npy", self.images)
+        np.save(folder / "qat-labels.npy", self.labels)
+        if self.teacher is not None:
+            self.teacher.save(folder / "qat-teacher.keras")
+        (folder / _SCALARS).write_text(json.dumps(self._scalars()))
+
+    def describe(self) -> dict[str, Any]:
+        """Returns all but the images, as JSON can have it."""
+        return {
+            "images": len(self.images),
+            "teacher": self.teacher.name if self.teacher else None,
+            **self._scalars(),
+        }
+
+    def _scalars(self):
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("images", "labels", "teacher")
+        }
+
+    @classmethod
+    def load(cls, folder: Path) -> "QuantizationTraining":
+        """Reads what `save` wrote."""
+        teacher = folder / "qat-teacher.keras"
+        return cls(
+            images=np.load(folder / "qat-images.npy"),
+            labels=np.load(folder / "qat-labels.npy"),
+            teacher=keras.saving.load_model(teacher, compile=False)
+            if teacher.is_file()
+            else None,
+            **json.loads((folder / _SCALARS).read_text()),
+        )
+
+
+def learn_quantization(
+    network: Network, quantized: Network, training: QuantizationTraining
+) -> None:
+    """Trains a float network to be good as its int8 file.
+
+    Ranges stay as they were calibrated: the network fits itself into them.
+
+    Args:
+        network: float, with ranges; its kernels and biases are changed in
+            place.
+        quantized: the int8 file made of it.
+        training: on what, for how long.
+
+    Raises:
+        ValueError: if the network has operators that cannot be trained, or the
+            loss stops being a number.
+    """
+    keras.utils.set_random_seed(training.seed)
+    layer = Int8Simulation(network, quantized)
+    images = keras.Input(training.images.shape[1:])
+    student = keras.Model(images, layer(images), name="student")
+    distiller = Distiller(
+        student=student,
+        teacher=training.teacher,
+        label_weight=training.label_weight,
+        temperature=training.temperature,
+    )
+    batches = TrainingBatches(
+        training.images,
+        training.labels,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        flip=training.flip,
+        alternate=True,
+        drop_remainder=True,
+        **_BORDER,
+    )
+    steps = training.epochs * len(batches)
+    distiller.compile(
+        optimizer=keras.optimizers.Adam(
+            WarmupCosine(training.peak_learning_rate, steps, _WARMUP_FRACTION)
+        ),
+        loss=LabelCrossEntropy(),
+        weighted_metrics=[LabelAccuracy()],
+        jit_compile=False,
+    )
+    progress = ProgressLine(
+        epochs=training.epochs,
+        steps_per_epoch=len(batches),
+        batch_size=training.batch_size,
+        title="int8-qat",
+    )
+    distiller.fit(
+        batches,
+        epochs=training.epochs,
+        shuffle=False,  # the batches have their own, seeded order
+        callbacks=[StopOnNaN(batches), progress],
+        verbose=0,
+    )
+    layer.write_back()
