@@ -15,7 +15,7 @@ from gnsmall_keras.export.graph import Graph
 _SAME = 0  # schema.Padding
 _REQUANTISING = ("CONV_2D", "DEPTHWISE_CONV_2D", "MEAN", "MUL", "ADD")
 _SETTLING_STEPS = 100
-_INT8 = 9  # schema.TensorType
+_INT8, _INT16 = 9, 7  # schema.TensorType
 
 
 def rewrite(data: bytes, *, for_xnnpack: bool = False) -> bytes:
@@ -258,7 +258,8 @@ def replace_resizings(graph: Graph) -> None:
     schema = graph.schema
     for resizing in graph.of_kind("RESIZE_NEAREST_NEIGHBOR"):
         small, large = resizing.inputs[0], resizing.outputs[0]
-        if not _doubles(graph, resizing):
+        int16 = graph.tensors[small].type == _INT16  # has no such operator
+        if int16 or not _doubles(graph, resizing):
             continue
         shape = graph.tensors[small].shape
         four = graph.add_tensor(small, shape=[*shape[:3], 4 * shape[3]])
