@@ -718,6 +718,7 @@ def _export(
             training=training,
             evaluation_images=dataset.test_images,
             evaluation_labels=dataset.test_labels,
+            class_names=dataset.class_names,
             source=source,
             layer_errors=layer_errors,
         )

@@ -10,6 +10,8 @@ import io
 import zipfile
 from collections.abc import Sequence
 
+from gnsmall_keras.export.graph import Graph
+
 LABELS_FILE = "labels.txt"
 _METADATA_NAME = b"TFLITE_METADATA"
 _PARSER_VERSION = "1.0.0"  # the oldest that knows all that is used here
@@ -67,11 +69,9 @@ def with_labels(
     Raises:
         ValueError: if the labels are not one a class, or the file has metadata.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-    graph = model.subgraphs[0]
-    check_labels(labels, int(graph.tensors[graph.outputs[0]].shape[-1]))
+    graph = Graph(data)
+    schema, model = graph.schema, graph.model
+    check_labels(labels, int(graph.tensors[graph.main.outputs[0]].shape[-1]))
     if any(entry.name == _METADATA_NAME for entry in model.metadata or ()):
         raise ValueError(
             "The file must be without metadata. Received: one that has labels. "
@@ -82,7 +82,7 @@ def with_labels(
     entry.name, entry.buffer = _METADATA_NAME, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or ()), entry]
-    return _append_labels(_pack(model), labels)
+    return _append_labels(graph.pack(), labels)
 
 
 def _append_labels(data, labels):
@@ -93,23 +93,6 @@ def _append_labels(data, labels):
         entry = zipfile.ZipInfo(LABELS_FILE)
         archive.writestr(entry, "\n".join(labels) + "\n")
     return file.getvalue()
-
-
-def _pack(model):
-    """Bytes of a model, with its weights aligned as the schema demands.
-
-    `Buffer.data` is `force_align: 16`, which Python's generated code forgets.
-    """
-    import flatbuffers
-
-    class Aligned(flatbuffers.Builder):
-        def StartVector(self, elemSize, numElems, alignment):
-            alignment = 16 if elemSize == 1 else alignment
-            return super().StartVector(elemSize, numElems, alignment)
-
-    builder = Aligned(2**20)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
 
 
 def _metadata(name, description, license_name):

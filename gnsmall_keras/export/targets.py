@@ -13,6 +13,7 @@ class Target:
         forbidden_ops: operators that do not belong in a file for it although
             they run, each with the reason.
         probabilities: whether the file ends in a softmax, not in logits.
+        labels: whether it brings the names of its classes along.
         for_xnnpack: whether it is made of operators that XNNPACK takes, so that
             the network is one piece there.
         operators: builtin operators that a file for it may have; empty: all.
@@ -23,6 +24,7 @@ class Target:
     input_dtype: str
     forbidden_ops: dict[str, str]
     probabilities: bool = False
+    labels: bool = False
     for_xnnpack: bool = False
     operators: frozenset[str] = frozenset()
     elsewhere: str = ""
@@ -79,6 +81,7 @@ TARGETS = {
         name="android",
         input_dtype="uint8",
         probabilities=True,
+        labels=True,
         for_xnnpack=True,
         forbidden_ops=_DEBRIS | {"DEQUANTIZE": _ISLAND},
     ),

@@ -23,6 +23,7 @@ from gnsmall_keras.export.checks import (
 from gnsmall_keras.export.convert import convert
 from gnsmall_keras.export.edgetpu import EdgeTpuReport, predict_mapping
 from gnsmall_keras.export.layer_errors import LayerError, find_layer_errors
+from gnsmall_keras.export.metadata import with_labels
 from gnsmall_keras.export.qat import QuantizationTraining
 from gnsmall_keras.export.rewrite import rewrite
 from gnsmall_keras.export.runtime import TFLiteModel
@@ -93,6 +94,7 @@ def export_tflite(
     training: QuantizationTraining | None = None,
     evaluation_images: np.ndarray | None = None,
     evaluation_labels: np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
     source: dict[str, Any] | None = None,
     layer_errors: bool = False,
 ) -> ExportReport:
@@ -116,6 +118,7 @@ def export_tflite(
         training: of "int8-qat", and only of it.
         evaluation_images: uint8, for accuracy and agreement.
         evaluation_labels: class indices of `evaluation_images`.
+        class_names: one a class; a file for phones has them as metadata.
         source: the run that the model came of, by `exports.find_source`.
         layer_errors: whether to compare an int8 file with the float network
             operator by operator, on the first 20 calibration images.
@@ -154,6 +157,8 @@ def export_tflite(
     data = converted.data
     if quantization.startswith("int8"):
         data = rewrite(data, for_xnnpack=device.for_xnnpack)
+    if device.labels and class_names is not None:
+        data = with_labels(data, class_names)
     contents = read_contents(data)
     faults = find_faults(
         contents, device, quantization, islands=bool(float_layers)

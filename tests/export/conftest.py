@@ -31,16 +31,24 @@ def device_images(real_data):
 
 
 @pytest.fixture(scope="session")
-def int8_file(real_data, tmp_path_factory):
-    """GN-S 0.25, int8, with random weights and moments of real images."""
+def tiny_network(real_data):
+    """GN-S 0.25 with random weights and moments of real images."""
     keras.utils.set_random_seed(0)
     model = ghostnetv3_small(0.25, head_units=64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layers, "MOMENTUM", 0.0)
         model(normalize(real_data.train_images[:64]), training=True)
+    return model
+
+
+@pytest.fixture(scope="session")
+def int8_file(tiny_network, real_data, tmp_path_factory):
+    """The network for microcontrollers."""
     path = tmp_path_factory.mktemp("int8") / "model.tflite"
     export_tflite(
-        model, path, calibration_images=calibration_split(real_data, 20)
+        tiny_network,
+        path,
+        calibration_images=calibration_split(real_data, 20),
     )
     return path
 

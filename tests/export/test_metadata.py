@@ -3,15 +3,14 @@
 import importlib.util
 import subprocess
 import sys
-import warnings
 import zipfile
 
-import keras
 import numpy as np
 import pytest
 
 from gnsmall_keras.export.metadata import read_labels, with_labels
 from gnsmall_keras.export.runtime import TFLiteModel
+from gnsmall_keras.export.tflite import calibration_split, export_tflite
 
 pytestmark = pytest.mark.export
 # In a process of its own: MediaPipe brings a second TensorFlow Lite.
@@ -38,30 +37,15 @@ def labels(real_data):
 
 
 @pytest.fixture(scope="module")
-def phone_file(device_images, labels, tmp_path_factory):
-    """Uint8 pixels to probabilities, of random weights."""
-    import tensorflow as tf
-
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    pixels = keras.Input(batch_shape=(1, 32, 32, 3))
-    x = layers.Rescaling(1 / 64, -2)(pixels)
-    x = layers.Conv2D(16, 3, strides=2, activation="relu")(x)
-    x = layers.Conv2D(32, 3, strides=2, activation="relu")(x)
-    x = layers.Dense(10, activation="softmax")(layers.Flatten()(x))
-    model = keras.Model(pixels, x)
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    images = device_images[:20, None].astype(np.float32)
-    converter.representative_dataset = lambda: ([image] for image in images)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.uint8
-    converter.inference_output_type = tf.uint8
+def phone_file(tiny_network, real_data, labels, tmp_path_factory):
     path = tmp_path_factory.mktemp("phone") / "model.tflite"
-    with warnings.catch_warnings():
-        # The converter warns of uint8, whatever the calibration.
-        warnings.simplefilter("ignore", UserWarning)
-        path.write_bytes(with_labels(converter.convert(), labels))
+    export_tflite(
+        tiny_network,
+        path,
+        target="android",
+        calibration_images=calibration_split(real_data, 20),
+        class_names=labels,
+    )
     return path
 
 

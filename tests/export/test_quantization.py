@@ -38,7 +38,8 @@ from gnsmall_keras.export.tflite import calibration_split, export_tflite
 from gnsmall_keras.models import layers
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
-from gnsmall_keras.report.figures import draw_layer_errors, render
+from gnsmall_keras.report.drawing import render
+from gnsmall_keras.report.noise import draw_layer_errors
 
 pytestmark = pytest.mark.export
 
