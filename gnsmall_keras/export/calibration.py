@@ -48,8 +48,9 @@ def trace(
     computed = {t for op in network.operators for t in op.outputs}
     for image in images:
         pixels = image[None].astype(np.float32)
-        if details["dtype"] == np.int8:
-            pixels -= 128
+        scale, zero_point = details["quantization"]
+        if scale:
+            pixels = np.rint(pixels / scale) + zero_point
         engine.set_tensor(details["index"], pixels.astype(details["dtype"]))
         engine.invoke()
         yield [
