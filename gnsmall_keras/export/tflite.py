@@ -154,9 +154,7 @@ def export_tflite(
         float_layers=float_layers,
         training=training,
     )
-    data = converted.data
-    if quantization.startswith("int8"):
-        data = rewrite(data, for_xnnpack=device.for_xnnpack)
+    data = rewrite(converted.data, for_xnnpack=device.for_xnnpack)
     if device.labels and class_names is not None:
         data = with_labels(data, class_names)
     contents = read_contents(data)

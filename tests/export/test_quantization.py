@@ -236,11 +236,11 @@ def test_learning_changes_weights_but_not_the_normalisation(
     kept = network.constant(first.inputs[1])
     before = network.constant(last.inputs[1])
     for weight in layer.trainable_weights:
-        weight.assign(weight + 1.0)
+        weight.assign(2.0 * weight)
     layer.write_back()
     np.testing.assert_array_equal(network.constant(first.inputs[1]), kept)
     np.testing.assert_allclose(
-        network.constant(last.inputs[1]), before + 1.0, rtol=1e-6
+        network.constant(last.inputs[1]), 2.0 * before, rtol=1e-6
     )
 
 
