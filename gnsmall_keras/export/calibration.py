@@ -95,6 +95,11 @@ def _widen(network, ranges):
     """
     for operator in network.operators:
         (made,) = operator.outputs
+        factor = _factor(network, operator)
+        if factor:  # the same integers, which rewriting makes use of
+            low, high = ranges[operator.inputs[0]]
+            ranges[made] = low * factor, high * factor
+            continue
         low, high = ranges[made]
         least = 0.0
         if operator.is_linear:
@@ -104,6 +109,16 @@ def _widen(network, ranges):
             least = (above - below) * float(largest) / (127 * _LARGEST_STEP)
         if high - low < max(least, _LEAST_RANGE):
             ranges[made] = low, low + max(least, _LEAST_RANGE)
+
+
+def _factor(network, operator):
+    """The number > 0 that an operator multiplies all values by, or None."""
+    if operator.kind != "MUL" or operator.activation != "NONE":
+        return None
+    constant = network.constant(operator.inputs[1])
+    if constant is None or constant.size != 1 or constant.item() <= 0:
+        return None
+    return float(constant.item())
 
 
 def find_extremes(
