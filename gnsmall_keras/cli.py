@@ -204,6 +204,7 @@ def export(
     exports: Path | None = None,
     layer_errors: bool = False,
     layer_figure: Path | None = None,
+    card: bool = False,
 ) -> None:
     """Fuses and quantises a .keras file into a .tflite file, and checks it.
 
@@ -220,16 +221,18 @@ def export(
         layer_errors: prints how far an int8 file departs from the float
             network, operator by operator; the report has it too.
         layer_figure: the same as a picture, .png or .svg.
+        card: writes what a published file should come with, as Markdown beside
+            it; of a model in the folder of its run.
     """
     from gnsmall_keras.exports import EXPORTS_FILE, find_source
     from gnsmall_keras.models.files import load_model
 
     source = find_source(model)
-    if exports and not source:
+    if (exports or card) and not source:
         raise ValueError(
-            "An export record names the run that a model came of. Received: "
-            f"{model} without record.json beside it. Give the model in the "
-            "run's folder, or leave --exports out."
+            "An export record and a card name the run that a model came of. "
+            f"Received: {model} without record.json beside it. Give the model "
+            "in the run's folder, or leave --exports and --card out."
         )
     if layer_figure and layer_figure.suffix not in (".png", ".svg"):
         raise ValueError(
@@ -250,6 +253,8 @@ def export(
         printing.print_layer_errors(report.layers)
     if report.layers and layer_figure:
         _write_layer_figure(report.layers, layer_figure)
+    if card:
+        _write_card(report, model, out or model)
     if report.faults:
         raise ValueError(
             f"The file does not fit {report.target!r}: "
@@ -327,6 +332,7 @@ def benchmark(
     rounds: int = 30,
     profile: bool = False,
     out: Path | None = None,
+    exports: Path | None = None,
 ) -> None:
     """Prints how long .tflite files take, beside MLPerf Tiny's ResNet-8.
 
@@ -337,8 +343,9 @@ def benchmark(
         rounds: turns of each file, of 20 ms or one call.
         profile: prints what the operators take as well.
         out: a JSON file for the report.
+        exports: JSON-lines file of export records that get the latencies.
     """
-    from gnsmall_keras.export.benchmark import benchmark
+    from gnsmall_keras.export.benchmark import benchmark, record_latencies
 
     report = benchmark(
         files,
@@ -352,6 +359,8 @@ def benchmark(
         with replacing(out) as unfinished:
             unfinished.write_text(report.to_json() + "\n", encoding="utf-8")
         printing.show(f"Wrote {out}")
+    if exports is not None:
+        record_latencies(report, exports)
 
 
 def report(
@@ -725,6 +734,19 @@ def _export(
     if source:
         append_export(dataclasses.asdict(report), exports)
     return report
+
+
+def _write_card(report, model, file):
+    from gnsmall_keras.export.card import make_card
+    from gnsmall_keras.records import RECORD_FILE, RunRecord
+
+    text = model.with_name(RECORD_FILE).read_text("utf-8")
+    path = file.with_suffix(".md")
+    with replacing(path) as unfinished:
+        unfinished.write_text(
+            make_card(report, RunRecord.from_json(text)), encoding="utf-8"
+        )
+    printing.show(f"Wrote {path}")
 
 
 def _write_layer_figure(layers, path):

@@ -126,6 +126,8 @@ def print_export(report):
         "arena on TFLite Micro": "does not run"
         if report.arena_bytes is None
         else f"{report.arena_bytes:,} bytes",
+        "pieces on XNNPACK": f"{report.xnnpack_partitions}",
+        **_edge_tpu_row(report.edge_tpu),
         "float accuracy": percent(report.float_accuracy),
         f"{report.quantization} accuracy": percent(report.accuracy),
         "argmax agreement with float": percent(report.agreement),
@@ -140,6 +142,17 @@ def print_export(report):
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
+
+
+def _edge_tpu_row(mapping):
+    if not mapping:
+        return {}
+    total = len(mapping.operators)
+    mapped = total if mapping.cut_point is None else mapping.cut_point
+    return {
+        "on the Edge TPU": f"{mapped} of {total} operators, "
+        f"{mapping.parameter_bytes:,} bytes of parameters (predicted)"
+    }
 
 
 def _steps(difference):

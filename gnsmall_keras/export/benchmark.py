@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from gnsmall_keras import exports
 from gnsmall_keras.export.checks import read_contents
 from gnsmall_keras.export.operators import count_macs, split
 from gnsmall_keras.export.resnet8 import RESNET8, resnet8
@@ -29,6 +30,8 @@ from gnsmall_keras.records import describe_hardware, package_versions
 # A turn in a round, of a file and of an operator; at least one call.
 _SLICE_SECONDS = 0.02
 _OPERATOR_SLICE_SECONDS = 0.001
+_RECORDED = ("litert", 1)  # runtime and threads of latencies in records
+_LARGE = "resnet8-40-80-160"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,6 +134,47 @@ def benchmark(
         measured_at=now.isoformat(timespec="seconds"),
         hardware=describe_hardware(),
         versions=package_versions(),
+    )
+
+
+def record_latencies(
+    report: BenchmarkReport, records: str | os.PathLike
+) -> None:
+    """Appends the latencies on LiteRT with one thread to export records.
+
+    Args:
+        report: with these, of files that have records.
+        records: the JSON-lines file of export records.
+
+    Raises:
+        ValueError: if one was not measured, or a file has no record.
+    """
+    for file in report.files:
+        found = [
+            each
+            for each in file.latencies
+            if (each.runtime, each.threads) == _RECORDED
+        ]
+        if not found:
+            raise ValueError(
+                "Records have latencies on the runtime 'litert' with one "
+                f"thread. Received: {file.name} without. Add them to "
+                "`runtimes` and `threads`."
+            )
+        exports.append_latency(
+            records, file.sha256, _recorded(found[0], report)
+        )
+
+
+def _recorded(latency, report):
+    return exports.Latency(
+        runtime=latency.runtime,
+        threads=latency.threads,
+        median_ms=latency.median_ms,
+        p90_ms=latency.p90_ms,
+        ratio=latency.ratios[_LARGE],
+        hardware=report.hardware,
+        measured_at=report.measured_at,
     )
 
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
 from gnsmall_keras.records import RunRecord, replacing
 from gnsmall_keras.report import tables
 from gnsmall_keras.report.drawing import Drawing, render
 from gnsmall_keras.report.figures import draw_all
 from gnsmall_keras.report.groups import (
-    DEMONSTRATION_EPOCHS,
     Group,
     compare,
     data_name,

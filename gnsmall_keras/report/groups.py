@@ -20,8 +20,6 @@ from gnsmall_keras.records import RunRecord
 from gnsmall_keras.report.reading import Run
 
 CONFIDENCE = 0.95
-# Ours: below it the page calls a run a demonstration.
-DEMONSTRATION_EPOCHS = 20
 
 _RECIPE_FIELDS = {field.name for field in dataclasses.fields(Recipe)}
 _TRAIN_DEFAULTS, _DISTILL_DEFAULTS = (

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from gnsmall_keras.exports import ExportRecord
+from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
 from gnsmall_keras.records import RunRecord
 from gnsmall_keras.report.groups import (
-    DEMONSTRATION_EPOCHS,
     Comparison,
     Difference,
     Estimate,

@@ -1,5 +1,6 @@
 """The benchmark: what it counts, and what it refuses."""
 
+import hashlib
 import json
 
 import flatbuffers
@@ -14,6 +15,7 @@ from gnsmall_keras.export.checks import read_contents
 from gnsmall_keras.export.operators import count_macs, split
 from gnsmall_keras.export.resnet8 import RESNET8, resnet8
 from gnsmall_keras.export.runtime import TFLiteModel
+from gnsmall_keras.exports import append_export
 
 pytestmark = pytest.mark.export
 
@@ -78,9 +80,13 @@ def test_every_operator_runs_alone(int8_file):
 
 
 def test_report_has_ratios_to_both_references(small_file, tmp_path, capsys):
-    out = tmp_path / "report.json"
+    out, records = tmp_path / "report.json", tmp_path / "exports.jsonl"
+    sha256 = hashlib.sha256(small_file.read_bytes()).hexdigest()
+    source = {"digest": "a", "started_at": "now"}
+    append_export({"sha256": sha256, "source": source}, records)
     options = ["--runtimes", "litert", "litert-reference", "--threads", "1"]
     options += ["2", "--rounds", "2", "--profile", "--out", str(out)]
+    options += ["--exports", str(records)]
     assert cli.main(["benchmark", str(small_file), *options]) == 0
     assert "resnet8-40-80-160" in capsys.readouterr().out
     report = json.loads(out.read_text())
@@ -96,6 +102,10 @@ def test_report_has_ratios_to_both_references(small_file, tmp_path, capsys):
     assert [each["name"] for each in report["references"]] == list(RESNET8)
     (reference, _) = report["references"]
     assert reference["latencies"][0]["ratios"]["resnet8-16-32-64"] == 1.0
+    recorded = json.loads(records.read_text().splitlines()[1])["latency"]
+    measured = file["latencies"][0]
+    assert recorded["ratio"] == measured["ratios"]["resnet8-40-80-160"]
+    assert recorded["median_ms"] == measured["median_ms"]
 
 
 def _edited(data, edit):

@@ -1,0 +1,169 @@
+"""The card of a .tflite file: what it is, how good, how to make it again."""
+
+import dataclasses
+import shlex
+
+from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.export.tflite import ExportReport
+from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
+from gnsmall_keras.records import RunRecord
+
+_PERCENT = "{:.2f} %"
+
+
+def make_card(report: ExportReport, record: RunRecord) -> str:
+    """Returns a model card in Markdown, from records alone.
+
+    Args:
+        report: of the file.
+        record: of the run that the file came of.
+    """
+    config = record.config
+    parts = [
+        f"# {report.path}",
+        f"{config['model']} of width {config['width']:g}, "
+        f"{report.quantization}, for {report.target}: {_input_of(report)} in, "
+        f"{'probabilities' if report.target == 'android' else 'logits'} of "
+        f"{_classes(record)} out. Licence: Apache-2.0.",
+        _table(_numbers(report, record)),
+        "## Training",
+        _training(record),
+        "## Limits",
+        _limits(report, record),
+        "## Make it again",
+        f"At commit {record.commit[:7]} or later:",
+        _commands(report, record),
+        "The weights are the same where backend, versions and the number of "
+        "threads are; so is the file then.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _input_of(report):
+    kind = "uint8" if report.target == "android" else "int8 (pixel - 128)"
+    if not report.quantization.startswith("int8"):
+        kind = report.quantization
+    return f"one RGB image, {kind}"
+
+
+def _classes(record):
+    predictions = record.test_predictions
+    if predictions is None:
+        return "the classes"
+    return ", ".join(predictions["class_names"])
+
+
+def _numbers(report, record):
+    where = f"of {report.evaluated_images:,} test images"
+    compared = f"{report.compared_images:,} test images"
+    return {
+        "data": f"{record.config['data']}, digest `{record.data_digest}`",
+        "accuracy on LiteRT": f"{_percent(report.accuracy)} {where}",
+        "accuracy before quantisation": (
+            f"{_percent(report.float_accuracy)} {where}"
+        ),
+        "same class as before": f"{_percent(report.agreement)} {where}",
+        "TensorFlow Lite Micro": _micro(report, compared),
+        "LiteRT's XNNPACK": (
+            f"within {report.xnnpack_difference_lsb} steps of the reference "
+            f"kernels on {compared}, in {report.xnnpack_partitions} piece(s)"
+        ),
+        "bytes": f"{report.size_bytes:,}",
+        "parameters": f"{report.parameters:,}",
+        "multiply-accumulates": f"{report.macs:,}",
+        "operators": ", ".join(f"{n} {op}" for op, n in report.ops.items()),
+        "SHA-256": f"`{report.sha256}`",
+    }
+
+
+def _micro(report, compared):
+    if report.arena_bytes is None:
+        return "does not run it"
+    return (
+        f"arena of {report.arena_bytes:,} bytes; within "
+        f"{report.micro_difference_lsb} steps of the reference kernels on "
+        f"{compared}"
+    )
+
+
+def _percent(value):
+    return "unknown" if value is None else _PERCENT.format(100 * value)
+
+
+def _table(rows):
+    lines = ["| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in rows.items()]
+    return "\n".join(lines)
+
+
+def _training(record):
+    config, recipe = record.config, record.recipe
+    validation = _percent(record.validation_accuracy)
+    text = (
+        f'Run `{record.slug}` (n=1): recipe "{config["recipe"]}", '
+        f"{recipe['epochs']} epochs of {record.train_images:,} images, "
+        f'protocol "{config["protocol"]}", seed {config["seed"]}. Validation '
+        f"accuracy in float: {validation} of {record.validation_images:,} "
+        f"images. Trained with {record.backend} on "
+        f"{record.hardware['processor']}."
+    )
+    return text + _teachers(record)
+
+
+def _teachers(record):
+    strategy = record.config.get("strategy", "baseline")
+    if strategy == "baseline":
+        return ""
+    return (
+        f" It learned from {', '.join(record.config['teachers'])} by the "
+        f'strategy "{strategy}".'
+    )
+
+
+def _limits(report, record):
+    epochs = record.recipe["epochs"]
+    few = (
+        f"- {epochs} epochs are a demonstration: longer training gives a "
+        "better network.\n"
+        if epochs < DEMONSTRATION_EPOCHS
+        else ""
+    )
+    return (
+        f"{few}- It knows the classes above alone, gives one of them to any "
+        "image, and has seen images of its data set only; other cameras were "
+        "not tried.\n"
+        "- Accuracy is that of one run; `papermill_runs/index.jsonl` has those "
+        "with other seeds.\n"
+        f"- Ranges are of {report.calibration_images:,} training images."
+    )
+
+
+def _commands(report, record):
+    folder = f"runs/{record.slug}"
+    exporting = ["gnsmall", "export", f"{folder}/model.keras"]
+    exporting += ["--data", record.config["data"], "--target", report.target]
+    exporting += ["--quantization", report.quantization]
+    lines = [reproduce(record), shlex.join(exporting)]
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def reproduce(record: RunRecord) -> str:
+    """Returns the command line of a run: what differs from the defaults."""
+    kind = DistillConfig if "strategy" in record.config else TrainConfig
+    command = "distill" if kind is DistillConfig else "train"
+    words = ["gnsmall", command]
+    for field in dataclasses.fields(kind):
+        default = field.default
+        usual = list(default) if isinstance(default, tuple) else default
+        value = record.config.get(field.name, usual)
+        if value != usual:
+            words += _option(field.name, value)
+    return shlex.join(words)
+
+
+def _option(name, value):
+    name = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    values = value if isinstance(value, list) else [value]
+    return [f"--{name}", *map(str, values)]

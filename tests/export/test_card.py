@@ -1,0 +1,79 @@
+"""Model cards: numbers of the records, and commands that give the same run."""
+
+import shlex
+
+import pytest
+import tyro
+from support import ROOT
+
+from gnsmall_keras import cli
+from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.export.card import make_card, reproduce
+from gnsmall_keras.export.tflite import ExportReport
+from gnsmall_keras.records import read_records
+
+RECORDS = [*read_records(ROOT / "papermill_runs" / "index.jsonl")]
+
+
+def _config_of(command):
+    """The config that a command line of `gnsmall` stands for."""
+    _, name, *words = shlex.split(command)
+    kind = {"train": TrainConfig, "distill": DistillConfig}[name]
+    return tyro.cli(kind, args=words)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.slug)
+def test_command_gives_the_run_again(record):
+    found = _config_of(reproduce(record))
+    assert found == type(found)(**record.config)
+
+
+def test_options_of_every_kind_are_written():
+    record = RECORDS[0]
+    changed = {"augment": False, "cutmix": 0.0, "width": 0.35, "seed": 3}
+    record.config.update(changed)
+    config = _config_of(reproduce(record))
+    assert {name: getattr(config, name) for name in changed} == changed
+
+
+def test_card_has_the_numbers_of_the_report():
+    report = ExportReport(
+        path="model.tflite",
+        source=None,
+        target="micro",
+        quantization="int8",
+        size_bytes=492_592,
+        sha256="ab12",
+        parameters=374_174,
+        macs=8_962_176,
+        ops={"CONV_2D": 47},
+        dtypes={},
+        faults=[],
+        xnnpack_partitions=17,
+        edge_tpu=None,
+        arena_bytes=147_344,
+        calibration="mse",
+        calibration_images=200,
+        qat=None,
+        layers=None,
+        evaluated_images=10_000,
+        float_accuracy=0.8616,
+        accuracy=0.8608,
+        agreement=0.9812,
+        compared_images=500,
+        micro_accuracy=0.878,
+        xnnpack_difference_lsb=15,
+        micro_difference_lsb=0,
+        versions={},
+    )
+    card = make_card(report, RECORDS[-1])
+    for number in ("86.08 % of 10,000", "492,592", "147,344", "`ab12`"):
+        assert number in card
+    assert "8 epochs are a demonstration" in card
+    assert "gnsmall train --data cifar10 --recipe best" in card
+
+
+def test_card_needs_the_folder_of_a_run(tmp_path, capsys):
+    options = ["--data", "digits", "--card"]
+    assert cli.main(["export", str(tmp_path / "model.keras"), *options]) == 2
+    assert "without record.json" in capsys.readouterr().err
