@@ -189,8 +189,8 @@ for row, drawn, label in zip(
 #
 # In training a primary convolution is a sum of three (and of the identity, where as
 # many channels come out as go in), a cheap one a sum of three $3\times3$ filters, a
-# $1\times1$ one and the identity, each with a BatchNorm of its own. All of that is linear once the statistics are fixed, so that one kernel
-# and one bias give the same:
+# $1\times1$ one and the identity, each with a BatchNorm of its own. All of that is
+# linear once the statistics are fixed, so that one kernel and one bias give the same:
 #
 # $$
 # \sum_b \Big( \gamma_b\,\frac{k_b * x - \mu_b}{\sqrt{\sigma_b^2 + \varepsilon}}
@@ -201,8 +201,7 @@ for row, drawn, label in zip(
 # $$
 #
 # `to_deploy` computes it and leaves the trained model as it is. What differs is
-# rounding, in parts of the logits: these are large after a very short training,
-# as BatchNorm's moving statistics are not yet those of the images.
+# rounding, in parts of the largest logit, which is large after a short training.
 
 # %%
 images = gns.normalize(dataset.test_images)

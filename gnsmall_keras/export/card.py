@@ -31,7 +31,7 @@ def make_card(report: ExportReport, record: RunRecord) -> str:
         "## Limits",
         _limits(report, record),
         "## Make it again",
-        f"At commit {record.commit[:7]} or later:",
+        f"The run is of commit {record.commit[:7]}:",
         _commands(report, record),
         "The weights are the same where backend, versions and the number of "
         "threads are; so is the file then.",
