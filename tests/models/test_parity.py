@@ -76,9 +76,8 @@ def test_training_logits_are_the_originals(original):
 
 def test_paper_steps_follow_the_originals(original):
     """Loss before and after the first update, in float32."""
+    skip_unless_all_on_jax()
     name, fixture, model = original
-    if name != "ghostnetv3_small_w0.5":
-        skip_unless_all_on_jax()
     load_torch_weights(model, fixture.state)
     losses = _paper_steps(model, fixture, steps=2)
     load_torch_weights(model, fixture.state)
