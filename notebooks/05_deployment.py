@@ -263,7 +263,8 @@ axes.set(
     ylabel=f"test accuracy, % (n={micro.evaluated_images})",
 )
 axes.set_xlim(left=0)
-axes.margins(y=0.3)
+accuracies = [100 * report.accuracy for report in kinds.values()]
+axes.set_ylim(min(accuracies) - 2, max(accuracies) + 2)  # one image is little
 figure.legend(loc="outside lower center", ncols=len(kinds), frameon=False)
 axes.grid(alpha=0.3)
 # %% [markdown]
