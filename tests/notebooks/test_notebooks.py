@@ -39,11 +39,20 @@ SMOKE = {
         "teacher_width": 0.25,
     },
     "04_report": {},
+    "05_deployment": {
+        "width": 0.25,
+        "epochs": 1,
+        "calibration_size": 50,
+        "test_size": 50,
+        "other_targets": ["edgetpu"],
+        "other_kinds": [],
+    },
 }
 LEAVES_A_RECORD = {
     "00_quickstart",
     "01_architecture",
     "02_train",
+    "05_deployment",
 }  # of one training
 # Parameters of 02_train that are no fields, and the one default of its own:
 # the config's strategy needs teachers.
