@@ -178,7 +178,11 @@ def export_tflite(
             macs=evaluation.count_macs(deployed),
             ops=contents.ops,
             dtypes=contents.dtypes,
-            faults=faults + measured.pop("faults"),
+            faults=faults
+            + [
+                fault.replace(str(file), path.name)
+                for fault in measured.pop("faults")
+            ],
             edge_tpu=predict_mapping(data) if target == "edgetpu" else None,
             calibration=calibration if converted.floats else None,
             calibration_images=len(calibration_images),
@@ -234,7 +238,7 @@ def _measure(path, deployed, images, labels) -> dict[str, Any]:
     try:
         micro = TFLiteModel(path, runtime="tflite-micro")
     except ValueError as error:
-        faults = [str(error).replace(str(path), path.name)]
+        faults = [str(error)]
     compared = images[:COMPARED_IMAGES]
     measured: dict[str, Any] = {
         "faults": faults,

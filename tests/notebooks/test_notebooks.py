@@ -19,12 +19,6 @@ from gnsmall_keras.config import DistillConfig
 pytestmark = pytest.mark.notebook
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-ANY_BACKEND = {
-    "01_architecture",
-    "02_train",
-    "03_distillation",
-    "04_report",
-}  # which export nothing
 # Papermill's parameters of a run in seconds; nbval, which passes none, sets
 # GNSMALL_SMOKE.
 SMOKE = {
@@ -134,7 +128,7 @@ class TestNotebook:
 
     def _run(self, path, folder, *arguments):
         backend = {}
-        if path.stem in ANY_BACKEND and importlib.util.find_spec("torch"):
+        if importlib.util.find_spec("torch"):
             backend = {"KERAS_BACKEND": "torch"}  # it starts fastest
         return subprocess.run(
             [sys.executable, *map(str, arguments)],
