@@ -1,14 +1,14 @@
 """A .tflite file as operators, tensors and constants that can be changed."""
 
 import copy
-import functools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-_DTYPES = {"FLOAT32": "<f4", "INT32": "<i4", "INT8": "<i1"}
+from gnsmall_keras.export.graph import TYPES, names_of, pack, unpack
+
 _LINEAR = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
@@ -48,17 +48,8 @@ class Network:
     def __init__(self, data: bytes, layers: Sequence[str] = ()):
         from ai_edge_litert import schema_py_generated as schema
 
-        if data[4:8] != b"TFL3":
-            raise ValueError(
-                "The bytes are not a .tflite file: no TFL3 identifier."
-            )
         self._schema = schema
-        self._model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-        if len(self._model.subgraphs) != 1:
-            raise ValueError(
-                "A .tflite file needs exactly one subgraph. "
-                f"Received: {len(self._model.subgraphs)}."
-            )
+        self._model = unpack(data)
         self._graph = self._model.subgraphs[0]
         self._layers = frozenset(layers)
         for op in self._graph.operators:
@@ -109,7 +100,7 @@ class Network:
         """Returns a copy of a constant's values; None if it is computed."""
         entry = self._graph.tensors[tensor]
         data = self._model.buffers[entry.buffer].data
-        dtype = _DTYPES.get(self.dtype(tensor))
+        dtype = TYPES.get(entry.type)
         if data is None or not len(data) or dtype is None:
             return None
         values = np.frombuffer(bytes(bytearray(data)), dtype)
@@ -120,7 +111,7 @@ class Network:
 
         Tensors that had the same bytes keep the old ones.
         """
-        dtype = _DTYPES[self.dtype(tensor)]
+        dtype = TYPES[self._graph.tensors[tensor].type]
         buffer = self._schema.BufferT()
         buffer.data = np.frombuffer(
             np.ascontiguousarray(values, dtype).tobytes(), np.uint8
@@ -156,11 +147,7 @@ class Network:
 
     def to_bytes(self) -> bytes:
         """Returns the file."""
-        import flatbuffers
-
-        builder = flatbuffers.Builder(2**20)
-        builder.Finish(self._model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        return pack(self._model)
 
 
 def find_layer(name: str, layers: Iterable[str]) -> str:
@@ -176,15 +163,3 @@ def find_layer(name: str, layers: Iterable[str]) -> str:
                 if candidate in layers:
                     return candidate
     return name
-
-
-@functools.cache
-def names_of(enumeration: str) -> dict[int, str]:
-    """Returns number -> name of one of the schema's enumerations."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    return {
-        value: name
-        for name, value in vars(getattr(schema, enumeration)).items()
-        if not name.startswith("_")
-    }

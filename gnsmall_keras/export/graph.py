@@ -1,9 +1,11 @@
 """A .tflite file as objects that can be changed and written again."""
 
+import functools
+
 import numpy as np
 
 # By their numbers in the schema's TensorType.
-_TYPES = {
+TYPES = {
     0: np.float32,
     1: np.float16,
     2: np.int32,
@@ -28,17 +30,8 @@ class Graph:
     def __init__(self, data: bytes):
         from ai_edge_litert import schema_py_generated as schema
 
-        if data[4:8] != b"TFL3":
-            raise ValueError(
-                "The bytes are not a .tflite file: no TFL3 identifier."
-            )
         self.schema = schema
-        self.model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-        if len(self.model.subgraphs) != 1:
-            raise ValueError(
-                "A .tflite file needs exactly one subgraph. "
-                f"Received: {len(self.model.subgraphs)}."
-            )
+        self.model = unpack(data)
         self.main = self.model.subgraphs[0]
         self.tensors = self.main.tensors
         for each in [self.main, *self.main.operators]:  # to be written to
@@ -48,7 +41,7 @@ class Graph:
         """Returns an operator's name, such as "CONV_2D"."""
         code = self.model.operatorCodes[operator.opcodeIndex]
         number = max(code.builtinCode, code.deprecatedBuiltinCode)
-        return _name_of(self.schema.BuiltinOperator, number)
+        return names_of("BuiltinOperator")[number]
 
     def of_kind(self, *kinds: str) -> list:
         """Returns the operators of some kinds, in the file's order."""
@@ -72,7 +65,7 @@ class Graph:
         if data is None or not len(data):
             return None
         shape = [] if facts.shape is None else list(facts.shape)
-        return np.asarray(data).view(_TYPES[facts.type]).reshape(shape)
+        return np.asarray(data).view(TYPES[facts.type]).reshape(shape)
 
     def scales(self, tensor: int) -> np.ndarray:
         """Returns the scales of a tensor: none, one, or one a channel."""
@@ -141,10 +134,36 @@ class Graph:
         return len(self.model.operatorCodes) - 1
 
     def pack(self) -> bytes:
-        """Returns the file; equal arrays are stored once."""
-        builder = _sharing_builder()
-        builder.Finish(self.model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        """Returns the file, as `pack`."""
+        return pack(self.model)
+
+
+def unpack(data: bytes):
+    """Returns the schema's ModelT of a .tflite file.
+
+    Raises:
+        ValueError: if it is no such file or has more than one subgraph.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    if data[4:8] != b"TFL3":
+        raise ValueError(
+            "The bytes are not a .tflite file: no TFL3 identifier."
+        )
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    if len(model.subgraphs) != 1:
+        raise ValueError(
+            "A .tflite file needs exactly one subgraph. "
+            f"Received: {len(model.subgraphs)}."
+        )
+    return model
+
+
+def pack(model) -> bytes:
+    """Returns the file of a ModelT; equal arrays are stored once."""
+    builder = _sharing_builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def _sharing_builder():
@@ -165,8 +184,13 @@ def _sharing_builder():
     return Builder(1 << 20)
 
 
-def _name_of(enumeration, number):
-    for name, value in vars(enumeration).items():
-        if value == number and not name.startswith("_"):
-            return name
-    raise ValueError(f"The schema has no {enumeration.__name__} {number}.")
+@functools.cache
+def names_of(enumeration: str) -> dict[int, str]:
+    """Returns number -> name of one of the schema's enumerations."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return {
+        value: name
+        for name, value in vars(getattr(schema, enumeration)).items()
+        if not name.startswith("_")
+    }

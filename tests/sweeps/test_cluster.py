@@ -22,12 +22,15 @@ from gnsmall_keras.sweeps.jobs import Job
 from gnsmall_keras.sweeps.notebook import parameters_of
 from gnsmall_keras.sweeps.plan import SweepConfig
 
+# A shell that starts tests in the background has them ignore Ctrl-C.
 SWEEP = """
 import json
+import signal
 import sys
 from pathlib import Path
 from gnsmall_keras.sweeps import cluster, plan, sweep
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 out, notebook, address, workers, *seeds = sys.argv[1:]
 config = plan.SweepConfig(
     parameters={"strategy": "baseline"}, grid={"seed": [*map(int, seeds)]}
