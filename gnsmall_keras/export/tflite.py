@@ -130,7 +130,7 @@ def export_tflite(
         ValueError: if an argument is out of range or the conversion fails;
             nothing is written then.
     """
-    ExportConfig(
+    config = ExportConfig(
         target=target,
         quantization=quantization,
         calibration=calibration,
@@ -158,48 +158,67 @@ def export_tflite(
     if device.labels and class_names is not None:
         data = with_labels(data, class_names)
     contents = read_contents(data)
-    faults = find_faults(
-        contents, device, quantization, islands=bool(float_layers)
-    )
     report_path = path.with_suffix(".json")
     with replacing(path) as file, replacing(report_path) as report_file:
         file.write_bytes(data)
         measured = _measure(
             file, deployed, evaluation_images, evaluation_labels
         )
+        faults = _find_faults(contents, config)
+        for fault in measured.pop("faults"):
+            faults.append(fault.replace(str(file), path.name))
         report = ExportReport(
             path=path.name,
             source=source,
             target=target,
             quantization=quantization,
-            size_bytes=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
             parameters=evaluation.count_parameters(deployed),
             macs=evaluation.count_macs(deployed),
-            ops=contents.ops,
-            dtypes=contents.dtypes,
-            faults=faults
-            + [
-                fault.replace(str(file), path.name)
-                for fault in measured.pop("faults")
-            ],
-            edge_tpu=predict_mapping(data) if target == "edgetpu" else None,
+            faults=faults,
             calibration=calibration if converted.floats else None,
             calibration_images=len(calibration_images),
             qat=training.describe() if training else None,
-            layers=find_layer_errors(
-                converted.floats,
-                converted.data,
-                converted.layers,
-                calibration_images[:COMPARED_LAYERS],
-            )
-            if layer_errors and converted.floats
+            layers=_layers(converted, calibration_images)
+            if layer_errors
             else None,
+            **_describe(data, contents, target),
             **measured,
             versions=package_versions(),
         )
         report_file.write_text(report.to_json() + "\n", encoding="utf-8")
     return report
+
+
+def _find_faults(contents, config):
+    return find_faults(
+        contents,
+        TARGETS[config.target],
+        config.quantization,
+        islands=bool(config.float_layers),
+    )
+
+
+def _describe(data, contents, target) -> dict[str, Any]:
+    """What the bytes of a file say."""
+    return {
+        "size_bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "ops": contents.ops,
+        "dtypes": contents.dtypes,
+        "edge_tpu": predict_mapping(data) if target == "edgetpu" else None,
+    }
+
+
+def _layers(converted, images):
+    """Errors by layer, of files that have a float network to compare with."""
+    if not converted.floats:
+        return None
+    return find_layer_errors(
+        converted.floats,
+        converted.data,
+        converted.layers,
+        images[:COMPARED_LAYERS],
+    )
 
 
 def calibration_indices(labels: np.ndarray, size: int) -> np.ndarray:
