@@ -19,6 +19,9 @@ sys.path.insert(0, str(TESTS / "parity"))
 
 from fill import fill  # noqa: E402
 
+from gnsmall_keras.data.augment import normalize  # noqa: E402
+from gnsmall_keras.models import layers  # noqa: E402
+from gnsmall_keras.models.ghostnet import ghostnetv3_small  # noqa: E402
 from gnsmall_keras.models.layers import (  # noqa: E402
     BranchedConv2D,
     BranchedDepthwiseConv2D,
@@ -235,3 +238,13 @@ def tiny_branched_network(name, *, classes, width=1.0, head_units=None):
     x = layers.Flatten()(layers.ReLU()(x))
     x = layers.Dense(classes, kernel_initializer=KaimingNormal(600))(x)
     return keras.Model(inputs, x)
+
+
+def network_with_moments(dataset, **options):
+    """GN-S of random weights, and BatchNorm with the moments of real images."""
+    keras.utils.set_random_seed(0)
+    model = ghostnetv3_small(**options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "MOMENTUM", 0.0)
+        model(normalize(dataset.train_images[:64]), training=True)
+    return model

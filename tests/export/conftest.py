@@ -4,17 +4,13 @@ import subprocess
 import sys
 
 import flatbuffers
-import keras
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from support import cifar10_folder
+from support import cifar10_folder, network_with_moments
 
-from gnsmall_keras.data.augment import normalize
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.export.resnet8 import RESNET8, resnet8
 from gnsmall_keras.export.tflite import calibration_split, export_tflite
-from gnsmall_keras.models import layers
-from gnsmall_keras.models.ghostnet import ghostnetv3_small
 
 DEVICE_IMAGES = 200
 
@@ -33,12 +29,7 @@ def device_images(real_data):
 @pytest.fixture(scope="session")
 def tiny_network(real_data):
     """GN-S 0.25 with random weights and moments of real images."""
-    keras.utils.set_random_seed(0)
-    model = ghostnetv3_small(0.25, head_units=64)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "MOMENTUM", 0.0)
-        model(normalize(real_data.train_images[:64]), training=True)
-    return model
+    return network_with_moments(real_data, width=0.25, head_units=64)
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from support import network_with_moments
 
 from gnsmall_keras.config import ExportConfig
-from gnsmall_keras.data.augment import normalize
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.export import convert as converting
 from gnsmall_keras.export.calibration import clip_range, find_extremes, trace
@@ -36,7 +36,6 @@ from gnsmall_keras.export.simulation import (
     fake_quantize_kernel,
 )
 from gnsmall_keras.export.tflite import calibration_split, export_tflite
-from gnsmall_keras.models import layers
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.report.drawing import render
@@ -57,12 +56,7 @@ def images(dataset):
 
 @pytest.fixture(scope="module")
 def model(dataset):
-    keras.utils.set_random_seed(0)
-    model = ghostnetv3_small(0.25, head_units=32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "MOMENTUM", 0.0)
-        model(normalize(dataset.train_images[:64]), training=True)
-    return model
+    return network_with_moments(dataset, width=0.25, head_units=32)
 
 
 @pytest.fixture(autouse=True)

@@ -8,16 +8,14 @@ Images are CIFAR-10's where they are at hand, else digits.
 import json
 
 import flatbuffers
-import keras
 import numpy as np
 import pytest
 import tflite_micro
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from support import cifar10_folder
+from support import cifar10_folder, network_with_moments
 
 from gnsmall_keras import evaluation
-from gnsmall_keras.data.augment import normalize
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.export import rewrite as rules
 from gnsmall_keras.export import tflite
@@ -38,7 +36,6 @@ from gnsmall_keras.export.tflite import (
     calibration_split,
     export_tflite,
 )
-from gnsmall_keras.models import layers
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
 
 pytestmark = pytest.mark.export
@@ -52,17 +49,7 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def model(dataset):
-    return _network(dataset, width=1.0)
-
-
-def _network(dataset, **options):
-    """Random weights, and BatchNorm with the moments of real images."""
-    keras.utils.set_random_seed(0)
-    model = ghostnetv3_small(**options)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "MOMENTUM", 0.0)
-        model(normalize(dataset.train_images[:64]), training=True)
-    return model
+    return network_with_moments(dataset, width=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +219,7 @@ def test_calibration_images_are_pinned_and_of_every_class(dataset):
 def test_odd_width_exports_for_phones(dataset, tmp_path):
     path = tmp_path / "odd.tflite"
     report = export_tflite(
-        _network(dataset, width=0.35, head_units=64),
+        network_with_moments(dataset, width=0.35, head_units=64),
         path,
         target="android",
         calibration_images=calibration_split(dataset, 20),
