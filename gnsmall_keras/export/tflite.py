@@ -143,20 +143,10 @@ def export_tflite(
     if evaluation_images is None:
         evaluation_images = calibration_images[:0]
     deployed = to_deploy(model)
-    device = TARGETS[target]
-    converted = convert(
-        deployed,
-        quantization=quantization,
-        calibration_images=calibration_images,
-        input_dtype=device.input_dtype,
-        probabilities=device.probabilities,
-        calibration=calibration,
-        float_layers=float_layers,
-        training=training,
+    converted, data = _make(
+        deployed, config, calibration_images, training, class_names
     )
-    data = rewrite(converted.data, for_xnnpack=device.for_xnnpack)
-    if device.labels and class_names is not None:
-        data = with_labels(data, class_names)
+    layers = _layers(converted, calibration_images) if layer_errors else None
     contents = read_contents(data)
     report_path = path.with_suffix(".json")
     with replacing(path) as file, replacing(report_path) as report_file:
@@ -178,15 +168,32 @@ def export_tflite(
             calibration=calibration if converted.floats else None,
             calibration_images=len(calibration_images),
             qat=training.describe() if training else None,
-            layers=_layers(converted, calibration_images)
-            if layer_errors
-            else None,
+            layers=layers,
             **_describe(data, contents, target),
             **measured,
             versions=package_versions(),
         )
         report_file.write_text(report.to_json() + "\n", encoding="utf-8")
     return report
+
+
+def _make(deployed, config, calibration_images, training, class_names):
+    """The converter's files, and the bytes of the one that is written."""
+    device = TARGETS[config.target]
+    converted = convert(
+        deployed,
+        quantization=config.quantization,
+        calibration_images=calibration_images,
+        input_dtype=device.input_dtype,
+        probabilities=device.probabilities,
+        calibration=config.calibration,
+        float_layers=config.float_layers,
+        training=training,
+    )
+    data = rewrite(converted.data, for_xnnpack=device.for_xnnpack)
+    if device.labels and class_names is not None:
+        data = with_labels(data, class_names)
+    return converted, data
 
 
 def _find_faults(contents, config):
