@@ -23,6 +23,9 @@ from gnsmall_keras.training.interruption import TrainingInterrupted
 _DIGITS_QUICKSTART = TrainConfig(data="digits", epochs=12, batch_size=64)
 _CIFAR_QUICKSTART = TrainConfig(data="cifar10", width=0.5, epochs=1)
 _TEMPORARY = 75  # EX_TEMPFAIL: the same command will go on
+# Read when TensorFlow is imported. Without AVX-512 it leaves oneDNN's kernels
+# out by itself, with which a training step takes half as long (docs/log.md).
+_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "1"}
 
 _Path = Annotated[Path, tyro.conf.Positional]
 _Flat = tyro.conf.OmitArgPrefixes
@@ -649,7 +652,8 @@ def main(arguments: list[str] | None = None) -> int:
     1 is a failed run or a damaged line, beside which the others were done; 2 is
     bad input, 75 a training that was stopped and can go on.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for name, value in _TENSORFLOW.items():
+        os.environ.setdefault(name, value)
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
         return command() or 0

@@ -32,7 +32,11 @@ _POLL_SECONDS = 1
 _STOP_SECONDS = 60
 # What decides a result: a machine of the cluster has them from the sweep. Ray
 # would set the threads itself, to one.
-_FROM_SWEEP = ("KERAS_BACKEND", "OMP_NUM_THREADS")
+_FROM_SWEEP = (
+    "KERAS_BACKEND",
+    "OMP_NUM_THREADS",
+    "TF_ENABLE_ONEDNN_OPTS",
+)
 _FROM_NODE = ("GNSMALL_DATA",)  # and from the sweep where there is none
 
 
