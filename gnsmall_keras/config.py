@@ -23,12 +23,13 @@ _OF_RECIPES = (
     "epochs",
     "batch_size",
     "peak_learning_rate",
+    "label_smoothing",
     *MIXING,
     "ema_momentum",
 )
 # Fields younger than the first records: part of its identity only where they
 # differ from their default, so that runs keep their names.
-_LATER = frozenset((*MIXING, "ema_momentum", "devices"))
+_LATER = frozenset((*MIXING, "ema_momentum", "devices", "label_smoothing"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,9 @@ class TrainConfig:
     ema_momentum: float | None = None
     """Of an average of the weights, which takes their place in the end; 0:
     none; None: the recipe's."""
+    label_smoothing: float | None = None
+    """Part of a label that is spread over all classes; 0: none; None: the
+    recipe's."""
     devices: int = 1
     """How many share a step; `batch_size` is the images of each."""
 
@@ -101,6 +105,12 @@ class TrainConfig:
             raise ValueError(
                 "`ema_momentum` must be in [0, 1); 0 takes no average. "
                 f"Received: {self.ema_momentum!r}."
+            )
+        smoothing = self.label_smoothing
+        if smoothing is not None and not 0 <= smoothing < 1:
+            raise ValueError(
+                "`label_smoothing` must be in [0, 1); 0 smooths nothing. "
+                f"Received: {smoothing!r}."
             )
         rate = self.peak_learning_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
@@ -355,6 +365,8 @@ class ExportConfig:
     """Layers of the fused model that stay float in an int8 file."""
     qat_epochs: int = 1
     """Passes over the training split, for "int8-qat"."""
+    qat_images: int | None = None
+    """At most so many images of it, for "int8-qat"; None: all."""
     teacher: str = ""
     """A .keras file or the folder of a run that teaches while the network
     learns its quantisation, for "int8-qat"."""
@@ -373,6 +385,7 @@ class ExportConfig:
         object.__setattr__(self, "float_layers", tuple(self.float_layers))
         _check_whole("calibration_size", self.calibration_size, least=1)
         _check_whole("qat_epochs", self.qat_epochs, least=1)
+        _check_whole("qat_images", self.qat_images, least=1)
         if self.teacher and self.quantization != "int8-qat":
             raise ValueError(
                 "`teacher` belongs to quantization='int8-qat'. "

@@ -57,6 +57,7 @@ cutout = None  # pixels of a side; None: the recipe's
 mixup = None  # alpha; None: the recipe's
 cutmix = None  # alpha; None: the recipe's
 ema_momentum = None  # of averaged weights; None: the recipe's
+label_smoothing = None  # part of a label for all classes; None: the recipe's
 devices = 1  # how many share a step
 strategy = "baseline"  # or "kd", "assistant", "ensemble"
 teachers = []  # .keras files or folders of runs

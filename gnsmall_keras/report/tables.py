@@ -22,6 +22,11 @@ from gnsmall_keras.report.published import (
     PEERS,
     REFERENCE,
 )
+from gnsmall_keras.report.significance import (
+    compare_predictions,
+    correct_by_holm,
+    paired_p,
+)
 
 _NONE = "-"
 _SETTING = ("data", "network", "recipe", "epochs", "protocol", "strategy")
@@ -32,6 +37,8 @@ _MEASURES = {
     _TEST: "test_accuracy",
     _BEST: "best_test_accuracy",
 }
+_HOLM = "p (t-test, Holm)"
+_MCNEMAR = "images gained and lost (McNemar)"
 _SIZES = ("deployed parameters", "deployed MACs")
 
 
@@ -100,21 +107,60 @@ def tabulate_groups(groups: Iterable[Group]) -> Table:
 
 def tabulate_differences(comparisons: Iterable[Comparison]) -> Table:
     """One row for each strategy: what it is above or below its baseline."""
+    comparisons = list(comparisons)
+    corrected = correct_by_holm([_paired_p(found) for found in comparisons])
     return Table(
-        (*_SETTING, "test, points", "validation, points", "group", "baseline"),
+        (
+            *(*_SETTING, "test, points", _HOLM, "validation, points"),
+            *(_MCNEMAR, "group", "baseline"),
+        ),
         [
             (
                 *_setting(found.group),
                 show_difference(found.test),
+                _NONE if p is None else _show_p(p),
                 show_difference(found.validation),
+                _show_predictions(found),
                 found.group.digest,
                 found.baseline.digest
                 if found.baseline
                 else "none of the same recipe, epochs, protocol and images",
             )
-            for found in comparisons
+            for found, p in zip(comparisons, corrected, strict=True)
         ],
     )
+
+
+def _paired_p(found):
+    if found.baseline is None:
+        return None
+    return paired_p(
+        found.group.values("test_accuracy"),
+        found.baseline.values("test_accuracy"),
+    )
+
+
+def _show_predictions(found):
+    """McNemar's test for each seed that both have, of its first runs."""
+    if found.baseline is None:
+        return _NONE
+    ours, theirs = (
+        {run.record.config["seed"]: run.record for run in reversed(group.runs)}
+        for group in (found.group, found.baseline)
+    )
+    shown = []
+    for seed in sorted(ours.keys() & theirs.keys()):
+        test = compare_predictions(ours[seed], theirs[seed])
+        if test:
+            shown.append(
+                f"seed {seed}: +{test.gained:,} -{test.lost:,}, "
+                f"p {_show_p(test.p)}"
+            )
+    return "; ".join(shown) or _NONE
+
+
+def _show_p(p):
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def tabulate_runs(groups: Iterable[Group]) -> Table:
@@ -251,7 +297,9 @@ def tabulate_for_readme(
     unused = () if any(group.protocol == "paper" for group in groups) else _BEST
     return (
         table.without("group", unused),
-        tabulate_differences(comparisons).without("group", "baseline"),
+        tabulate_differences(comparisons).without(
+            _MCNEMAR, "group", "baseline"
+        ),
     )
 
 

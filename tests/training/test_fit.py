@@ -259,6 +259,7 @@ def test_what_is_new_is_part_of_the_digest_where_it_is_used():
         {"cutmix": 0.2},
         {"cutout": 0},
         {"ema_momentum": 0.9},
+        {"label_smoothing": 0.2},
         {"devices": 2},
     )
     digests = {TrainConfig(**value).digest for value in values}
@@ -295,6 +296,7 @@ def test_slug_and_digest_name_the_run():
         ({"mixup": -0.1}, "mixup.*finite number >= 0"),
         ({"cutmix": float("inf")}, "cutmix.*finite number >= 0"),
         ({"ema_momentum": 1.0}, r"ema_momentum.*in \[0, 1\)"),
+        ({"label_smoothing": 1.0}, r"label_smoothing.*in \[0, 1\)"),
         ({"devices": 0}, "devices.*whole number >= 1"),
         ({"mixup": 0.2, "augment": False}, r"\['mixup'\].*augment=True"),
     ],
