@@ -41,7 +41,7 @@ def quickstart(out: Path = Path("runs")) -> None:
         out: folder for the model, the .tflite file and the records.
     """
     from gnsmall_keras.data.sources import DATA_VARIABLE
-    from gnsmall_keras.exports import EXPORTS_FILE, describe_source
+    from gnsmall_keras.exports import EXPORTS_FILE
     from gnsmall_keras.models.files import load_model
     from gnsmall_keras.records import MODEL_FILE
     from gnsmall_keras.training.fit import train
@@ -64,7 +64,7 @@ def quickstart(out: Path = Path("runs")) -> None:
         folder / "model.tflite",
         config.data,
         ExportConfig(),
-        source=describe_source(record),
+        run=record,
         exports=out / EXPORTS_FILE,
     )
     printing.print_forms(record, report)
@@ -227,11 +227,11 @@ def export(
         card: writes what a published file should come with, as Markdown beside
             it; of a model in the folder of its run.
     """
-    from gnsmall_keras.exports import EXPORTS_FILE, find_source
+    from gnsmall_keras.exports import EXPORTS_FILE, find_run
     from gnsmall_keras.models.files import load_model
 
-    source = find_source(model)
-    if (exports or card) and not source:
+    run = find_run(model)
+    if (exports or card) and not run:
         raise ValueError(
             "An export record and a card name the run that a model came of. "
             f"Received: {model} without record.json beside it. Give the model "
@@ -247,7 +247,7 @@ def export(
         out or model.with_suffix(".tflite"),
         data,
         config,
-        source=source,
+        run=run,
         exports=exports or model.resolve().parent.parent / EXPORTS_FILE,
         layer_errors=layer_errors or layer_figure is not None,
     )
@@ -257,7 +257,7 @@ def export(
     if report.layers and layer_figure:
         _write_layer_figure(report.layers, layer_figure)
     if card:
-        _write_card(report, model, out or model)
+        _write_card(report, run, out or model)
     if report.faults:
         raise ValueError(
             f"The file does not fit {report.target!r}: "
@@ -374,6 +374,7 @@ def report(
     winner: bool = False,
     max_parameters: int | None = None,
     max_bytes: int | None = None,
+    budget: Literal["256k", "512k", "1m"] | None = None,
     data: str | None = None,
     images: str | None = None,
 ) -> None:
@@ -391,6 +392,9 @@ def report(
         winner: only prints the run to deploy, by validation accuracy.
         max_parameters: of the winner, deployed.
         max_bytes: of the winner's int8 file; needs records of exported files.
+        budget: of the microcontroller that the winner's int8 file fits: 256 KB
+            of flash and 64 KB of arena, 512 and 128 KB, or 1 MB and 256 KB; 64
+            KB of the flash are for code.
         data: of the winner; needed where the records are on several.
         images: data whose images are shown where the winner was wrong:
             "digits", "cifar10", "cifar100" or a path.
@@ -401,6 +405,7 @@ def report(
     limits = {
         "max_parameters": max_parameters,
         "max_bytes": max_bytes,
+        "budget": budget,
         "data": data,
     }
     _check_report((out, figures, readme), winner, limits, images)
@@ -445,9 +450,17 @@ def _check_report(files, winner, limits, images):
 
 
 def _print_winner(reading, limits):
+    from gnsmall_keras.export.targets import BUDGETS
     from gnsmall_keras.report.costs import find_cost
     from gnsmall_keras.report.winner import count_unknown, find_winner
 
+    budget = BUDGETS.get(limits.pop("budget"))
+    if budget:
+        given = limits["max_bytes"]
+        limits["max_bytes"] = min(
+            budget.file_bytes if given is None else given, budget.file_bytes
+        )
+        limits["max_arena_bytes"] = budget.arena_bytes
     best = find_winner(reading.runs, exports=reading.exports, **limits)
     if limits["max_bytes"] is not None:
         unknown = count_unknown(reading.runs, reading.exports)
@@ -702,16 +715,18 @@ def _deferred(command):
 
 
 def _export(
-    network, path, data, config, *, source, exports, layer_errors=False
+    network, path, data, config, *, run=None, exports, layer_errors=False
 ):
+    """Exports a network, with the record of the run it came of, if any."""
     from gnsmall_keras.data.sources import load_data
     from gnsmall_keras.export.tflite import calibration_split, export_tflite
-    from gnsmall_keras.exports import append_export
+    from gnsmall_keras.exports import append_export, describe_source
 
+    source = describe_source(run) if run else None
     dataset = load_data(data)
     training = None
     if config.quantization == "int8-qat":
-        training = _quantization_training(network, dataset, config)
+        training = _quantization_training(network, dataset, config, run)
         waiting = contextlib.nullcontext()  # the training has its own line
     else:
         waiting = printing.console.status(
@@ -740,16 +755,12 @@ def _export(
     return report
 
 
-def _write_card(report, model, file):
+def _write_card(report, run, file):
     from gnsmall_keras.export.card import make_card
-    from gnsmall_keras.records import RECORD_FILE, RunRecord
 
-    text = model.with_name(RECORD_FILE).read_text("utf-8")
     path = file.with_suffix(".md")
     with replacing(path) as unfinished:
-        unfinished.write_text(
-            make_card(report, RunRecord.from_json(text)), encoding="utf-8"
-        )
+        unfinished.write_text(make_card(report, run), encoding="utf-8")
     printing.show(f"Wrote {path}")
 
 
@@ -764,10 +775,18 @@ def _write_layer_figure(layers, path):
     printing.show(f"Wrote {path}")
 
 
-def _quantization_training(network, dataset, config):
+def _quantization_training(network, dataset, config, run):
+    """The images that the run was fitted on, and those it held out.
+
+    Without a run they are split as a training splits them by default.
+    """
     from gnsmall_keras.export.qat import QuantizationTraining
     from gnsmall_keras.models.files import load_teacher
+    from gnsmall_keras.training.splits import split
 
+    names = ("protocol", "validation_fraction", "seed")
+    how = {name: run.config[name] for name in names} if run else {}
+    splits = split(dataset, TrainConfig(data=dataset.name, **how))
     teacher = None
     if config.teacher:
         teacher = load_teacher(
@@ -775,9 +794,12 @@ def _quantization_training(network, dataset, config):
             classes=dataset.classes,
             input_shape=network.input_shape[1:],
         )
+    held_out = splits.validation if len(splits.validation.images) else None
     return QuantizationTraining(
-        images=dataset.train_images,
-        labels=dataset.train_labels,
+        images=splits.fitting.images[: config.qat_images],
+        labels=splits.fitting.labels[: config.qat_images],
+        validation_images=held_out and held_out.images,
+        validation_labels=held_out and held_out.labels,
         epochs=config.qat_epochs,
         teacher=teacher,
         flip=dataset.flippable,

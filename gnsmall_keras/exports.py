@@ -120,8 +120,8 @@ def describe_source(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def find_source(model: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Returns the source of files from a model; None outside a run's folder.
+def find_run(model: str | os.PathLike[str]) -> RunRecord | None:
+    """Returns the record of the run that a model lies in; None elsewhere.
 
     Raises:
         ValueError: if the folder's record cannot be read.
@@ -130,8 +130,8 @@ def find_source(model: str | os.PathLike[str]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return describe_source(RunRecord.from_json(path.read_text("utf-8")))
-    except (ValueError, KeyError) as error:
+        return RunRecord.from_json(path.read_text("utf-8"))
+    except ValueError as error:
         raise ValueError(
             f"{path} is not the record of the run in its folder: {error} "
             "Remove it, or move the model to a folder of its own."

@@ -9,7 +9,7 @@ from support import ROOT
 
 from gnsmall_keras import cli, exports
 from gnsmall_keras.export import tflite
-from gnsmall_keras.exports import ExportRecord, Latency, find_source
+from gnsmall_keras.exports import ExportRecord, Latency, find_run
 from gnsmall_keras.models.files import save_model
 from gnsmall_keras.records import (
     RunRecord,
@@ -91,7 +91,7 @@ def test_records_of_files_of_no_run_are_refused(tmp_path, capsys):
 def test_a_damaged_record_beside_a_model_is_named(tmp_path):
     (tmp_path / "record.json").write_text("{")
     with pytest.raises(ValueError, match=r"record\.json is not the record"):
-        find_source(tmp_path / "model.keras")
+        find_run(tmp_path / "model.keras")
 
 
 def test_a_latency_is_appended_to_what_is_known(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 
 from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.export.targets import CODE_BYTES, find_budget
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
 from gnsmall_keras.records import RunRecord
@@ -27,7 +28,7 @@ def make_card(report: ExportReport, record: RunRecord) -> str:
         f"{_classes(record)} out. Licence: Apache-2.0.",
         _table(_numbers(report, record)),
         "## Training",
-        _training(record),
+        _training(report, record),
         "## Limits",
         _limits(report, record),
         "## Make it again",
@@ -66,8 +67,11 @@ def _numbers(report, record):
         "TensorFlow Lite Micro": _micro(report, compared),
         "LiteRT's XNNPACK": (
             f"within {report.xnnpack_difference_lsb} steps of the reference "
-            f"kernels on {compared}, in {report.xnnpack_partitions} piece(s)"
+            f"kernels on {compared}, the same class on "
+            f"{_percent(report.xnnpack_agreement)} of them, in "
+            f"{report.xnnpack_partitions} piece(s)"
         ),
+        **_budget(report),
         "bytes": f"{report.size_bytes:,}",
         "parameters": f"{report.parameters:,}",
         "multiply-accumulates": f"{report.macs:,}",
@@ -86,6 +90,18 @@ def _micro(report, compared):
     )
 
 
+def _budget(report):
+    if report.target != "micro":
+        return {}
+    budget = find_budget(report.size_bytes, report.arena_bytes)
+    return {
+        "smallest class of microcontrollers": f"{budget}, with "
+        f"{CODE_BYTES // 1024} KB of the flash for code"
+        if budget
+        else "none of ours"
+    }
+
+
 def _percent(value):
     return "unknown" if value is None else _PERCENT.format(100 * value)
 
@@ -96,7 +112,7 @@ def _table(rows):
     return "\n".join(lines)
 
 
-def _training(record):
+def _training(report, record):
     config, recipe = record.config, record.recipe
     validation = _percent(record.validation_accuracy)
     text = (
@@ -107,7 +123,7 @@ def _training(record):
         f"images. Trained with {record.backend} on "
         f"{record.hardware['processor']}."
     )
-    return text + _teachers(record)
+    return text + _teachers(record) + _rounding(report)
 
 
 def _teachers(record):
@@ -118,6 +134,23 @@ def _teachers(record):
         f" It learned from {', '.join(record.config['teachers'])} by the "
         f'strategy "{strategy}".'
     )
+
+
+def _rounding(report):
+    """How it learned its rounding, and what came of it."""
+    if not report.qat:
+        return ""
+    text = (
+        f" It then learned its rounding for {report.qat['epochs']} pass(es) "
+        f"over {report.qat['images']:,} of the images"
+    )
+    losses = report.qat["validation_losses"]
+    if losses:
+        text += (
+            f"; its loss on {report.qat['validation_images']:,} validation "
+            f"images was {losses[0]:.4f} before and {min(losses):.4f} after"
+        )
+    return text + "."
 
 
 def _limits(report, record):
@@ -143,6 +176,12 @@ def _commands(report, record):
     exporting = ["gnsmall", "export", f"{folder}/model.keras"]
     exporting += ["--data", record.config["data"], "--target", report.target]
     exporting += ["--quantization", report.quantization]
+    if report.qat:
+        exporting += ["--qat-epochs", str(report.qat["epochs"])]
+        if report.qat["images"] < record.train_images:
+            exporting += ["--qat-images", str(report.qat["images"])]
+        if report.qat["teacher"]:  # only its name is known
+            exporting += ["--teacher", f"TEACHER ({report.qat['teacher']})"]
     lines = [reproduce(record), shlex.join(exporting)]
     return "\n".join(f"    {line}" for line in lines)
 

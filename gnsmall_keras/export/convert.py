@@ -25,6 +25,7 @@ from gnsmall_keras.export.flatbuffer import Network, find_layer
 from gnsmall_keras.export.qat import QuantizationTraining, learn_quantization
 
 _ERROR_LINES = 15  # of a failed worker's output
+_TOLD = "told.json"  # what the worker says beside the files
 _REFUSED = 3  # exit status: the reason is in a file
 
 
@@ -37,11 +38,14 @@ class Conversion:
         floats: of int8 files the float .tflite file with the same operators in
             the same order, the same channels and weights before rounding.
         layers: of int8 files the Keras layer of each operator.
+        losses: of "int8-qat", on validation images, before the training and
+            after each epoch.
     """
 
     data: bytes
     floats: bytes | None = None
-    layers: tuple[str, ...] = ()
+    layers: Sequence[str] = ()
+    losses: Sequence[float] = ()
 
 
 def convert(
@@ -91,11 +95,11 @@ def convert(
         (work / "job.json").write_text(json.dumps(job))
         _run_worker(work, speaks=training is not None)
         floats = work / "float.tflite"
-        layers = work / "layers.json"
+        told = work / _TOLD
         return Conversion(
             (work / "model.tflite").read_bytes(),
             floats.read_bytes() if floats.is_file() else None,
-            tuple(json.loads(layers.read_text())) if layers.is_file() else (),
+            **json.loads(told.read_text() if told.is_file() else "{}"),
         )
 
 
@@ -183,14 +187,16 @@ def _convert(converter, quantization="float32", images=None):
 def _integers(folder, job, floats, images, layers):
     network = Network(floats, layers)
     quantize.prepare(network, images, job["calibration"])
+    losses = []
     if job["quantization"] == "int8-qat":
         training = QuantizationTraining.load(folder)
         # uint8 would be converted by an operator of its own.
         before = quantize.to_integers(network, input_dtype="int8")
-        learn_quantization(network, Network(before), training)
+        losses = learn_quantization(network, Network(before), training)
     (folder / "float.tflite").write_bytes(network.to_bytes())
     names = [operator.layer for operator in network.operators]
-    (folder / "layers.json").write_text(json.dumps(names))
+    told = {"layers": names, "losses": losses}
+    (folder / _TOLD).write_text(json.dumps(told))
     return quantize.to_integers(
         network,
         input_dtype=job["input_dtype"],

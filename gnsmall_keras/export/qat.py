@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from gnsmall_keras.config import check_label_weight, check_temperature
-from gnsmall_keras.data.batches import TrainingBatches
+from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
 from gnsmall_keras.export.flatbuffer import Network
@@ -22,6 +22,7 @@ from gnsmall_keras.training.schedules import WarmupCosine
 _WARMUP_FRACTION = 0.1
 _BORDER = {"padding": 2, "border": "reflect"}  # the recipe "best"'s
 _SCALARS = "qat.json"
+_ARRAYS = ("images", "labels", "validation_images", "validation_labels")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +32,10 @@ class QuantizationTraining:
     Attributes:
         images, labels: of the training split, uint8 `(n, height, width, 3)`
             and whole numbers `(n,)`.
+        validation_images, validation_labels: the same, of images that are not
+            learned from. The weights of the epoch with the least loss on
+            labels there are kept, or those from before the first; None: the
+            last ones.
         epochs: passes over them.
         teacher: a model from normalised images to logits, whose student the
             network is while it learns; None: it learns from labels alone.
@@ -47,11 +52,13 @@ class QuantizationTraining:
 
     images: np.ndarray
     labels: np.ndarray
+    validation_images: np.ndarray | None = None
+    validation_labels: np.ndarray | None = None
     epochs: int = 1
     teacher: keras.Model | None = None
     label_weight: float = 0.5
     temperature: float = 4.0
-    peak_learning_rate: float = 3e-4
+    peak_learning_rate: float = 1e-4
     batch_size: int = 64
     flip: bool = True
     seed: int = 0
@@ -59,10 +66,18 @@ class QuantizationTraining:
     def __post_init__(self):
         check_label_weight(self.label_weight)
         check_temperature(self.temperature)
-        if len(self.images) != len(self.labels):
+        _check_pair("images", self.images, "labels", self.labels)
+        if (self.validation_images is None) != (self.validation_labels is None):
             raise ValueError(
-                "`images` and `labels` must be of one length. Received: "
-                f"{len(self.images)} and {len(self.labels)}."
+                "Give `validation_images` and `validation_labels`, or neither. "
+                "Received: one."
+            )
+        if self.validates:
+            _check_pair(
+                "validation_images",
+                self.validation_images,
+                "validation_labels",
+                self.validation_labels,
             )
         for name in ("epochs", "batch_size"):
             if not isinstance(getattr(self, name), int) or (
@@ -84,6 +99,11 @@ class QuantizationTraining:
                 f"batch_size={self.batch_size}, images={len(self.images)}."
             )
 
+    @property
+    def validates(self) -> bool:
+        """Whether there are images to choose weights by."""
+        return self.validation_images is not None
+
     def check(self, model: keras.Model) -> None:
         """Checks that images, labels and teacher fit a model.
 
@@ -91,25 +111,24 @@ class QuantizationTraining:
             ValueError: if one does not.
         """
         shape, classes = model.input_shape[1:], model.output_shape[-1]
-        images, labels = np.asarray(self.images), np.asarray(self.labels)
-        if images.dtype != np.uint8 or images.shape[1:] != shape:
-            raise ValueError(
-                "`images` of the training must be uint8 pixels of shape "
-                f"(n, {', '.join(map(str, shape))}). Received: {images.dtype} "
-                f"{images.shape}."
-            )
-        if labels.min() < 0 or labels.max() >= classes:
-            raise ValueError(
-                f"`labels` must be in [0, {classes}), the model's classes. "
-                f"Received: {labels.min()} to {labels.max()}."
+        _check_fit("images", self.images, self.labels, shape, classes)
+        if self.validates:
+            _check_fit(
+                "validation_images",
+                self.validation_images,
+                self.validation_labels,
+                shape,
+                classes,
             )
         if self.teacher is not None:
             check_teacher(self.teacher, classes=classes, input_shape=shape)
 
     def save(self, folder: Path) -> None:
         """Writes it for another process."""
-        np.save(folder / "qat-images.npy", self.images)
-        np.save(folder / "qat-labels.npy", self.labels)
+        for name in _ARRAYS:
+            values = getattr(self, name)
+            if values is not None:
+                np.save(folder / f"qat-{name}.npy", values)
         if self.teacher is not None:
             self.teacher.save(folder / "qat-teacher.keras")
         (folder / _SCALARS).write_text(json.dumps(self._scalars()))
@@ -118,6 +137,9 @@ class QuantizationTraining:
         """Returns all but the images, as JSON can have it."""
         return {
             "images": len(self.images),
+            "validation_images": (
+                len(self.validation_images) if self.validates else None
+            ),
             "teacher": self.teacher.name if self.teacher else None,
             **self._scalars(),
         }
@@ -126,16 +148,19 @@ class QuantizationTraining:
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("images", "labels", "teacher")
+            if field.name not in (*_ARRAYS, "teacher")
         }
 
     @classmethod
     def load(cls, folder: Path) -> "QuantizationTraining":
         """Reads what `save` wrote."""
         teacher = folder / "qat-teacher.keras"
+        files = {name: folder / f"qat-{name}.npy" for name in _ARRAYS}
         return cls(
-            images=np.load(folder / "qat-images.npy"),
-            labels=np.load(folder / "qat-labels.npy"),
+            **{
+                name: np.load(file) if file.is_file() else None
+                for name, file in files.items()
+            },
             teacher=keras.saving.load_model(teacher, compile=False)
             if teacher.is_file()
             else None,
@@ -143,9 +168,64 @@ class QuantizationTraining:
         )
 
 
+def _check_pair(name, images, other, labels):
+    if len(images) != len(labels) or not len(images):
+        raise ValueError(
+            f"`{name}` and `{other}` must be of one length, at least 1. "
+            f"Received: {len(images)} and {len(labels)}."
+        )
+
+
+def _check_fit(name, images, labels, shape, classes):
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.dtype != np.uint8 or images.shape[1:] != shape:
+        raise ValueError(
+            f"`{name}` of the training must be uint8 pixels of shape "
+            f"(n, {', '.join(map(str, shape))}). Received: {images.dtype} "
+            f"{images.shape}."
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"Labels of `{name}` must be in [0, {classes}), the model's "
+            f"classes. Received: {labels.min()} to {labels.max()}."
+        )
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Leaves the weights with the least validation loss, the first included.
+
+    Attributes:
+        losses: before the first epoch, then after each.
+    """
+
+    def __init__(self, images, labels):
+        super().__init__()
+        self._batches = EvaluationBatches(images, labels)
+        self.losses = []
+        self._kept = None
+
+    def on_train_begin(self, logs=None):
+        """Measures what there is to lose."""
+        self._measure()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Keeps the weights if none before were as good."""
+        self._measure()
+
+    def on_train_end(self, logs=None):
+        """Goes back to the best weights."""
+        self.model.student.set_weights(self._kept)
+
+    def _measure(self):
+        found = self.model.evaluate(self._batches, verbose=0, return_dict=True)
+        if not self.losses or found["loss"] < min(self.losses):
+            self._kept = self.model.student.get_weights()
+        self.losses.append(found["loss"])
+
+
 def learn_quantization(
     network: Network, quantized: Network, training: QuantizationTraining
-) -> None:
+) -> list[float]:
     """Trains a float network to be good as its int8 file.
 
     Ranges stay as they were calibrated: the network fits itself into them.
@@ -155,6 +235,10 @@ def learn_quantization(
             place.
         quantized: the int8 file made of it.
         training: on what, for how long.
+
+    Returns:
+        The losses on validation images, before the training and after each
+        epoch; empty without such images.
 
     Raises:
         ValueError: if the network has operators that cannot be trained, or the
@@ -195,11 +279,15 @@ def learn_quantization(
         batch_size=training.batch_size,
         title="int8-qat",
     )
+    best = None
+    if training.validates:
+        best = KeepBest(training.validation_images, training.validation_labels)
     distiller.fit(
         batches,
         epochs=training.epochs,
         shuffle=False,  # the batches have their own, seeded order
-        callbacks=[StopOnNaN(batches), progress],
+        callbacks=[StopOnNaN(batches), progress, *([best] if best else [])],
         verbose=0,
     )
     layer.write_back()
+    return best.losses if best else []

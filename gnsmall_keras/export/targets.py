@@ -100,3 +100,60 @@ TARGETS = {
         forbidden_ops=_DEBRIS | _ISLANDS,
     ),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """Memory of a class of microcontrollers, in bytes.
+
+    Attributes:
+        name: what `gnsmall report --budget` takes.
+        flash_bytes: for the file and the code that runs it.
+        arena_bytes: working memory for TensorFlow Lite Micro.
+    """
+
+    name: str
+    flash_bytes: int
+    arena_bytes: int
+
+    @property
+    def file_bytes(self) -> int:
+        """What the code leaves of the flash."""
+        return self.flash_bytes - CODE_BYTES
+
+    def __str__(self) -> str:
+        """Its sizes in KB of 1,024 bytes."""
+        return (
+            f"{self.flash_bytes // 1024:,} KB of flash, "
+            f"{self.arena_bytes // 1024:,} KB of arena"
+        )
+
+
+# Of flash, set aside for the interpreter and the kernels of some ten operators;
+# an assumption, docs/provenance.md says on what ground.
+CODE_BYTES = 64 * 1024
+BUDGETS = {  # the smallest first
+    budget.name: budget
+    for budget in (
+        Budget("256k", 256 * 1024, 64 * 1024),
+        Budget("512k", 512 * 1024, 128 * 1024),
+        Budget("1m", 1024 * 1024, 256 * 1024),
+    )
+}
+
+
+def find_budget(size_bytes: int, arena_bytes: int | None) -> Budget | None:
+    """Returns the smallest class of microcontrollers that a file fits.
+
+    Args:
+        size_bytes: of the file.
+        arena_bytes: that it needs on TensorFlow Lite Micro; None: does not run.
+    """
+    for budget in BUDGETS.values():
+        if (
+            arena_bytes is not None
+            and size_bytes <= budget.file_bytes
+            and arena_bytes <= budget.arena_bytes
+        ):
+            return budget
+    return None

@@ -64,7 +64,7 @@ class ExportReport:
     arena_bytes: int | None  # None where TFLite Micro does not run it
     calibration: str | None  # None where no range is calibrated
     calibration_images: int
-    qat: dict[str, Any] | None  # epochs and teacher of "int8-qat"
+    qat: dict[str, Any] | None  # of "int8-qat": how it was trained, its losses
     layers: list[LayerError] | None  # of int8 files, where asked for
     evaluated_images: int
     float_accuracy: float | None
@@ -74,6 +74,7 @@ class ExportReport:
     micro_accuracy: float | None  # on TFLite Micro
     # LiteRT's default and TFLite Micro, against reference; integer files only.
     xnnpack_difference_lsb: int | None
+    xnnpack_agreement: float | None  # of its argmax with the reference's
     micro_difference_lsb: int | None
     versions: dict[str, str]
 
@@ -119,7 +120,7 @@ def export_tflite(
         evaluation_images: uint8, for accuracy and agreement.
         evaluation_labels: class indices of `evaluation_images`.
         class_names: one a class; a file for phones has them as metadata.
-        source: the run that the model came of, by `exports.find_source`.
+        source: the run that the model came of, by `exports.describe_source`.
         layer_errors: whether to compare an int8 file with the float network
             operator by operator, on the first 20 calibration images.
 
@@ -167,7 +168,7 @@ def export_tflite(
             faults=faults,
             calibration=calibration if converted.floats else None,
             calibration_images=len(calibration_images),
-            qat=training.describe() if training else None,
+            qat=_training(training, converted),
             layers=layers,
             **_describe(data, contents, target),
             **measured,
@@ -194,6 +195,13 @@ def _make(deployed, config, calibration_images, training, class_names):
     if device.labels and class_names is not None:
         data = with_labels(data, class_names)
     return converted, data
+
+
+def _training(training, converted):
+    """How a file of "int8-qat" learned, and its losses on validation images."""
+    if training is None:
+        return None
+    return {**training.describe(), "validation_losses": [*converted.losses]}
 
 
 def _find_faults(contents, config):
@@ -277,6 +285,7 @@ def _measure(path, deployed, images, labels) -> dict[str, Any]:
         "micro_accuracy": None,
         "agreement": None,
         "xnnpack_difference_lsb": None,
+        "xnnpack_agreement": None,
         "micro_difference_lsb": None,
     }
     if not len(images):
@@ -290,8 +299,12 @@ def _measure(path, deployed, images, labels) -> dict[str, Any]:
     integers = np.issubdtype(found.dtype, np.integer)
     of_reference = reference.predict_raw(compared) if integers else None
     if integers:
+        of_xnnpack = found[: len(compared)]
         measured["xnnpack_difference_lsb"] = _largest_difference(
-            found[: len(compared)], of_reference
+            of_xnnpack, of_reference
+        )
+        measured["xnnpack_agreement"] = evaluation.agreement(
+            of_xnnpack, of_reference
         )
     if micro:
         of_micro = micro.predict_raw(compared)

@@ -19,6 +19,10 @@ def _bytes(export: ExportRecord) -> float:
     return export.report["size_bytes"]
 
 
+def _arena(export: ExportRecord) -> float | None:
+    return export.report["arena_bytes"]
+
+
 def _latency(export: ExportRecord) -> float | None:
     """As a ratio: milliseconds of two machines are not comparable."""
     return export.latency["ratio"] if export.latency else None
@@ -26,6 +30,7 @@ def _latency(export: ExportRecord) -> float | None:
 
 _VALUES: dict[str, Callable[[ExportRecord], float | None]] = {
     "bytes": _bytes,
+    "arena": _arena,
     "latency": _latency,
 }
 
@@ -41,7 +46,8 @@ def find_cost(
     Args:
         record: of the run.
         exports: all that are known.
-        what: "bytes", or "latency" as a ratio to MLPerf Tiny's large ResNet.
+        what: "bytes"; "arena", in bytes on TensorFlow Lite Micro; or "latency",
+            as a ratio to MLPerf Tiny's large ResNet.
     """
     known = [
         Cost(value, export.run == (record.digest, record.started_at), export)

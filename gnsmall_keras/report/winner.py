@@ -14,6 +14,7 @@ def find_winner(
     *,
     max_parameters: int | None = None,
     max_bytes: int | None = None,
+    max_arena_bytes: int | None = None,
     data: str | None = None,
     exports: Sequence[ExportRecord] = (),
 ) -> RunRecord:
@@ -27,14 +28,21 @@ def find_winner(
         max_parameters: at most so many when deployed.
         max_bytes: at most so large as an int8 file; runs of a network of which
             no file is known are left out.
+        max_arena_bytes: the same of its working memory on TensorFlow Lite
+            Micro.
         data: the name of the data; needed where runs are on several.
         exports: what is known of files.
 
     Raises:
         ValueError: if none is left, or those left are on different images; or
-            if bytes are limited and no export record says any.
+            if a file's sizes are limited and no export record says any.
     """
-    if max_bytes is not None:
+    costs = {
+        what: most
+        for what, most in (("bytes", max_bytes), ("arena", max_arena_bytes))
+        if most is not None
+    }
+    if costs:
         check_exports(exports)
     fitting = [
         run.record
@@ -45,10 +53,14 @@ def find_winner(
             max_parameters is None
             or run.record.deployed_parameters <= max_parameters
         )
-        and (max_bytes is None or _has_bytes(run, exports, max_bytes))
+        and all(
+            _costs_at_most(run, exports, what, most)
+            for what, most in costs.items()
+        )
     ]
     limits = (
-        f"max_parameters={max_parameters}, max_bytes={max_bytes}, data={data!r}"
+        f"max_parameters={max_parameters}, max_bytes={max_bytes}, "
+        f"max_arena_bytes={max_arena_bytes}, data={data!r}"
     )
     _check_fitting(fitting, limits)
     return min(
@@ -63,16 +75,16 @@ def find_winner(
 
 
 def check_exports(exports: Sequence[ExportRecord]) -> None:
-    """Checks that winners can be limited by bytes.
+    """Checks that winners can be limited by what their files need.
 
     Raises:
         ValueError: if no record is of an int8 file without faults.
     """
     if not any(map(is_deployable, exports)):
         raise ValueError(
-            "`max_bytes` needs the sizes of exported int8 files. Received: no "
-            "record of one. Call `gnsmall export runs/<slug>/model.keras`; its "
-            "record goes to exports.jsonl beside index.jsonl."
+            "Limits of a file need the sizes of exported int8 files. Received: "
+            "no record of one. Call `gnsmall export runs/<slug>/model.keras`; "
+            "its record goes to exports.jsonl beside index.jsonl."
         )
 
 
@@ -111,6 +123,6 @@ def count_unknown(runs: Iterable[Run], exports: Sequence[ExportRecord]) -> int:
     return sum(not find_cost(run.record, exports, "bytes") for run in runs)
 
 
-def _has_bytes(run, exports, most):
-    cost = find_cost(run.record, exports, "bytes")
+def _costs_at_most(run, exports, what, most):
+    cost = find_cost(run.record, exports, what)
     return cost is not None and cost.value <= most

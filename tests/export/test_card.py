@@ -1,5 +1,6 @@
 """Model cards: numbers of the records, and commands that give the same run."""
 
+import dataclasses
 import shlex
 
 import pytest
@@ -36,8 +37,9 @@ def test_options_of_every_kind_are_written():
     assert {name: getattr(config, name) for name in changed} == changed
 
 
-def test_card_has_the_numbers_of_the_report():
-    report = ExportReport(
+@pytest.fixture
+def report():
+    return ExportReport(
         path="model.tflite",
         source=None,
         target="micro",
@@ -63,14 +65,35 @@ def test_card_has_the_numbers_of_the_report():
         compared_images=500,
         micro_accuracy=0.878,
         xnnpack_difference_lsb=15,
+        xnnpack_agreement=0.986,
         micro_difference_lsb=0,
         versions={},
     )
+
+
+def test_card_has_the_numbers_of_the_report(report):
     card = make_card(report, RECORDS[-1])
-    for number in ("86.08 % of 10,000", "492,592", "147,344", "`ab12`"):
+    for number in ("86.08 % of 10,000", "492,592", "147,344", "98.60 %"):
         assert number in card
+    assert "`ab12`" in card
+    assert "1,024 KB of flash, 256 KB of arena" in card
     assert "8 epochs are a demonstration" in card
     assert "gnsmall train --data cifar10 --recipe best" in card
+
+
+def test_card_of_a_file_that_learned_its_rounding(report):
+    qat = {
+        "epochs": 2,
+        "images": 19_200,
+        "validation_images": 5_000,
+        "teacher": None,
+        "validation_losses": [0.751, 0.7307, 0.74],
+    }
+    report = dataclasses.replace(report, quantization="int8-qat", qat=qat)
+    card = make_card(report, RECORDS[-1])
+    assert "0.7510 before and 0.7307 after" in card
+    assert "--qat-epochs 2 --qat-images 19200" in card
+    assert "--teacher" not in card
 
 
 def test_card_needs_the_folder_of_a_run(tmp_path, capsys):

@@ -19,7 +19,10 @@ import pytest
 from support import network_with_moments
 
 from gnsmall_keras.config import ExportConfig
+from gnsmall_keras.data.batches import EvaluationBatches
 from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.distill.distiller import Distiller
+from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.export import convert as converting
 from gnsmall_keras.export.calibration import clip_range, find_extremes, trace
 from gnsmall_keras.export.checks import read_contents
@@ -27,7 +30,7 @@ from gnsmall_keras.export.convert import convert
 from gnsmall_keras.export.equalize import equalize
 from gnsmall_keras.export.flatbuffer import Network, find_layer
 from gnsmall_keras.export.layer_errors import find_layer_errors
-from gnsmall_keras.export.qat import QuantizationTraining
+from gnsmall_keras.export.qat import KeepBest, QuantizationTraining
 from gnsmall_keras.export.quantize import prepare, to_integers
 from gnsmall_keras.export.runtime import TFLiteModel
 from gnsmall_keras.export.simulation import (
@@ -203,6 +206,8 @@ def test_network_learns_its_rounding(model, images, dataset, tmp_path):
     training = QuantizationTraining(
         images=dataset.train_images[:64],
         labels=dataset.train_labels[:64],
+        validation_images=dataset.train_images[64:96],
+        validation_labels=dataset.train_labels[64:96],
         teacher=model,
         batch_size=32,
         flip=False,
@@ -218,7 +223,31 @@ def test_network_learns_its_rounding(model, images, dataset, tmp_path):
     assert report.faults == []
     assert set(report.dtypes) == {"INT8", "INT32"}
     assert report.qat["teacher"] == model.name
+    assert len(report.qat["validation_losses"]) == 2
     assert {"stem", "classifier"} <= {entry.layer for entry in report.layers}
+
+
+@pytest.mark.parametrize(("rate", "improves"), [(1e-3, True), (1e3, False)])
+def test_the_weights_best_on_validation_images_are_kept(
+    dataset, rate, improves
+):
+    flat, logits = keras.layers.Flatten(), keras.layers.Dense(10)
+    student = keras.Sequential([keras.Input((32, 32, 3)), flat, logits])
+    distiller = Distiller(student=student)
+    distiller.compile(keras.optimizers.SGD(rate), loss=LabelCrossEntropy())
+    images, labels = dataset.train_images, dataset.train_labels
+    best = KeepBest(images[:100], labels[:100])
+    distiller.fit(
+        EvaluationBatches(images[:200], labels[:200], batch_size=100),
+        epochs=2,
+        callbacks=[best],
+        verbose=0,
+    )
+    assert len(best.losses) == 3  # before, and after each epoch
+    assert (min(best.losses) < best.losses[0]) == improves
+    batches = EvaluationBatches(images[:100], labels[:100])
+    found = distiller.evaluate(batches, verbose=0)
+    assert found == pytest.approx(min(best.losses), rel=1e-5)
 
 
 def test_learning_changes_weights_but_not_the_normalisation(
@@ -303,11 +332,26 @@ def test_training_data_must_fit(model, dataset):
         ({"images": good.images / 255.0}, "uint8 pixels"),
         ({"labels": good.labels + 1}, r"in \[0, 10\)"),
         ({"teacher": ghostnetv3_small(0.25, classes=7)}, "7"),
+        (
+            {
+                "validation_images": good.images,
+                "validation_labels": good.labels + 1,
+            },
+            r"`validation_images` must be in \[0, 10\)",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(good, **changes).check(model)
     for changes, message in (
         ({"labels": good.labels[1:]}, "one length"),
+        ({"validation_images": good.images}, "or neither"),
+        (
+            {
+                "validation_images": good.images,
+                "validation_labels": good.labels[1:],
+            },
+            "`validation_images` and `validation_labels`",
+        ),
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 65}, "batch_size"),
         ({"peak_learning_rate": np.nan}, "peak_learning_rate"),

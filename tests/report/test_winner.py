@@ -10,6 +10,7 @@ from scipy.special import softmax
 from gnsmall_keras import cli
 from gnsmall_keras.data.cifar import CLASSES_10
 from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.export.targets import find_budget
 from gnsmall_keras.report import mistakes, tables
 from gnsmall_keras.report.build import write_report
 from gnsmall_keras.report.costs import find_cost
@@ -47,6 +48,38 @@ def test_a_runs_own_file_counts_before_its_networks(three, make_export):
     assert find_cost(large, exports, "bytes") is None
 
 
+def test_the_winner_fits_a_class_of_microcontrollers(
+    three, make_export, runs_of
+):
+    small, again, large = three
+    exports = [
+        make_export(small, 180_000, arena_bytes=65_536),
+        make_export(large, 180_000, arena_bytes=65_537),
+    ]
+    runs = runs_of(*three)
+    for arena, best in ((65_537, large), (65_536, again)):
+        found = find_winner(runs, max_arena_bytes=arena, exports=exports)
+        assert found.slug == best.slug
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "arena_bytes", "name"),
+    [
+        (196_608, 65_536, "256k"),
+        (196_609, 65_536, "512k"),
+        (100_000, 65_537, "512k"),
+        (983_040, 262_144, "1m"),
+        (983_041, 262_144, None),
+        (100_000, None, None),  # does not run there
+    ],
+)
+def test_files_have_the_smallest_class_that_they_fit(
+    size_bytes, arena_bytes, name
+):
+    found = find_budget(size_bytes, arena_bytes)
+    assert (found and found.name) == name
+
+
 def test_the_winner_fits_into_bytes(three, make_export, runs_of):
     small, again, large = three
     exports = [make_export(small, 300_000), make_export(large, 600_000)]
@@ -64,13 +97,16 @@ def test_bytes_without_a_record_of_any_are_refused(three, runs_of):
         find_winner(runs_of(*three), max_bytes=524_288)
 
 
-def test_the_command_names_the_winner_by_bytes(
-    three, make_export, write_index, capsys
+@pytest.mark.parametrize(
+    "limit", [["--max-bytes", "524288"], ["--budget", "1m"]]
+)
+def test_the_command_names_the_winner_by_its_file(
+    three, make_export, write_index, capsys, limit
 ):
     small, again, _ = three
     index = write_index(*three, exports=[make_export(small, 300_000)])
-    arguments = ["report", "--index", str(index), "--winner", "--max-bytes"]
-    assert cli.main([*arguments, "524288"]) == 0
+    arguments = ["report", "--index", str(index), "--winner"]
+    assert cli.main([*arguments, *limit]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith(again.slug)
     assert f"int8 file: 300,000 bytes, of {small.slug}'s" in captured.out
