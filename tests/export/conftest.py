@@ -13,6 +13,10 @@ from gnsmall_keras.export.resnet8 import RESNET8, resnet8
 from gnsmall_keras.export.tflite import calibration_split, export_tflite
 
 DEVICE_IMAGES = 200
+ENVIRONMENTS = {
+    "tflite-runtime": ("tflite-runtime==2.14.0", "numpy<2", "pillow"),
+    "litert": ("ai-edge-litert>=2.1", "numpy", "pillow"),
+}
 
 
 @pytest.fixture(scope="session")
@@ -46,12 +50,18 @@ def int8_file(tiny_network, real_data, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def device_python(pytestconfig):
-    """Makes an environment of a few packages; kept between sessions."""
+    """Makes an environment of a few packages; kept between sessions.
 
-    def make(name, *packages):
+    It skips where there can be none.
+    """
+
+    def make(name):
+        packages = ENVIRONMENTS[name]
         folder = pytestconfig.cache.mkdir("devices") / name
         python = folder / "bin/python"
         ready = folder / "ready"
+        if name == "tflite-runtime" and sys.version_info[:2] != (3, 11):
+            pytest.skip("tflite-runtime 2.14 needs Python 3.11")
         if ready.is_file() and ready.read_text() == " ".join(packages):
             return python
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,10 +13,6 @@ from gnsmall_keras.export.runtime import TFLiteModel
 pytestmark = pytest.mark.export
 BY_SCRIPT = 50
 SCRIPT = ROOT / "tflite/run_model.py"
-ENVIRONMENTS = {
-    "tflite-runtime": ("tflite-runtime==2.14.0", "numpy<2", "pillow"),
-    "litert": ("ai-edge-litert>=2.1", "numpy", "pillow"),
-}
 # The script on some images and the package's runner on all, with the default
 # kernels and with the reference's.
 MANY = """
@@ -52,13 +47,10 @@ TFLiteModel(sys.argv[1], runtime=sys.argv[2])
 """
 
 
-@pytest.fixture(params=ENVIRONMENTS)
+@pytest.fixture(params=["tflite-runtime", "litert"])
 def device(request, device_python):
     """Name and Python of an environment like a device's."""
-    if request.param == "tflite-runtime" and sys.version_info[:2] != (3, 11):
-        pytest.skip("tflite-runtime 2.14 needs Python 3.11")
-    packages = ENVIRONMENTS[request.param]
-    return request.param, device_python(request.param, *packages)
+    return request.param, device_python(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +156,7 @@ def test_files_that_do_not_run_are_explained(
 def test_the_edge_tpus_script_runs_without_one(
     device_python, folder, int8_file, tmp_path
 ):
-    if sys.version_info[:2] != (3, 11):
-        pytest.skip("tflite-runtime 2.14 needs Python 3.11")
-    python = device_python("tflite-runtime", *ENVIRONMENTS["tflite-runtime"])
+    python = device_python("tflite-runtime")
     (tmp_path / "labels.txt").write_text("\n".join("abcdefghij"))
     script = ROOT / "tflite/edgetpu/classify.py"
     images = [folder / "0.png", folder / "1.png"]

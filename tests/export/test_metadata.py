@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from support import ROOT, cifar10_folder
 
 from gnsmall_keras.export.metadata import read_labels, with_labels
 from gnsmall_keras.export.runtime import TFLiteModel
@@ -30,6 +31,8 @@ with vision.ImageClassifier.create_from_options(options) as classifier:
         print(result.classifications[0].categories[0].category_name)
 """
 
+PUBLISHED = [path.name for path in (ROOT / "tflite").glob("*-android.tflite")]
+
 
 @pytest.fixture(scope="module")
 def labels(real_data):
@@ -49,11 +52,15 @@ def phone_file(tiny_network, real_data, labels, tmp_path_factory):
     return path
 
 
+@pytest.mark.parametrize("published", ["", *PUBLISHED])
 def test_mediapipe_names_the_class_that_litert_finds(
-    phone_file, device_images, labels, tmp_path
+    phone_file, device_images, labels, tmp_path, published
 ):
     if importlib.util.find_spec("mediapipe") is None:
         pytest.skip("mediapipe is not installed")
+    if published and not cifar10_folder():
+        pytest.skip("GNSMALL_DATA does not name CIFAR-10")
+    phone_file = ROOT / "tflite" / published if published else phone_file
     np.save(tmp_path / "images.npy", device_images)
     done = subprocess.run(
         [sys.executable, "-c", MEDIAPIPE, phone_file, tmp_path / "images.npy"],

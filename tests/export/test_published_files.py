@@ -1,0 +1,111 @@
+"""The files in tflite/ are what their reports, cards and records say."""
+
+import hashlib
+import json
+import os
+import subprocess
+
+import numpy as np
+import pytest
+from support import ROOT, cifar10_folder
+
+from gnsmall_keras import evaluation
+from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.export.runtime import TFLiteModel
+from gnsmall_keras.export.targets import BUDGETS, find_budget
+from gnsmall_keras.exports import ExportRecord
+from gnsmall_keras.records import read_records, scan_lines
+
+pytestmark = pytest.mark.export
+FILES = sorted((ROOT / "tflite").glob("*.tflite"))
+EXPORTS = ROOT / "papermill_runs/exports.jsonl"
+INDEX = ROOT / "papermill_runs/index.jsonl"
+COMPARED = 200 if os.environ.get("GNSMALL_TEST_ALL") else 50
+RUN = """
+import sys
+import numpy as np
+from gnsmall_keras.export.runtime import TFLiteModel
+images, out, *models = sys.argv[1:]
+np.savez(
+    out,
+    *(
+        TFLiteModel(model, runtime="tflite-runtime-reference").predict_raw(
+            np.load(images)
+        )
+        for model in models
+    ),
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def cifar10():
+    if not cifar10_folder():
+        pytest.skip("GNSMALL_DATA does not name CIFAR-10")
+    return load_data("cifar10")
+
+
+def _report(path):
+    return json.loads(path.with_suffix(".json").read_text())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_reports_cards_and_records_are_of_the_file(path):
+    report, data = _report(path), path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    assert (report["sha256"], report["size_bytes"]) == (digest, len(data))
+    assert report["faults"] == []
+    assert digest in path.with_suffix(".md").read_text("utf-8")
+    sources = {
+        record.run
+        for _, record in scan_lines(EXPORTS, ExportRecord.from_json)
+        if isinstance(record, ExportRecord) and record.sha256 == digest
+    }
+    runs = {(run.digest, run.started_at) for run in read_records(INDEX)}
+    assert sources
+    assert sources <= runs
+    table = (ROOT / "tflite/README.md").read_text("utf-8")
+    assert path.name in table
+    assert f"{len(data):,}" in table
+
+
+def test_every_class_of_microcontrollers_has_a_file():
+    reports = [_report(path) for path in FILES]
+    classes = {
+        budget.name
+        for report in reports
+        if report["target"] == "micro"
+        and (budget := find_budget(report["size_bytes"], report["arena_bytes"]))
+    }
+    assert classes == set(BUDGETS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_accuracies_are_those_of_the_report(path, cifar10):
+    values = TFLiteModel(path).predict_raw(cifar10.test_images)
+    found = evaluation.accuracy(values, cifar10.test_labels)
+    assert found == _report(path)["accuracy"]
+
+
+def test_reference_kernels_are_one_function(cifar10, device_python, tmp_path):
+    """LiteRT's, TensorFlow Lite Micro's and tflite-runtime's."""
+    images = cifar10.test_images[:COMPARED]
+    expected = [
+        TFLiteModel(path, runtime="litert-reference").predict_raw(images)
+        for path in FILES
+    ]
+    for path, values in zip(FILES, expected, strict=True):
+        micro = TFLiteModel(path, runtime="tflite-micro")
+        np.testing.assert_array_equal(micro.predict_raw(images), values)
+    np.save(tmp_path / "images.npy", images)
+    out = tmp_path / "values.npz"
+    python = device_python("tflite-runtime")
+    subprocess.run(
+        [python, "-c", RUN, tmp_path / "images.npy", out, *FILES],
+        env={"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+    )
+    with np.load(out) as found:
+        for name, values in zip(found.files, expected, strict=True):
+            np.testing.assert_array_equal(found[name], values)
