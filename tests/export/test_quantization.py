@@ -23,6 +23,7 @@ from gnsmall_keras.data.batches import EvaluationBatches
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
+from gnsmall_keras.export import calibration
 from gnsmall_keras.export import convert as converting
 from gnsmall_keras.export.calibration import clip_range, find_extremes, trace
 from gnsmall_keras.export.checks import read_contents
@@ -153,6 +154,15 @@ def test_rare_values_are_clipped_and_common_ones_are_not():
     low, high = clip_range(rare, 0.0, 8.0)
     assert low == 0.0
     assert 0.9 <= high < 2.0
+
+
+def test_one_odd_image_does_not_set_the_ranges(monkeypatch, images):
+    """One of 41 whose values are a hundred times as large as the others'."""
+    sizes = np.repeat([0.01, 1.0], [40, 1]).astype(np.float32)
+    traced = [[size * np.linspace(-1, 1, 64)] for size in sizes]
+    monkeypatch.setattr(calibration, "trace", lambda *given: iter(traced))
+    ranges = calibration._least_error(b"", images, {0: (-1.0, 1.0)})
+    assert max(map(abs, ranges[0])) < 0.3
 
 
 def test_units_that_never_wake_leave_a_file_that_loads(
