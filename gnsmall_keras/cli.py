@@ -781,27 +781,45 @@ def _quantization_training(network, dataset, config, run):
     Without a run they are split as a training splits them by default.
     """
     from gnsmall_keras.export.qat import QuantizationTraining
+    from gnsmall_keras.export.tflite import calibration_indices
+    from gnsmall_keras.models.deploy import to_deploy
     from gnsmall_keras.models.files import load_teacher
     from gnsmall_keras.training.splits import split
 
+    if run and run.data_digest != dataset.digest:
+        raise ValueError(
+            "A network learns its rounding on the images that it was fitted "
+            f"on. Received: data of digest {dataset.digest} for a run on "
+            f"{run.data_digest}. Give --data {run.config['data']}."
+        )
     names = ("protocol", "validation_fraction", "seed")
-    how = {name: run.config[name] for name in names} if run else {}
-    splits = split(dataset, TrainConfig(data=dataset.name, **how))
-    teacher = None
+    parted = {name: run.config[name] for name in names} if run else {}
+    splits = split(dataset, TrainConfig(data=dataset.name, **parted))
+    teaching: dict[str, Any] = {
+        "teacher": to_deploy(network),
+        "label_weight": 0.0,
+        "temperature": 1.0,
+    }
     if config.teacher:
         teacher = load_teacher(
             config.teacher,
             classes=dataset.classes,
             input_shape=network.input_shape[1:],
         )
+        teaching = {"teacher": teacher}
+    images, labels = splits.fitting
+    if config.qat_images is not None:  # some of every class
+        size = min(config.qat_images, len(labels))
+        chosen = calibration_indices(labels, size)
+        images, labels = images[chosen], labels[chosen]
     held_out = splits.validation if len(splits.validation.images) else None
     return QuantizationTraining(
-        images=splits.fitting.images[: config.qat_images],
-        labels=splits.fitting.labels[: config.qat_images],
+        images=images,
+        labels=labels,
         validation_images=held_out and held_out.images,
         validation_labels=held_out and held_out.labels,
         epochs=config.qat_epochs,
-        teacher=teacher,
+        **teaching,
         flip=dataset.flippable,
     )
 

@@ -369,7 +369,8 @@ class ExportConfig:
     """At most so many images of it, for "int8-qat"; None: all."""
     teacher: str = ""
     """A .keras file or the folder of a run that teaches while the network
-    learns its quantisation, for "int8-qat"."""
+    learns its quantisation, for "int8-qat", beside the labels; empty: the
+    float network itself does, alone."""
 
     def __post_init__(self):
         for name, allowed in (

@@ -130,8 +130,10 @@ def find_run(model: str | os.PathLike[str]) -> RunRecord | None:
     if not path.is_file():
         return None
     try:
-        return RunRecord.from_json(path.read_text("utf-8"))
-    except ValueError as error:
+        record = RunRecord.from_json(path.read_text("utf-8"))
+        describe_source(record)  # which files of it need
+        return record
+    except (ValueError, KeyError) as error:
         raise ValueError(
             f"{path} is not the record of the run in its folder: {error} "
             "Remove it, or move the model to a folder of its own."

@@ -34,8 +34,8 @@ def make_card(report: ExportReport, record: RunRecord) -> str:
         "## Make it again",
         f"The run is of commit {record.commit[:7]}:",
         _commands(report, record),
-        "The weights are the same where backend, versions and the number of "
-        "threads are; so is the file then.",
+        "The weights are the same where backend, versions, processor and the "
+        "number of threads are; so is the file then.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from gnsmall_keras import evaluation
 from gnsmall_keras.config import check_label_weight, check_temperature
 from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
 from gnsmall_keras.distill.distiller import Distiller
@@ -33,12 +34,13 @@ class QuantizationTraining:
         images, labels: of the training split, uint8 `(n, height, width, 3)`
             and whole numbers `(n,)`.
         validation_images, validation_labels: the same, of images that are not
-            learned from. The weights of the epoch with the least loss on
-            labels there are kept, or those from before the first; None: the
-            last ones.
+            learned from. The weights of the epoch with the least loss there
+            are kept, or those from before the first; None: the last ones.
         epochs: passes over them.
         teacher: a model from normalised images to logits, whose student the
-            network is while it learns; None: it learns from labels alone.
+            network is while it learns; None: it learns from labels alone. The
+            float network itself with `label_weight=0` and `temperature=1`
+            keeps the file close to it.
         label_weight, temperature: of `Distiller`, with a teacher.
         peak_learning_rate: Adam's, reached after a tenth of all steps and
             then falling to zero.
@@ -191,6 +193,24 @@ def _check_fit(name, images, labels, shape, classes):
         )
 
 
+def _targets(training):
+    """What the validation images should be called, as shares of classes.
+
+    Of the labels and of the teacher as in training, but undivided by the
+    temperature: the file's own probabilities are wanted.
+    """
+    labels = training.validation_labels
+    if training.teacher is None:
+        return labels
+    logits = evaluation.predict_logits(
+        training.teacher, training.validation_images
+    )
+    said = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    shares = np.eye(said.shape[-1], dtype=np.float32)[labels]
+    weight = training.label_weight
+    return weight * shares + (1.0 - weight) * said
+
+
 class KeepBest(keras.callbacks.Callback):
     """Leaves the weights with the least validation loss, the first included.
 
@@ -281,7 +301,7 @@ def learn_quantization(
     )
     best = None
     if training.validates:
-        best = KeepBest(training.validation_images, training.validation_labels)
+        best = KeepBest(training.validation_images, _targets(training))
     distiller.fit(
         batches,
         epochs=training.epochs,
@@ -289,5 +309,7 @@ def learn_quantization(
         callbacks=[StopOnNaN(batches), progress, *([best] if best else [])],
         verbose=0,
     )
-    layer.write_back()
-    return best.losses if best else []
+    losses = best.losses if best else []
+    if not losses or losses[0] > min(losses):  # else all is as it was
+        layer.write_back()
+    return losses

@@ -20,7 +20,7 @@ def _bytes(export: ExportRecord) -> float:
 
 
 def _arena(export: ExportRecord) -> float | None:
-    return export.report["arena_bytes"]
+    return export.report.get("arena_bytes")
 
 
 def _latency(export: ExportRecord) -> float | None:
@@ -30,7 +30,6 @@ def _latency(export: ExportRecord) -> float | None:
 
 _VALUES: dict[str, Callable[[ExportRecord], float | None]] = {
     "bytes": _bytes,
-    "arena": _arena,
     "latency": _latency,
 }
 
@@ -46,8 +45,7 @@ def find_cost(
     Args:
         record: of the run.
         exports: all that are known.
-        what: "bytes"; "arena", in bytes on TensorFlow Lite Micro; or "latency",
-            as a ratio to MLPerf Tiny's large ResNet.
+        what: "bytes", or "latency" as a ratio to MLPerf Tiny's large ResNet.
     """
     known = [
         Cost(value, export.run == (record.digest, record.started_at), export)
@@ -57,6 +55,42 @@ def find_cost(
         and (value := _VALUES[what](export)) is not None
     ]
     return min(known, key=lambda cost: (not cost.own, cost.value), default=None)
+
+
+def fits(
+    record: RunRecord,
+    exports: Iterable[ExportRecord],
+    *,
+    max_bytes: int | None,
+    max_arena_bytes: int | None,
+) -> bool:
+    """Returns whether one int8 file of a run's network is within all limits.
+
+    An arena is looked for in files for microcontrollers alone. Files of the run
+    count before those of other runs of the network, as in `find_cost`.
+    """
+    files = [
+        export
+        for export in exports
+        if _is_network(record, export)
+        and is_deployable(export)
+        and (max_arena_bytes is None or export.report["target"] == "micro")
+    ]
+    own = [
+        export
+        for export in files
+        if export.run == (record.digest, record.started_at)
+    ]
+    return any(
+        all(
+            most is None or (value is not None and value <= most)
+            for value, most in (
+                (_bytes(export), max_bytes),
+                (_arena(export), max_arena_bytes),
+            )
+        )
+        for export in own or files
+    )
 
 
 def find_group_cost(

@@ -8,6 +8,8 @@ import numpy as np
 from gnsmall_keras.predictions import unpack_correct
 from gnsmall_keras.records import RunRecord
 
+_ROUNDING = 1e-9  # of a percentage: far below one image
+
 
 class McNemar(NamedTuple):
     """Two networks on the same test images.
@@ -63,7 +65,7 @@ def paired_p(
     """
     seeds = sorted(treated.keys() & control.keys())
     differences = np.array([treated[seed] - control[seed] for seed in seeds])
-    if len(differences) < 2 or np.ptp(differences) == 0:
+    if len(differences) < 2 or np.ptp(differences) < _ROUNDING:
         return None
     from scipy.stats import ttest_1samp
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from gnsmall_keras.exports import ExportRecord
 from gnsmall_keras.records import RunRecord
-from gnsmall_keras.report.costs import find_cost, is_deployable
+from gnsmall_keras.report.costs import find_cost, fits, is_deployable
 from gnsmall_keras.report.groups import Group, data_name
 from gnsmall_keras.report.reading import Run
 
@@ -37,12 +37,9 @@ def find_winner(
         ValueError: if none is left, or those left are on different images; or
             if a file's sizes are limited and no export record says any.
     """
-    costs = {
-        what: most
-        for what, most in (("bytes", max_bytes), ("arena", max_arena_bytes))
-        if most is not None
-    }
-    if costs:
+    of_files = {"max_bytes": max_bytes, "max_arena_bytes": max_arena_bytes}
+    limited = any(most is not None for most in of_files.values())
+    if limited:
         check_exports(exports)
     fitting = [
         run.record
@@ -53,10 +50,7 @@ def find_winner(
             max_parameters is None
             or run.record.deployed_parameters <= max_parameters
         )
-        and all(
-            _costs_at_most(run, exports, what, most)
-            for what, most in costs.items()
-        )
+        and (not limited or fits(run.record, exports, **of_files))
     ]
     limits = (
         f"max_parameters={max_parameters}, max_bytes={max_bytes}, "
@@ -121,8 +115,3 @@ def find_winners(groups: Iterable[Group]) -> list[RunRecord]:
 def count_unknown(runs: Iterable[Run], exports: Sequence[ExportRecord]) -> int:
     """Returns how many runs are of a network of which no file is known."""
     return sum(not find_cost(run.record, exports, "bytes") for run in runs)
-
-
-def _costs_at_most(run, exports, what, most):
-    cost = find_cost(run.record, exports, what)
-    return cost is not None and cost.value <= most

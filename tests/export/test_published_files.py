@@ -12,9 +12,11 @@ from support import ROOT, cifar10_folder
 from gnsmall_keras import evaluation
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.export.runtime import TFLiteModel
-from gnsmall_keras.export.targets import BUDGETS, find_budget
+from gnsmall_keras.export.targets import BUDGETS
 from gnsmall_keras.exports import ExportRecord
 from gnsmall_keras.records import read_records, scan_lines
+from gnsmall_keras.report.reading import read_runs
+from gnsmall_keras.report.winner import find_winner
 
 pytestmark = pytest.mark.export
 FILES = sorted((ROOT / "tflite").glob("*.tflite"))
@@ -69,15 +71,27 @@ def test_reports_cards_and_records_are_of_the_file(path):
     assert f"{len(data):,}" in table
 
 
-def test_every_class_of_microcontrollers_has_a_file():
-    reports = [_report(path) for path in FILES]
-    classes = {
-        budget.name
-        for report in reports
-        if report["target"] == "micro"
-        and (budget := find_budget(report["size_bytes"], report["arena_bytes"]))
+@pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS.keys())
+def test_the_best_network_of_each_class_of_microcontrollers_is_there(budget):
+    """Best by validation accuracy, as `gnsmall report --winner` finds it."""
+    reading = read_runs(INDEX)
+    best = find_winner(
+        reading.runs,
+        exports=reading.exports,
+        max_bytes=budget.file_bytes,
+        max_arena_bytes=budget.arena_bytes,
+    )
+    network = {
+        name: best.config[name] for name in ("model", "width", "head_units")
     }
-    assert classes == set(BUDGETS)
+    assert [
+        path
+        for path in FILES
+        if (report := _report(path))["target"] == "micro"
+        and report["size_bytes"] <= budget.file_bytes
+        and report["arena_bytes"] <= budget.arena_bytes
+        and network.items() <= report["source"].items()
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -77,11 +77,14 @@ def test_every_figure_has_words_for_those_who_cannot_see_it(real):
 
 
 def test_every_run_is_in_the_page_with_its_accuracies(real):
-    rows = {row[0]: row for row in _Page(real).rows if row}
-    for run in read_runs(INDEX).runs:
-        row = rows[run.record.slug]
-        assert f"{100 * run.record.test_accuracy:.2f}" in row
-        assert f"{100 * run.record.validation_accuracy:.2f}" in row
+    rows = [row for row in _Page(real).rows if row]
+    for run in read_runs(INDEX).runs:  # one that was repeated has several rows
+        cells = {
+            run.record.slug,
+            f"{100 * run.record.test_accuracy:.2f}",
+            f"{100 * run.record.validation_accuracy:.2f}",
+        }
+        assert any(cells <= {*row} for row in rows)
 
 
 def test_the_pages_means_and_differences_are_the_records(
