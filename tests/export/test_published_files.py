@@ -14,6 +14,7 @@ from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.export.runtime import TFLiteModel
 from gnsmall_keras.export.targets import BUDGETS
 from gnsmall_keras.exports import ExportRecord
+from gnsmall_keras.models.files import load_model
 from gnsmall_keras.records import read_records, scan_lines
 from gnsmall_keras.report.reading import read_runs
 from gnsmall_keras.report.winner import find_winner
@@ -99,6 +100,15 @@ def test_accuracies_are_those_of_the_report(path, cifar10):
     values = TFLiteModel(path).predict_raw(cifar10.test_images)
     found = evaluation.accuracy(values, cifar10.test_labels)
     assert found == _report(path)["accuracy"]
+
+
+def test_the_float_network_is_that_of_the_report(cifar10):
+    model = load_model(ROOT / "tflite/gns-w0.25-h320-cifar10.keras")
+    logits = evaluation.predict_logits(model, cifar10.test_images)
+    found = evaluation.accuracy(logits, cifar10.test_labels)
+    report = _report(ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite")
+    # Logits differ in their last digits from processor to processor.
+    assert found == pytest.approx(report["float_accuracy"], abs=5e-4)
 
 
 def test_reference_kernels_are_one_function(cifar10, device_python, tmp_path):
