@@ -335,9 +335,9 @@ def test_student_in_mixed_precision(dtype):
         weight.dtype == "float32" for weight in distiller.student.weights
     )
     reference = _plain(_student(dtype=dtype))
-    # Steps of some 0.1 that are right to a rounding or two.
+    # Steps below 1/4 that are right to a rounding or two; processors differ.
     _assert_is_distillation(
-        distiller, history, reference, 2 * ROUNDING[dtype] / 10
+        distiller, history, reference, 2 * ROUNDING[dtype] / 4
     )
     assert _distance(reference[1], _reference()[1]) > 0
 
