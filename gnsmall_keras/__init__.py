@@ -28,7 +28,7 @@ _PUBLIC = {
     "TeacherEnsemble": "distill.teachers",
     "TrainConfig": "config",
     "cache_teacher": "distill.cache",
-    "calibration_split": "export.tflite",
+    "calibration_split": "export.calibration",
     "count_blocks": "evaluation",
     "count_macs": "evaluation",
     "count_parameters": "evaluation",

@@ -719,14 +719,16 @@ def _export(
 ):
     """Exports a network, with the record of the run it came of, if any."""
     from gnsmall_keras.data.sources import load_data
-    from gnsmall_keras.export.tflite import calibration_split, export_tflite
+    from gnsmall_keras.export.calibration import calibration_split
+    from gnsmall_keras.export.qat import prepare_training
+    from gnsmall_keras.export.tflite import export_tflite
     from gnsmall_keras.exports import append_export, describe_source
 
     source = describe_source(run) if run else None
     dataset = load_data(data)
     training = None
     if config.quantization == "int8-qat":
-        training = _quantization_training(network, dataset, config, run)
+        training = prepare_training(network, dataset, config, run)
         waiting = contextlib.nullcontext()  # the training has its own line
     else:
         waiting = printing.console.status(
@@ -773,55 +775,6 @@ def _write_layer_figure(layers, path):
     with replacing(path) as unfinished:
         unfinished.write_bytes(picture)
     printing.show(f"Wrote {path}")
-
-
-def _quantization_training(network, dataset, config, run):
-    """The images that the run was fitted on, and those it held out.
-
-    Without a run they are split as a training splits them by default.
-    """
-    from gnsmall_keras.export.qat import QuantizationTraining
-    from gnsmall_keras.export.tflite import calibration_indices
-    from gnsmall_keras.models.deploy import to_deploy
-    from gnsmall_keras.models.files import load_teacher
-    from gnsmall_keras.training.splits import split
-
-    if run and run.data_digest != dataset.digest:
-        raise ValueError(
-            "A network learns its rounding on the images that it was fitted "
-            f"on. Received: data of digest {dataset.digest} for a run on "
-            f"{run.data_digest}. Give --data {run.config['data']}."
-        )
-    names = ("protocol", "validation_fraction", "seed")
-    parted = {name: run.config[name] for name in names} if run else {}
-    splits = split(dataset, TrainConfig(data=dataset.name, **parted))
-    teaching: dict[str, Any] = {
-        "teacher": to_deploy(network),
-        "label_weight": 0.0,
-        "temperature": 1.0,
-    }
-    if config.teacher:
-        teacher = load_teacher(
-            config.teacher,
-            classes=dataset.classes,
-            input_shape=network.input_shape[1:],
-        )
-        teaching = {"teacher": teacher}
-    images, labels = splits.fitting
-    if config.qat_images is not None:  # some of every class
-        size = min(config.qat_images, len(labels))
-        chosen = calibration_indices(labels, size)
-        images, labels = images[chosen], labels[chosen]
-    held_out = splits.validation if len(splits.validation.images) else None
-    return QuantizationTraining(
-        images=images,
-        labels=labels,
-        validation_images=held_out and held_out.images,
-        validation_labels=held_out and held_out.labels,
-        epochs=config.qat_epochs,
-        **teaching,
-        flip=dataset.flippable,
-    )
 
 
 if __name__ == "__main__":

@@ -387,11 +387,12 @@ class ExportConfig:
         _check_whole("calibration_size", self.calibration_size, least=1)
         _check_whole("qat_epochs", self.qat_epochs, least=1)
         _check_whole("qat_images", self.qat_images, least=1)
-        if self.teacher and self.quantization != "int8-qat":
-            raise ValueError(
-                "`teacher` belongs to quantization='int8-qat'. "
-                f"Received: quantization={self.quantization!r}."
-            )
+        for name in ("teacher", "qat_images"):
+            if getattr(self, name) and self.quantization != "int8-qat":
+                raise ValueError(
+                    f"`{name}` belongs to quantization='int8-qat'. "
+                    f"Received: quantization={self.quantization!r}."
+                )
         if self.float_layers and self.quantization != "int8":
             raise ValueError(
                 "`float_layers` belongs to quantization='int8'. "

@@ -14,7 +14,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from gnsmall_keras.export.targets import CODE_BYTES, find_budget
+from gnsmall_keras.export.targets import find_budget
 from gnsmall_keras.models import spec
 from gnsmall_keras.models.catalogue import NETWORKS
 
@@ -127,7 +127,10 @@ def print_export(report):
         "arena on TFLite Micro": "does not run"
         if report.arena_bytes is None
         else f"{report.arena_bytes:,} bytes",
-        **_budget_row(report),
+        "smallest microcontroller": str(
+            find_budget(report.size_bytes, report.arena_bytes)
+            or "none of our classes"
+        ),
         "pieces on XNNPACK": f"{report.xnnpack_partitions}",
         **_edge_tpu_row(report.edge_tpu),
         "float accuracy": percent(report.float_accuracy),
@@ -145,18 +148,6 @@ def print_export(report):
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
-
-
-def _budget_row(report):
-    if report.target != "micro":
-        return {}
-    budget = find_budget(report.size_bytes, report.arena_bytes)
-    return {
-        "smallest microcontroller": f"{budget}, {CODE_BYTES // 1024} KB of the "
-        "flash for code"
-        if budget
-        else "none of our classes"
-    }
 
 
 def _edge_tpu_row(mapping):

@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 
 from gnsmall_keras.config import DistillConfig, TrainConfig
-from gnsmall_keras.export.targets import CODE_BYTES, find_budget
+from gnsmall_keras.export.targets import find_budget
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
 from gnsmall_keras.records import RunRecord
@@ -71,11 +71,18 @@ def _numbers(report, record):
             f"{_percent(report.xnnpack_agreement)} of them, in "
             f"{report.xnnpack_partitions} piece(s)"
         ),
-        **_budget(report),
+        "smallest class of microcontrollers": str(
+            find_budget(report.size_bytes, report.arena_bytes) or "none of ours"
+        ),
         "bytes": f"{report.size_bytes:,}",
         "parameters": f"{report.parameters:,}",
         "multiply-accumulates": f"{report.macs:,}",
-        "operators": ", ".join(f"{n} {op}" for op, n in report.ops.items()),
+        "operators": ", ".join(
+            f"{count} {op}"
+            for op, count in sorted(
+                report.ops.items(), key=lambda item: (-item[1], item[0])
+            )
+        ),
         "SHA-256": f"`{report.sha256}`",
     }
 
@@ -88,18 +95,6 @@ def _micro(report, compared):
         f"{report.micro_difference_lsb} steps of the reference kernels on "
         f"{compared}"
     )
-
-
-def _budget(report):
-    if report.target != "micro":
-        return {}
-    budget = find_budget(report.size_bytes, report.arena_bytes)
-    return {
-        "smallest class of microcontrollers": f"{budget}, with "
-        f"{CODE_BYTES // 1024} KB of the flash for code"
-        if budget
-        else "none of ours"
-    }
 
 
 def _percent(value):
@@ -141,8 +136,9 @@ def _rounding(report):
     if not report.qat:
         return ""
     text = (
-        f" It then learned its rounding for {report.qat['epochs']} pass(es) "
-        f"over {report.qat['images']:,} of the images"
+        f" It then learned its rounding from {_source(report.qat)}, for "
+        f"{report.qat['epochs']} pass(es) over {report.qat['images']:,} of the "
+        "images"
     )
     losses = report.qat["validation_losses"]
     if losses:
@@ -151,6 +147,13 @@ def _rounding(report):
             f"images was {losses[0]:.4f} before and {min(losses):.4f} after"
         )
     return text + "."
+
+
+def _source(qat):
+    """Who taught; `gnsmall export` gives labels no weight without --teacher."""
+    if not qat["teacher"]:
+        return "labels"
+    return f"{qat['teacher']} and labels" if qat["label_weight"] else "itself"
 
 
 def _limits(report, record):
@@ -180,7 +183,8 @@ def _commands(report, record):
         exporting += ["--qat-epochs", str(report.qat["epochs"])]
         if report.qat["images"] < record.train_images:
             exporting += ["--qat-images", str(report.qat["images"])]
-        if report.qat["teacher"]:  # only its name is known
+        if report.qat["label_weight"] and report.qat["teacher"]:
+            # Only its name is known.
             exporting += ["--teacher", f"TEACHER ({report.qat['teacher']})"]
     lines = [reproduce(record), shlex.join(exporting)]
     return "\n".join(f"    {line}" for line in lines)

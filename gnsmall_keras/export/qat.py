@@ -10,15 +10,25 @@ import keras
 import numpy as np
 
 from gnsmall_keras import evaluation
-from gnsmall_keras.config import check_label_weight, check_temperature
+from gnsmall_keras.config import (
+    ExportConfig,
+    TrainConfig,
+    check_label_weight,
+    check_temperature,
+)
 from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
+from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
+from gnsmall_keras.export.calibration import calibration_indices
 from gnsmall_keras.export.flatbuffer import Network
 from gnsmall_keras.export.simulation import Int8Simulation
-from gnsmall_keras.models.files import check_teacher
+from gnsmall_keras.models.deploy import to_deploy
+from gnsmall_keras.models.files import check_teacher, load_teacher
+from gnsmall_keras.records import RunRecord
 from gnsmall_keras.training.callbacks import ProgressLine, StopOnNaN
 from gnsmall_keras.training.schedules import WarmupCosine
+from gnsmall_keras.training.splits import split
 
 _WARMUP_FRACTION = 0.1
 _BORDER = {"padding": 2, "border": "reflect"}  # the recipe "best"'s
@@ -168,6 +178,71 @@ class QuantizationTraining:
             else None,
             **json.loads((folder / _SCALARS).read_text()),
         )
+
+
+def prepare_training(
+    network: keras.Model,
+    dataset: Dataset,
+    config: ExportConfig,
+    run: RunRecord | None = None,
+) -> QuantizationTraining:
+    """Returns what a network learns its quantisation with, as a config asks.
+
+    It learns from the images that its run was fitted on, and is validated on
+    those that the run held out.
+
+    Args:
+        network: branched or fused; its fused form teaches, where the config
+            names no teacher.
+        dataset: that of the run.
+        config: of "int8-qat".
+        run: that the network came of; without one, images are split as a
+            training splits them by default.
+
+    Raises:
+        ValueError: if the run was on other images, or the teacher does not fit
+            the network.
+    """
+    if run and run.data_digest != dataset.digest:
+        raise ValueError(
+            "A network learns its rounding on the images that it was fitted "
+            f"on. Received: data of digest {dataset.digest} for a run on "
+            f"{run.data_digest}. Give --data {run.config['data']}."
+        )
+    names = ("protocol", "validation_fraction", "seed")
+    parted = {name: run.config[name] for name in names} if run else {}
+    fitting, held_out, _ = split(
+        dataset, TrainConfig(data=dataset.name, **parted)
+    )
+    chosen = slice(None)
+    if config.qat_images is not None:  # some of every class
+        size = min(config.qat_images, len(fitting.labels))
+        chosen = calibration_indices(fitting.labels, size)
+    return QuantizationTraining(
+        images=fitting.images[chosen],
+        labels=fitting.labels[chosen],
+        validation_images=held_out.images if len(held_out.images) else None,
+        validation_labels=held_out.labels if len(held_out.images) else None,
+        epochs=config.qat_epochs,
+        flip=dataset.flippable,
+        **_teaching(network, dataset, config),
+    )
+
+
+def _teaching(network, dataset, config):
+    if not config.teacher:
+        return {
+            "teacher": to_deploy(network),
+            "label_weight": 0.0,
+            "temperature": 1.0,
+        }
+    return {
+        "teacher": load_teacher(
+            config.teacher,
+            classes=dataset.classes,
+            input_shape=network.input_shape[1:],
+        )
+    }
 
 
 def _check_pair(name, images, other, labels):

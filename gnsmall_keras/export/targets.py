@@ -125,7 +125,8 @@ class Budget:
         """Its sizes in KB of 1,024 bytes."""
         return (
             f"{self.flash_bytes // 1024:,} KB of flash, "
-            f"{self.arena_bytes // 1024:,} KB of arena"
+            f"{self.arena_bytes // 1024:,} KB of arena, with "
+            f"{CODE_BYTES // 1024} KB of the flash for code"
         )
 
 

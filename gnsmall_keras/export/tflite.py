@@ -14,7 +14,6 @@ import numpy as np
 
 from gnsmall_keras import evaluation
 from gnsmall_keras.config import ExportConfig
-from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.export.checks import (
     count_partitions,
     find_faults,
@@ -148,16 +147,15 @@ def export_tflite(
         deployed, config, calibration_images, training, class_names
     )
     layers = _layers(converted, calibration_images) if layer_errors else None
-    contents = read_contents(data)
+    described = _describe(data, config)
     report_path = path.with_suffix(".json")
     with replacing(path) as file, replacing(report_path) as report_file:
         file.write_bytes(data)
         measured = _measure(
             file, deployed, evaluation_images, evaluation_labels
         )
-        faults = _find_faults(contents, config)
         for fault in measured.pop("faults"):
-            faults.append(fault.replace(str(file), path.name))
+            described["faults"].append(fault.replace(str(file), path.name))
         report = ExportReport(
             path=path.name,
             source=source,
@@ -165,12 +163,11 @@ def export_tflite(
             quantization=quantization,
             parameters=evaluation.count_parameters(deployed),
             macs=evaluation.count_macs(deployed),
-            faults=faults,
             calibration=calibration if converted.floats else None,
             calibration_images=len(calibration_images),
             qat=_training(training, converted),
             layers=layers,
-            **_describe(data, contents, target),
+            **described,
             **measured,
             versions=package_versions(),
         )
@@ -204,23 +201,21 @@ def _training(training, converted):
     return {**training.describe(), "validation_losses": [*converted.losses]}
 
 
-def _find_faults(contents, config):
-    return find_faults(
-        contents,
-        TARGETS[config.target],
-        config.quantization,
-        islands=bool(config.float_layers),
-    )
-
-
-def _describe(data, contents, target) -> dict[str, Any]:
+def _describe(data, config) -> dict[str, Any]:
     """What the bytes of a file say."""
+    contents, target = read_contents(data), TARGETS[config.target]
     return {
         "size_bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "ops": contents.ops,
         "dtypes": contents.dtypes,
-        "edge_tpu": predict_mapping(data) if target == "edgetpu" else None,
+        "edge_tpu": predict_mapping(data) if target.name == "edgetpu" else None,
+        "faults": find_faults(
+            contents,
+            target,
+            config.quantization,
+            islands=bool(config.float_layers),
+        ),
     }
 
 
@@ -234,32 +229,6 @@ def _layers(converted, images):
         converted.layers,
         images[:COMPARED_LAYERS],
     )
-
-
-def calibration_indices(labels: np.ndarray, size: int) -> np.ndarray:
-    """Returns the indices of calibration images among a training split.
-
-    They are the same for the same labels: the first ones of each class in
-    turn, so that every class is seen.
-
-    Raises:
-        ValueError: if there are fewer labels than `size`.
-    """
-    if size > len(labels):
-        raise ValueError(
-            f"`calibration_size` must not exceed the {len(labels)} training "
-            f"images. Received: {size}."
-        )
-    rank = np.zeros(len(labels), np.int64)  # of an image within its class
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        rank[own] = np.arange(len(own))
-    return np.sort(np.lexsort((labels, rank))[:size])
-
-
-def calibration_split(dataset: Dataset, size: int) -> np.ndarray:
-    """Returns the calibration images of a dataset's training split."""
-    return dataset.train_images[calibration_indices(dataset.train_labels, size)]
 
 
 def _measure(path, deployed, images, labels) -> dict[str, Any]:

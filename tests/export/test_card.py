@@ -85,19 +85,31 @@ def test_card_has_the_numbers_of_the_report(report):
     assert "gnsmall train --data cifar10 --recipe best" in card
 
 
-def test_card_of_a_file_that_learned_its_rounding(report):
+@pytest.mark.parametrize(
+    ("teacher", "label_weight", "source", "option"),
+    [
+        (None, 0.5, "from labels", False),
+        ("gns", 0.0, "from itself", False),
+        ("resnet18", 0.5, "from resnet18 and labels", True),
+    ],
+)
+def test_card_of_a_file_that_learned_its_rounding(
+    report, teacher, label_weight, source, option
+):
     qat = {
         "epochs": 2,
         "images": 19_200,
         "validation_images": 5_000,
-        "teacher": None,
+        "teacher": teacher,
+        "label_weight": label_weight,
         "validation_losses": [0.751, 0.7307, 0.74],
     }
     report = dataclasses.replace(report, quantization="int8-qat", qat=qat)
     card = make_card(report, EIGHT_EPOCHS)
     assert "0.7510 before and 0.7307 after" in card
     assert "--qat-epochs 2 --qat-images 19200" in card
-    assert "--teacher" not in card
+    assert source in card
+    assert ("--teacher" in card) == option
 
 
 def test_card_needs_the_folder_of_a_run(tmp_path, capsys):

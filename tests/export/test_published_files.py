@@ -11,8 +11,10 @@ from support import ROOT, cifar10_folder
 
 from gnsmall_keras import evaluation
 from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.export.card import make_card
 from gnsmall_keras.export.runtime import TFLiteModel
 from gnsmall_keras.export.targets import BUDGETS
+from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.exports import ExportRecord
 from gnsmall_keras.models.files import load_model
 from gnsmall_keras.records import read_records, scan_lines
@@ -64,9 +66,10 @@ def test_reports_cards_and_records_are_of_the_file(path):
         for _, record in scan_lines(EXPORTS, ExportRecord.from_json)
         if isinstance(record, ExportRecord) and record.sha256 == digest
     }
-    runs = {(run.digest, run.started_at) for run in read_records(INDEX)}
-    assert sources
-    assert sources <= runs
+    runs = {(run.digest, run.started_at): run for run in read_records(INDEX)}
+    (source,) = sources
+    card = make_card(ExportReport(**report), runs[source])
+    assert path.with_suffix(".md").read_text("utf-8") == card
     table = (ROOT / "tflite/README.md").read_text("utf-8")
     assert path.name in table
     assert f"{len(data):,}" in table

@@ -16,22 +16,31 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from support import network_with_moments
+from support import ROOT, network_with_moments
 
-from gnsmall_keras.config import ExportConfig
+from gnsmall_keras.config import ExportConfig, TrainConfig
 from gnsmall_keras.data.batches import EvaluationBatches
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.export import calibration
 from gnsmall_keras.export import convert as converting
-from gnsmall_keras.export.calibration import clip_range, find_extremes, trace
+from gnsmall_keras.export.calibration import (
+    calibration_split,
+    clip_range,
+    find_extremes,
+    trace,
+)
 from gnsmall_keras.export.checks import read_contents
 from gnsmall_keras.export.convert import convert
 from gnsmall_keras.export.equalize import equalize
 from gnsmall_keras.export.flatbuffer import Network, find_layer
 from gnsmall_keras.export.layer_errors import find_layer_errors
-from gnsmall_keras.export.qat import KeepBest, QuantizationTraining
+from gnsmall_keras.export.qat import (
+    KeepBest,
+    QuantizationTraining,
+    prepare_training,
+)
 from gnsmall_keras.export.quantize import prepare, to_integers
 from gnsmall_keras.export.runtime import TFLiteModel
 from gnsmall_keras.export.simulation import (
@@ -39,11 +48,13 @@ from gnsmall_keras.export.simulation import (
     fake_quantize,
     fake_quantize_kernel,
 )
-from gnsmall_keras.export.tflite import calibration_split, export_tflite
+from gnsmall_keras.export.tflite import export_tflite
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
+from gnsmall_keras.records import read_records
 from gnsmall_keras.report.drawing import render
 from gnsmall_keras.report.noise import draw_layer_errors
+from gnsmall_keras.training.splits import split
 
 pytestmark = pytest.mark.export
 
@@ -260,6 +271,59 @@ def test_the_weights_best_on_validation_images_are_kept(
     assert found == pytest.approx(min(best.losses), rel=1e-5)
 
 
+def _export_config(**options):
+    return ExportConfig(quantization="int8-qat", **options)
+
+
+def _run_on(dataset, **config):
+    (record, *_) = read_records(ROOT / "papermill_runs/index.jsonl")
+    return dataclasses.replace(
+        record,
+        data_digest=dataset.digest,
+        config={**record.config, "data": "digits", **config},
+    )
+
+
+def test_a_network_learns_on_the_images_of_its_run(model, dataset):
+    run = _run_on(dataset, seed=3, validation_fraction=0.2)
+    config = TrainConfig(seed=3, validation_fraction=0.2)
+    expected = split(dataset, config)
+    found = prepare_training(model, dataset, _export_config(qat_epochs=2), run)
+    np.testing.assert_array_equal(found.images, expected.fitting.images)
+    np.testing.assert_array_equal(
+        found.validation_images, expected.validation.images
+    )
+    assert found.epochs == 2
+    # Its own fused form teaches, alone.
+    assert found.label_weight == 0.0
+    assert found.temperature == 1.0
+    assert found.teacher.count_params() < model.count_params()
+
+
+def test_no_image_is_held_out_of_the_paper_s_protocol(model, dataset):
+    run = _run_on(dataset, protocol="paper")
+    found = prepare_training(model, dataset, _export_config(), run)
+    assert len(found.images) == len(dataset.train_images)
+    assert not found.validates
+
+
+def test_few_images_are_of_all_classes(model, dataset):
+    order = np.argsort(dataset.train_labels, kind="stable")  # as folders have
+    by_class = dataclasses.replace(
+        dataset,
+        train_images=dataset.train_images[order],
+        train_labels=dataset.train_labels[order],
+    )
+    found = prepare_training(model, by_class, _export_config(qat_images=100))
+    assert np.bincount(found.labels).tolist() == [10] * 10
+
+
+def test_images_of_another_run_are_refused(model, dataset):
+    run = dataclasses.replace(_run_on(dataset), data_digest="other")
+    with pytest.raises(ValueError, match="fitted on.*--data digits"):
+        prepare_training(model, dataset, _export_config(), run)
+
+
 def test_learning_changes_weights_but_not_the_normalisation(
     converted, images, dataset
 ):
@@ -373,6 +437,8 @@ def test_training_data_must_fit(model, dataset):
 def test_options_that_do_not_go_together_are_refused():
     with pytest.raises(ValueError, match="`teacher` belongs to"):
         ExportConfig(teacher="teacher.keras")
+    with pytest.raises(ValueError, match="`qat_images` belongs to"):
+        ExportConfig(qat_images=100)
     with pytest.raises(ValueError, match="`float_layers` belongs to"):
         ExportConfig(quantization="float16", float_layers=("stem",))
     with pytest.raises(ValueError, match="int4"):

@@ -19,6 +19,10 @@ from gnsmall_keras import evaluation
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.export import rewrite as rules
 from gnsmall_keras.export import tflite
+from gnsmall_keras.export.calibration import (
+    calibration_indices,
+    calibration_split,
+)
 from gnsmall_keras.export.checks import (
     Contents,
     count_partitions,
@@ -32,8 +36,6 @@ from gnsmall_keras.export.rewrite import rewrite, settled_scale
 from gnsmall_keras.export.runtime import TFLiteModel
 from gnsmall_keras.export.targets import TARGETS
 from gnsmall_keras.export.tflite import (
-    calibration_indices,
-    calibration_split,
     export_tflite,
 )
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
