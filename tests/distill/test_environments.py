@@ -188,12 +188,16 @@ def _distance(weights, others):
     )
 
 
-def _assert_is_distillation(distiller, history, reference, tolerance=1e-5):
+def _assert_is_distillation(
+    distiller, history, reference, tolerance=1e-5, *, of_terms=None
+):
     """Terms, their sum, the student and the untouched teacher are right."""
     expected_history, expected_weights = reference
     for name in TERMS:
         np.testing.assert_allclose(
-            history[name], expected_history[name], rtol=10 * tolerance
+            history[name],
+            expected_history[name],
+            rtol=of_terms or 10 * tolerance,
         )
     _assert_sums(history)
     _assert_weights(
@@ -335,9 +339,15 @@ def test_student_in_mixed_precision(dtype):
         weight.dtype == "float32" for weight in distiller.student.weights
     )
     reference = _plain(_student(dtype=dtype))
-    # Steps below 1/4 that are right to a rounding or two; processors differ.
+    # Right to one rounding of the way that the weights have gone: processors
+    # round gradients differently.
+    gone = _distance(reference[1], _student(dtype=dtype).get_weights())
     _assert_is_distillation(
-        distiller, history, reference, 2 * ROUNDING[dtype] / 4
+        distiller,
+        history,
+        reference,
+        ROUNDING[dtype] * gone,
+        of_terms=2 * ROUNDING[dtype],
     )
     assert _distance(reference[1], _reference()[1]) > 0
 
