@@ -8,7 +8,7 @@ BACKEND ?= tensorflow
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml gnsmall_keras/__init__.py
 
-.PHONY: help quickstart test browser lint types notebooks bench clean
+.PHONY: help quickstart test browser lint types results notebooks bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,11 @@ lint: $(VENV)/test.stamp types ## check style, notebooks' pairing and types
 types: $(VENV)/test.stamp ## check types
 	@echo "== pyright"
 	@$(BIN)/pyright
+
+STUDIES := $(addprefix papermill_runs/sweeps/,study_cpu_selection.toml study_cpu.toml study_cpu_paper.toml)
+results: $(VENV)/test.stamp ## write README's and the study's results from the records
+	@$(BIN)/gnsmall report --readme README.md
+	@$(BIN)/gnsmall report --study $(STUDIES) --readme docs/study.md
 
 notebooks: $(VENV)/test.stamp ## bring notebooks and their .py files together
 	@$(BIN)/jupytext --sync notebooks/*.py

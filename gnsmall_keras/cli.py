@@ -371,6 +371,7 @@ def report(
     out: Path | None = None,
     figures: Path | None = None,
     readme: Path | None = None,
+    study: tuple[Path, ...] = (),
     winner: bool = False,
     max_parameters: int | None = None,
     max_bytes: int | None = None,
@@ -389,6 +390,8 @@ def report(
             `figures`, `readme` and `winner`.
         figures: a folder for the figures, as .png and .svg.
         readme: a Markdown file; what is between its two comments is rewritten.
+        study: sweep files that name arms: what `readme` gets is what these
+            came to, and their figures go into a folder beside it.
         winner: only prints the run to deploy, by validation accuracy.
         max_parameters: of the winner, deployed.
         max_bytes: of the winner's int8 file; needs records of exported files.
@@ -401,6 +404,8 @@ def report(
     """
     from gnsmall_keras.report.build import write_report
     from gnsmall_keras.report.reading import read_runs
+    from gnsmall_keras.report.study import read_study
+    from gnsmall_keras.report.study_page import write_study
 
     limits = {
         "max_parameters": max_parameters,
@@ -409,6 +414,12 @@ def report(
         "data": data,
     }
     _check_report((out, figures, readme), winner, limits, images)
+    if study and (readme is None or out or figures):
+        raise ValueError(
+            "`study` is for `readme` alone. Received: "
+            f"{'other files too' if readme else 'none'}. Write --study "
+            "SWEEP.toml --readme STUDY.md"
+        )
     if not (winner or out or figures or readme):
         out = Path("report.html")
     reading = read_runs(index)
@@ -417,15 +428,24 @@ def report(
     if winner:
         _print_winner(reading, limits)
         return
+    name = "/".join(index.parts[-2:])
+    if study and readme:
+        studies = [read_study(path, reading.runs) for path in study]
+        _tell_written(write_study(studies, name=name, readme=readme))
+        return
     written = write_report(
         reading,
-        name="/".join(index.parts[-2:]),
+        name=name,
         out=out,
         figures=figures,
         readme=readme,
         dataset=_load(images) if images else None,
     )
-    for path in written:
+    _tell_written(written)
+
+
+def _tell_written(paths):
+    for path in paths:
         printing.show(f"Wrote {path}")
 
 

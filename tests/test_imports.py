@@ -28,6 +28,8 @@ LEVELS = {
     "evaluation": 2,
     "export": 4,
     "sweeps": 4,
+    "sweeps.plan": 0.7,  # what a file asks for: values made of configs
+    "sweeps.contrasts": 0.7,
     "report": 4,
     "printing": 4.5,
     "cli": 5,

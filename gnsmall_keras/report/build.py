@@ -72,11 +72,7 @@ def write_report(
                 for form in ("png", "svg"):
                     path = Path(figures) / f"{drawing.name}.{form}"
                     files[path] = render(drawing, form)
-    for path, content in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished:
-            unfinished.write_bytes(content)
-    return [*files]
+    return write_files(files)
 
 
 def make_results(groups: Sequence[Group], runs: int, name: str) -> str:
@@ -100,7 +96,8 @@ def make_results(groups: Sequence[Group], runs: int, name: str) -> str:
         )
     comparisons = compare(groups)
     means, differences = tables.tabulate_for_readme(groups, comparisons)
-    paragraphs.append(means.to_markdown())
+    if means.rows:
+        paragraphs += ["Trained by labels alone:", means.to_markdown()]
     if comparisons:
         paragraphs += [
             "Strategies minus the baseline with the same student, recipe, "
@@ -130,6 +127,15 @@ def insert_results(text: str, results: str, *, where: Path) -> str:
             "the other way round. Swap them."
         )
     return f"{before}{BEGIN}\n\n{results}\n\n{END}{after}"
+
+
+def write_files(files: dict[Path, bytes]) -> list[Path]:
+    """Writes files, each complete or as it was; returns their paths."""
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(content)
+    return [*files]
 
 
 def _make_page(reading, groups, drawn, name):

@@ -27,6 +27,7 @@ from gnsmall_keras.report.significance import (
     correct_by_holm,
     paired_p,
 )
+from gnsmall_keras.report.study import Study
 
 _NONE = "-"
 _SETTING = ("data", "network", "recipe", "epochs", "protocol", "strategy")
@@ -38,6 +39,7 @@ _MEASURES = {
     _BEST: "best_test_accuracy",
 }
 _HOLM = "p (t-test, Holm)"
+_PRIMARY = "p (t-test, Holm), if primary"
 _MCNEMAR = "images gained and lost (McNemar)"
 _SIZES = ("deployed parameters", "deployed MACs")
 
@@ -60,7 +62,7 @@ class Table(NamedTuple):
         """Returns the table in GitHub's Markdown."""
         lines = [self.header, ("---",) * len(self.header), *self.rows]
         return "\n".join(
-            "| " + " | ".join(map(_escape_markdown, line)) + " |"
+            "| " + " | ".join(map(escape_markdown, line)) + " |"
             for line in lines
         )
 
@@ -161,6 +163,51 @@ def _show_predictions(found):
 
 def _show_p(p):
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def tabulate_arms(study: Study) -> Table:
+    """One row for each arm, and for each teacher of a study.
+
+    Of a selection no test accuracy is looked at.
+    """
+    measures = (_VALIDATION,) if study.selection else (_VALIDATION, _TEST)
+    header = ("arm", "runs", "network", "epochs", *measures)
+    rows = []
+    for arm in (*study.arms, *study.teachers):
+        group = arm.group
+        row = [
+            arm.name if arm in study.arms else f"teacher {arm.name}",
+            f"{len(group.runs) if group else 0} of {arm.asked}",
+        ]
+        if group:
+            row += [group.network, str(group.epochs)]
+            row += [
+                show_estimate(group.estimate(_MEASURES[measure]))
+                for measure in measures
+            ]
+        row += [_NONE] * (len(header) - len(row))
+        if study.selection and arm == study.chosen:
+            row[-1] += ", chosen"
+        rows.append(tuple(row))
+    return Table(header, rows)
+
+
+def tabulate_contrasts(study: Study) -> Table:
+    """One row for each contrast of a study."""
+    rows = []
+    for contrast, found, corrected in study.rows:
+        rows.append(
+            (
+                contrast.hypothesis or _NONE,
+                contrast.treated,
+                contrast.control,
+                show_difference(found.test if found else None),
+                _NONE if corrected is None else _show_p(corrected),
+                _show_predictions(found) if found else _NONE,
+            )
+        )
+    header = ("for", "arm", "minus", "test, points", _PRIMARY, _MCNEMAR)
+    return Table(header, rows)
 
 
 def tabulate_runs(groups: Iterable[Group]) -> Table:
@@ -292,13 +339,13 @@ def tabulate_mistakes(record: RunRecord) -> Table:
 def tabulate_for_readme(
     groups: Sequence[Group], comparisons: Sequence[Comparison]
 ) -> tuple[Table, Table]:
-    """The tables of groups and of differences with what a README needs."""
-    table = tabulate_groups(groups)
+    """What a README needs: networks trained by labels, and strategies."""
+    alone = [group for group in groups if group.strategy == "baseline"]
     unused = () if any(group.protocol == "paper" for group in groups) else _BEST
     return (
-        table.without("group", unused),
+        tabulate_groups(alone).without("group", unused),
         tabulate_differences(comparisons).without(
-            _MCNEMAR, "group", "baseline"
+            *(_HOLM, _MCNEMAR, "group", "baseline")
         ),
     )
 
@@ -336,6 +383,7 @@ def _setting(group):
     )
 
 
-def _escape_markdown(text):
+def escape_markdown(text: str) -> str:
+    """Returns text that Markdown shows as it is, on one line."""
     text = html.escape(" ".join(text.split()), quote=False)
     return re.sub(r"([|*`\[\]\\])", r"\\\1", text)

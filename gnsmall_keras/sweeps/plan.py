@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.sweeps.contrasts import Contrast, build_contrasts, name_arm
 
 _HINTS = typing.get_type_hints(DistillConfig)
 _KINDS: dict[Any, str] = {
@@ -39,10 +40,10 @@ class SweepConfig:
         default_factory=dict[str, Any]
     )
     """Fields of `DistillConfig`, of every run that has no value of its own."""
-    grid: (
-        Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
-    ) = ()
-    """Lists of values; the last one changes fastest. Or several such tables."""
+    grid: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ()
+    """Lists of values; the last one changes fastest. Or several such tables.
+    `arm` is no list but names their runs, "T={temperature}": those of one name
+    differ in their seed alone."""
     runs: Sequence[Mapping[str, Any]] = ()
     """More runs, one by one."""
     teachers: Mapping[str, Mapping[str, Any]] = dataclasses.field(
@@ -52,6 +53,13 @@ class SweepConfig:
     `cache`. A table has nothing from `parameters`; where it does not say
     `data`, `protocol`, `validation_fraction` or `seed`, there is a teacher for
     each of the students'. It is a baseline where it names no `strategy`."""
+    contrasts: Sequence[Mapping[str, Any]] = ()
+    """What `gnsmall report --study` compares: `treated`, a list of arms, each
+    minus the arm `control`. `hypothesis` says what for; `primary = true` are
+    those that decide."""
+    selection: bool = False
+    """Whether the arms are there to choose one by its validation accuracy:
+    the report shows no other, and takes the later one of equals."""
 
     def __post_init__(self):
         if not self.grid and not self.runs:
@@ -65,39 +73,70 @@ class SweepConfig:
     @property
     def configs(self) -> tuple[DistillConfig, ...]:
         """The runs in order; one that is asked for twice is there twice."""
-        return self._built[0]
+        return self._built.configs
 
     @property
     def teacher_configs(self) -> tuple[DistillConfig, ...]:
         """Their teachers, each once, after those that it learns from itself."""
-        return self._built[1]
+        return self._built.teacher_configs
+
+    @property
+    def arms(self) -> Mapping[str, Sequence[DistillConfig]]:
+        """The runs of each arm, one for each seed."""
+        return self._built.arms
+
+    @property
+    def teacher_arms(self) -> Mapping[str, Sequence[DistillConfig]]:
+        """The runs of each table of teachers."""
+        return self._built.teacher_arms
+
+    @property
+    def pairs(self) -> tuple[Contrast, ...]:
+        """The contrasts, each of two arms."""
+        return self._built.pairs
 
     @functools.cached_property
-    def _built(
-        self,
-    ) -> tuple[tuple[DistillConfig, ...], tuple[DistillConfig, ...]]:
+    def _built(self) -> "_Built":
         common = _checked("parameters", self.parameters)
         teachers = _Teachers(self.teachers)
-        configs = tuple(
-            teachers.build(where, {**common, **values})
-            for where, values in self._asked()
-        )
+        arms: dict[str, list[DistillConfig]] = {}
+        configs: list[DistillConfig] = []
+        for where, values, arm in self._asked():
+            values = {**common, **values}
+            configs.append(teachers.build(where, values))
+            if arm is not None:
+                name = name_arm(f"{where.split(',')[0]}.arm", arm, values)
+                arms.setdefault(name, []).append(configs[-1])
         teachers.check_used()
-        return configs, tuple(teachers.configs.values())
+        _check_arms(arms)
+        return _Built(
+            tuple(configs),
+            tuple(teachers.configs.values()),
+            arms,
+            {
+                name: [*found.values()]
+                for name, found in teachers.by_name.items()
+            },
+            build_contrasts(self.contrasts, arms),
+        )
 
-    def _asked(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The runs' own values, with where they come from."""
+    def _asked(self) -> Iterator[tuple[str, dict[str, Any], Any]]:
+        """The runs' own values, with where they come from, and their arm."""
         for where, grid in self._grids():
-            axes = {name: _axis(where, name, grid[name]) for name in grid}
+            axes = {
+                name: _axis(where, name, grid[name])
+                for name in grid
+                if name != "arm"
+            }
             for values in itertools.product(*axes.values()):
                 values = dict(zip(axes, values, strict=True))
                 shown = ", ".join(f"{k}={v!r}" for k, v in values.items())
-                yield f"{where}, {shown}", values
+                yield f"{where}, {shown}", values, grid.get("arm")
         for number, values in enumerate(self.runs):
             where = f"runs[{number}]"
             if not isinstance(values, Mapping):
                 raise _not_a_table(where, values)
-            yield where, _checked(where, values)
+            yield where, _checked(where, values), None
 
     def _grids(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """The tables of lists, with what messages call them."""
@@ -138,13 +177,40 @@ def _sweep(values: dict[str, Any]) -> SweepConfig:
             f"A sweep has the keys {sorted(known)}. Received: {unknown}. "
             "Values of all runs stand in [parameters]."
         )
+    if not isinstance(values.get("selection", False), bool):
+        raise ValueError(
+            "`selection` must be true or false. Received: "
+            f"{values['selection']!r}."
+        )
     for key in ("parameters", "grid", "teachers"):
         kinds = (dict, list) if key == "grid" else dict
         if not isinstance(values.get(key, {}), kinds):
             raise _not_a_table(key, values[key])
-    if not isinstance(values.get("runs", []), list):
-        raise ValueError("`runs` must be tables. Write [[runs]], not [runs].")
+    for key in ("runs", "contrasts"):
+        if not isinstance(values.get(key, []), list):
+            raise ValueError(
+                f"`{key}` must be tables. Write [[{key}]], not [{key}]."
+            )
     return SweepConfig(**values)
+
+
+class _Built(typing.NamedTuple):
+    configs: tuple[DistillConfig, ...]
+    teacher_configs: tuple[DistillConfig, ...]
+    arms: dict[str, list[DistillConfig]]
+    teacher_arms: dict[str, list[DistillConfig]]
+    pairs: tuple[Contrast, ...]
+
+
+def _check_arms(arms: Mapping[str, Sequence[DistillConfig]]) -> None:
+    for name, configs in arms.items():
+        seeds = [config.seed for config in configs]
+        if len(seeds) != len(set(seeds)):
+            raise ValueError(
+                f"An arm has one run for each seed. Received: {name!r} with "
+                f"the seeds {seeds}. Name what else differs in braces, as in "
+                'arm = "T={temperature}".'
+            )
 
 
 class _Teachers:
@@ -159,7 +225,7 @@ class _Teachers:
             self._tables[name] = _checked(
                 where, typing.cast("Mapping[str, Any]", table)
             )
-        self._used: set[str] = set()
+        self.by_name: dict[str, dict[str, DistillConfig]] = {}
         self.configs: dict[str, DistillConfig] = {}  # by slug
 
     def build(
@@ -215,13 +281,13 @@ class _Teachers:
             {"strategy": "baseline", **shared, **self._tables[name]},
             (*students, name),
         )
-        self._used.add(name)
+        self.by_name.setdefault(name, {}).setdefault(config.slug, config)
         self.configs.setdefault(config.slug, config)
         return config.slug
 
     def check_used(self) -> None:
         """Refuses a table that no run needs."""
-        unused = [name for name in self._tables if name not in self._used]
+        unused = [name for name in self._tables if name not in self.by_name]
         if unused:
             raise ValueError(
                 f"No run learns from the teachers {unused}. Write, for "

@@ -147,6 +147,18 @@ def test_numbers_are_shown_with_n_deviation_and_interval(make_record, runs_of):
     # 1 and 2 points: 1.5 +- 12.706 * 0.7071 / sqrt(2)
     assert "| +1.50 ± 0.71, 95 %: -4.85 to +7.85 (n=2) |" in text
     assert "3 (demonstration)" in text
+    assert "(t-test" not in text  # docs/study.md corrects, for what it asks
+
+
+def test_a_readme_has_a_row_for_each_way_of_training(make_record, runs_of):
+    taught = make_record(0.6, strategy="kd", teachers=("t.keras",))
+    both = runs_of(make_record(0.5), taught)
+    text = make_results(group_runs(both), 2, "index.jsonl")
+    assert text.count("| cifar10 |") == 2
+    assert "Trained by labels alone" in text
+    alone = make_results(group_runs(both[1:]), 1, "index.jsonl")
+    assert "Trained by labels alone" not in alone
+    assert alone.count("| cifar10 |") == 1
 
 
 def test_the_readme_has_what_the_records_say():

@@ -1,0 +1,119 @@
+"""What a sweep compares: named arms, and contrasts between two of them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_TEXTS = ("hypothesis", "control")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """Runs of one arm minus those of another, paired by seed."""
+
+    treated: str
+    control: str
+    hypothesis: str = ""
+    """What it is for, in a word, such as "H1"."""
+    primary: bool = False
+    """Whether it decides: primary contrasts are corrected together."""
+
+
+def name_arm(where: str, template: Any, values: Mapping[str, Any]) -> str:
+    """Returns the name of the arm that a run with `values` belongs to.
+
+    Args:
+        where: what messages call the name.
+        template: the name, in which "{width}" stands for the width.
+        values: fields of the run, as its file has them.
+
+    Raises:
+        ValueError: if it is no text, or names a field that is not there.
+    """
+    if not isinstance(template, str) or not template:
+        raise ValueError(
+            f"`{where}` must be a text. Received: {template!r}. Write, for "
+            'example, arm = "baseline".'
+        )
+    try:
+        return template.format_map({k: _show(v) for k, v in values.items()})
+    except (KeyError, ValueError, AttributeError, TypeError):
+        raise ValueError(
+            f"`{where}` may have the fields of its runs in braces. Received: "
+            f"{template!r}. Use: {', '.join(sorted(values))}."
+        ) from None
+
+
+def _show(value):
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return " + ".join(str(one).removeprefix("@") for one in value)
+    return str(value)
+
+
+def build_contrasts(
+    tables: Sequence[Any], arms: Mapping[str, Any]
+) -> tuple[Contrast, ...]:
+    """Returns the contrasts that tables ask for, in order.
+
+    Args:
+        tables: each with `treated`, a list of arms, `control`, one arm, and,
+            if need be, `hypothesis` and `primary`.
+        arms: by name.
+
+    Raises:
+        ValueError: if a table has other keys, or names no arm.
+    """
+    found: list[Contrast] = []
+    for number, table in enumerate(tables):
+        where = f"contrasts[{number}]"
+        if not isinstance(table, Mapping):
+            raise ValueError(f"`{where}` must be a table. Received: {table!r}.")
+        values = {"hypothesis": "", "primary": False, **table}
+        _check(where, values, arms)
+        found += [
+            Contrast(
+                treated=name,
+                control=values["control"],
+                hypothesis=values["hypothesis"],
+                primary=values["primary"],
+            )
+            for name in values["treated"]
+        ]
+    return tuple(found)
+
+
+def _check(where, values, arms):
+    known = {field.name for field in dataclasses.fields(Contrast)}
+    if values.keys() != known:
+        raise ValueError(
+            f"`{where}` has the keys {sorted(known)}; the first and the last "
+            f"must be there. Received: {sorted(values)}."
+        )
+    for name in _TEXTS:
+        if not isinstance(values[name], str):
+            raise ValueError(
+                f"`{where}.{name}` must be a text. Received: {values[name]!r}."
+            )
+    if not isinstance(values["primary"], bool):
+        raise ValueError(
+            f"`{where}.primary` must be true or false. Received: "
+            f"{values['primary']!r}."
+        )
+    treated = values["treated"]
+    if not isinstance(treated, list | tuple) or not treated:
+        raise ValueError(
+            f"`{where}.treated` must be a list of arms. Received: {treated!r}."
+        )
+    for name in (*treated, values["control"]):
+        if name not in list(arms):
+            raise ValueError(
+                f"`{where}`: {name!r} is no arm of this file. Use one of: "
+                f"{', '.join(map(repr, arms))}."
+            )
+    if values["control"] in treated:
+        raise ValueError(
+            f"`{where}` must compare two arms. Received: "
+            f"{values['control']!r} with itself. Leave it out of `treated`."
+        )

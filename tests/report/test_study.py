@@ -1,0 +1,304 @@
+"""Studies: arms and contrasts of sweep files, from records alone."""
+
+import dataclasses
+import re
+
+import pytest
+from support import ROOT
+
+from gnsmall_keras.cli import main
+from gnsmall_keras.report.build import BEGIN, END
+from gnsmall_keras.report.reading import read_runs
+from gnsmall_keras.report.significance import correct_by_holm, paired_p
+from gnsmall_keras.report.study import read_study
+from gnsmall_keras.report.study_figures import draw_study
+from gnsmall_keras.report.tables import tabulate_arms, tabulate_contrasts
+from gnsmall_keras.sweeps.plan import read_sweep
+
+SWEEPS = ROOT / "papermill_runs" / "sweeps"
+INDEX = ROOT / "papermill_runs" / "index.jsonl"
+PAGE = ROOT / "docs" / "study.md"
+STUDIES = [
+    SWEEPS / f"study_cpu{part}.toml" for part in ("_selection", "", "_paper")
+]
+
+FILE = """
+[parameters]
+data = "cifar10"
+width = 0.5
+epochs = 3
+[[grid]]
+arm = "alone"
+seed = [0, 1, 2]
+strategy = ["baseline"]
+[[grid]]
+arm = "kd, {teachers}, T={temperature}"
+seed = [0, 1, 2]
+temperature = [1, 4]
+teachers = [["@big"]]
+[[contrasts]]
+hypothesis = "H1"
+treated = ["kd, big, T=1", "kd, big, T=4"]
+control = "alone"
+primary = true
+[[contrasts]]
+treated = ["kd, big, T=4"]
+control = "kd, big, T=1"
+[teachers.big]
+width = 1.0
+epochs = 3
+"""
+ALONE = (0.60, 0.62, 0.61)
+COLD = (0.61, 0.64, 0.62)  # +1, +2, +1
+WARM = (0.60, 0.63, 0.60)  # 0, +1, -1
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture
+def records(sweep, make_record):
+    """A record of each run of the file, by arm."""
+    plan = read_sweep(sweep)
+    named = {**plan.arms, "teacher": plan.teacher_arms["big"]}
+    tests = dict(zip(named, (ALONE, COLD, WARM, (0.8, 0.8, 0.8)), strict=True))
+
+    def record(config, test):
+        fields = {
+            field.name: getattr(config, field.name)
+            for field in dataclasses.fields(config)
+        }
+        return make_record(test, validation=test + 0.01, **fields)
+
+    return {
+        arm: [
+            record(config, test)
+            for config, test in zip(configs, tests[arm], strict=True)
+        ]
+        for arm, configs in named.items()
+    }
+
+
+def _flat(records):
+    return [record for found in records.values() for record in found]
+
+
+def test_arms_have_their_runs_by_name(sweep, records, runs_of):
+    study = read_study(sweep, runs_of(*_flat(records)))
+    assert [(arm.name, arm.asked) for arm in study.arms] == [
+        ("alone", 3),
+        ("kd, big, T=1", 3),
+        ("kd, big, T=4", 3),
+    ]
+    rows = tabulate_arms(study).rows
+    assert rows[0] == (
+        *("alone", "3 of 3", "gns w0.5", "3"),
+        "62.00 ± 1.00 (n=3)",
+        "61.00 ± 1.00 (n=3)",
+    )
+    assert rows[-1][0] == "teacher big"
+    assert rows[-1][-1] == "80.00 ± 0.00 (n=3)"
+
+
+def test_contrasts_are_paired_and_primary_ones_corrected_together(
+    sweep, records, runs_of
+):
+    study = read_study(sweep, runs_of(*_flat(records)))
+    cold, warm, between = study.rows
+    alone = dict(enumerate(100 * test for test in ALONE))
+    chances = [
+        paired_p(dict(enumerate(100 * test for test in arm)), alone)
+        for arm in (COLD, WARM)
+    ]
+    assert [cold.corrected, warm.corrected] == pytest.approx(
+        correct_by_holm(chances)
+    )
+    assert between.corrected is None
+    assert cold.found.test.mean == pytest.approx(4 / 3)
+    # 4.303 standard errors of +1, +2 and +1.
+    assert cold.found.test.half_width == pytest.approx(1.4343, abs=1e-4)
+    assert between.found.test.mean == pytest.approx(-4 / 3)
+    rows = tabulate_contrasts(study).rows
+    assert rows[0][:4] == (
+        *("H1", "kd, big, T=1", "alone"),
+        "+1.33 ± 0.58, 95 %: -0.10 to +2.77 (n=3)",
+    )
+    assert rows[2][0] == "-"
+    assert rows[2][4] == "-"
+
+
+def test_runs_that_are_not_there_yet_are_said_to_be_missing(
+    sweep, records, runs_of
+):
+    partial = [*records["alone"][:2], records["kd, big, T=1"][0]]
+    study = read_study(sweep, runs_of(*partial))
+    rows = tabulate_arms(study).rows
+    assert [row[1] for row in rows] == ["2 of 3", "1 of 3", "0 of 3", "0 of 3"]
+    assert rows[2][2:] == ("-",) * 4
+    contrasts = tabulate_contrasts(study).rows
+    assert contrasts[0][3] == "+1.00 (n=1, no interval)"
+    assert contrasts[1][3] == "-"
+    assert len(draw_study(study)) == 2
+    assert draw_study(read_study(sweep, [])) == []
+
+
+def test_other_runs_and_other_files_change_nothing(
+    sweep, records, runs_of, make_record
+):
+    runs = runs_of(*_flat(records))
+    more = runs_of(*_flat(records), make_record(0.9, width=2.0))
+    assert read_study(sweep, runs) == read_study(sweep, more)
+
+
+def _selection(sweep):
+    head, _, rest = FILE.partition("[[contrasts]]")
+    _, mark, teachers = rest.rpartition("[teachers.big]")
+    sweep.write_text("selection = true\n" + head + mark + teachers)
+    return sweep
+
+
+def _scored(records, validations):
+    """The arms with these validation accuracies, for all seeds."""
+    return [
+        dataclasses.replace(record, validation_accuracy=score)
+        for found, score in zip(records.values(), validations, strict=True)
+        for record in found
+    ]
+
+
+@pytest.mark.parametrize(
+    ("validations", "chosen"),
+    [
+        ((0.6, 0.7, 0.65), "kd, big, T=1"),
+        ((0.6, 0.7, 0.7), "kd, big, T=4"),  # the later of equals
+        ((0.7, 0.6, 0.6), "alone"),
+    ],
+)
+def test_a_choice_is_by_validation(
+    sweep, records, runs_of, validations, chosen
+):
+    found = _scored(records, (*validations, 0.9))
+    study = read_study(_selection(sweep), runs_of(*found))
+    assert study.chosen.name == chosen
+    table = tabulate_arms(study)
+    assert not any("test" in name for name in table.header)
+    marked = [row[0] for row in table.rows if row[-1].endswith(", chosen")]
+    assert marked == [chosen]
+
+
+def test_a_choice_waits_for_all_runs(sweep, records, runs_of):
+    found = _flat(records)
+    study = read_study(_selection(sweep), runs_of(*found[:2], *found[3:]))
+    assert study.chosen is None
+    assert "chosen" not in tabulate_arms(study).to_markdown()
+
+
+def test_a_choice_never_looks_at_the_test_split(sweep, records, runs_of):
+    """Not the table, the figure or the choice; whatever was measured there."""
+
+    class Blind:
+        """A record that fails where a test result is asked for."""
+
+        def __init__(self, record):
+            self._record = record
+
+        def __getattr__(self, name):
+            assert "test" not in name, f"{name} was looked at"
+            return getattr(self._record, name)
+
+    runs = [
+        run._replace(record=Blind(run.record))
+        for run in runs_of(*_flat(records))
+    ]
+    study = read_study(_selection(sweep), runs)
+    assert study.chosen.name == "kd, big, T=1"
+    assert "chosen" in tabulate_arms(study).to_markdown()
+    (drawing,) = draw_study(study)
+    assert "validation" in drawing.alt.lower()
+
+
+def _page(tmp_path):
+    page = tmp_path / "study.md"
+    page.write_text(f"# A study\n\n{BEGIN}\n{END}\n\nThe end.\n")
+    return page
+
+
+def test_the_command_writes_page_and_figures_the_same_each_time(
+    tmp_path, sweep, records, write_index, capsys
+):
+    index, page = write_index(*_flat(records)), _page(tmp_path)
+    command = ["report", "--index", str(index), "--study", str(sweep)]
+    assert main([*command, "--readme", str(page)]) == 0
+    figures = sorted((tmp_path / "study").iterdir())
+    assert [file.name for file in figures] == [
+        "small-arms.svg",
+        "small-contrasts.svg",
+    ]
+    before = [file.read_bytes() for file in (page, *figures)]
+    text = page.read_text()
+    assert "Runs of its arms: 9 of 9" in text
+    assert "(study/small-contrasts.svg)" in text
+    assert text.endswith("\n\nThe end.\n")
+    assert main([*command, "--readme", str(page)]) == 0
+    assert [file.read_bytes() for file in (page, *figures)] == before
+    assert "Wrote" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "`study` is for `readme` alone. Received: none"),
+        (["--out", "a.html"], "`study` is for `readme` alone"),
+        (["--readme", "a.md", "--figures", "a"], "Received: other files too"),
+    ],
+)
+def test_a_study_needs_a_page(sweep, write_index, options, message, capsys):
+    index = write_index()
+    index.write_text("")
+    command = ["report", "--index", str(index), "--study", str(sweep)]
+    assert main([*command, *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_sweep_without_arms_is_no_study(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_text('[[runs]]\nstrategy = "baseline"\n')
+    with pytest.raises(ValueError, match="whose grids name their arms"):
+        read_study(path, [])
+
+
+def test_runs_on_other_images_are_refused(sweep, records, runs_of):
+    found = _flat(records)
+    found[0] = dataclasses.replace(found[0], data_digest="others")
+    with pytest.raises(ValueError, match="on the same images"):
+        read_study(sweep, runs_of(*found))
+
+
+def test_the_page_of_the_study_is_what_its_records_give(tmp_path):
+    copy = tmp_path / PAGE.name
+    copy.write_bytes(PAGE.read_bytes())
+    command = ["report", "--index", str(INDEX), "--readme", str(copy)]
+    assert main([*command, "--study", *map(str, STUDIES)]) == 0
+    assert copy.read_text() == PAGE.read_text(), (
+        "docs/study.md is not what its records give: make results"
+    )
+    shown = {
+        PAGE.parent / name
+        for name in re.findall(r"\((study/[\w-]+\.svg)\)", copy.read_text())
+    }
+    assert shown == {*(PAGE.parent / "study").glob("*.svg")}
+    assert all((tmp_path / "study" / file.name).is_file() for file in shown)
+
+
+def test_arms_of_the_study_share_what_was_chosen():
+    selection = read_study(STUDIES[0], read_runs(INDEX).runs)
+    if selection.chosen is None:
+        pytest.skip("the choice has not been made")
+    chosen = selection.chosen.group.first.config
+    asked = read_sweep(STUDIES[1]).parameters
+    for name in ("temperature", "label_weight"):
+        assert asked[name] == chosen[name]
