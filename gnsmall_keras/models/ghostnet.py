@@ -14,6 +14,7 @@ from gnsmall_keras.models.layers import (
     BranchedDepthwiseConv2D,
     KaimingNormal,
 )
+from gnsmall_keras.models.pretrained import load_pretrained
 from gnsmall_keras.models.spec import make_divisible
 
 
@@ -23,6 +24,7 @@ def ghostnetv3_small(
     classes: int = 10,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     head_units: int = spec.HEAD_UNITS,
+    weights: str | None = None,
     name: str | None = None,
 ) -> keras.Model:
     """Builds GhostNetV3-Small ("GN-S") in its branched, trainable form.
@@ -36,6 +38,10 @@ def ghostnetv3_small(
             of 8, so that every attention gate halves an even map.
         head_units: units of the layer before the classifier. It holds over
             half of the parameters at width 1.0.
+        weights: "cifar10" for a network trained on CIFAR-10, of width 1.0, or
+            of 0.25 with `head_units=320`; None for random ones. Its images are
+            those of `normalize`, its classes in the order of
+            `load_data("cifar10").class_names`.
         name: of the model; by default "ghostnetv3_small".
 
     Returns:
@@ -43,9 +49,10 @@ def ghostnetv3_small(
         `(batch, height, width, channels)` to logits `(batch, classes)`.
 
     Raises:
-        ValueError: if an argument breaks one of the rules above.
+        ValueError: if an argument breaks one of the rules above, or there are
+            no such weights.
     """
-    return _ghostnet(
+    model = _ghostnet(
         spec.GNS_STAGES,
         width,
         classes=classes,
@@ -53,6 +60,11 @@ def ghostnetv3_small(
         head_units=head_units,
         name=name or "ghostnetv3_small",
     )
+    if weights is not None:
+        load_pretrained(
+            model, weights, width=float(width), head_units=head_units
+        )
+    return model
 
 
 def ghostnetv3(
@@ -66,7 +78,7 @@ def ghostnetv3(
     """Builds the original GhostNetV3 with first stride 1 ("GN-D").
 
     Arguments, result and errors are those of `ghostnetv3_small`, but both
-    sides of the image must be multiples of 16.
+    sides of the image must be multiples of 16, and there are no weights.
     """
     return _ghostnet(
         spec.GND_STAGES,

@@ -41,8 +41,8 @@ def create_model(name: str, **options) -> keras.Model:
         name: one of those that `gnsmall models` prints, "gns"
             (GhostNetV3-Small) or "resnet18" for example.
         **options: of that network's function: `classes`, `input_shape`; of
-            GhostNets `width` and `head_units`; of "efficientnetv2_s" `weights`
-            and `form`.
+            GhostNets `width` and `head_units`; of "gns" and "efficientnetv2_s"
+            `weights`, of the latter `form`.
 
     Returns:
         A functional model from normalised images `(batch, height, width, 3)`

@@ -1,0 +1,94 @@
+"""Weights that come with the package, each pinned by its digest."""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+
+from gnsmall_keras.models.files import load_model
+
+CIFAR10 = "cifar10"
+_CLASSES = 10
+
+
+class Pretrained(NamedTuple):
+    """A `.keras` file of `tflite/`, or of this folder where it is a wheel's."""
+
+    file: str
+    sha256: str
+
+
+# (width, head_units) of GhostNetV3-Small. tflite/README.md has the accuracies,
+# the cards of the files made of them have the trainings.
+GHOSTNETV3_SMALL = {
+    (0.25, 320): Pretrained(
+        "gns-w0.25-h320-cifar10.keras",
+        "be80c1532cf337b26312241764e5f506fca1331f3000e18f853651d5d71cf874",
+    ),
+    (1.0, 1280): Pretrained(
+        "gns-w1-cifar10.keras",
+        "3cf78ab89abc0abac39d56035d132a413662837527abaf249fb2d76ee25e06e9",
+    ),
+}
+
+
+def load_pretrained(
+    model: keras.Model, weights: str, *, width: float, head_units: int
+) -> None:
+    """Puts trained weights into a new GhostNetV3-Small.
+
+    Args:
+        model: as `ghostnetv3_small` built it, for 10 classes of RGB images.
+        weights: "cifar10".
+        width: of the model.
+        head_units: of the model.
+
+    Raises:
+        ValueError: if there are no such weights for this model, or their file
+            is missing or not the one that was published.
+    """
+    key = (width, head_units)
+    if weights != CIFAR10 or key not in GHOSTNETV3_SMALL:
+        known = "; ".join(
+            f"width={width:g}, head_units={units}"
+            for width, units in GHOSTNETV3_SMALL
+        )
+        raise ValueError(
+            f"`weights` must be None, or {CIFAR10!r} with one of: {known}. "
+            f"Received: weights={weights!r}, width={width:g}, "
+            f"head_units={head_units}. For weights of your own, call "
+            "load_model(path) or model.load_weights(path)."
+        )
+    taken, classes = model.input_shape[-1], model.output_shape[-1]
+    if (taken, classes) != (3, _CLASSES):
+        raise ValueError(
+            f"The weights {CIFAR10!r} are for RGB images of {_CLASSES} "
+            f"classes. Received: {taken} channels, {classes} classes. Build "
+            "with these, and put a classifier of your own on the layer "
+            "'head_relu'."
+        )
+    path = _find(GHOSTNETV3_SMALL[key])
+    model.set_weights(load_model(path).get_weights())
+
+
+def _find(pretrained: Pretrained) -> Path:
+    """Returns the file, the checkout's or the wheel's, once it is checked."""
+    checkout = Path(__file__).parents[2] / "tflite"
+    for folder in (checkout, Path(__file__).parent):
+        path = folder / pretrained.file
+        if path.is_file():
+            break
+    else:
+        raise ValueError(
+            f"There is no {pretrained.file} in {checkout} or in the package. "
+            "Install gnsmall-keras from a wheel or work in a checkout."
+        )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != pretrained.sha256:
+        raise ValueError(
+            f"{path} is not the file that was published: its SHA-256 must be "
+            f"{pretrained.sha256}. Received: {digest}. It may be damaged; get "
+            "it again."
+        )
+    return path

@@ -1,0 +1,111 @@
+"""Weights that come with the package."""
+
+import tomllib
+
+import keras
+import numpy as np
+import pytest
+from support import ROOT, cifar10_folder
+
+import gnsmall_keras as gns
+from gnsmall_keras.models import pretrained
+from gnsmall_keras.predictions import unpack_correct
+from gnsmall_keras.records import read_records
+
+KEYS = [*pretrained.GHOSTNETV3_SMALL]
+IMAGES = 500  # of the test split
+
+
+def _build(width, head_units, **options):
+    return gns.ghostnetv3_small(
+        width, head_units=head_units, weights="cifar10", **options
+    )
+
+
+@pytest.mark.parametrize("key", KEYS, ids=str)
+def test_weights_are_those_of_the_published_file(key):
+    path = ROOT / "tflite" / pretrained.GHOSTNETV3_SMALL[key].file
+    model, published = _build(*key), gns.load_model(path)
+    for ours, theirs in zip(
+        model.get_weights(), published.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert [one.path for one in model.variables] == [
+        one.path for one in published.variables
+    ]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=str)
+def test_they_recognise_the_images_that_their_run_recognised(key):
+    if not cifar10_folder():
+        pytest.skip("GNSMALL_DATA does not name CIFAR-10")
+    data = gns.load_data("cifar10")
+    images = gns.normalize(data.test_images[:IMAGES])
+    logits = _build(*key).predict(images, verbose=0)
+    correct = logits.argmax(axis=-1) == data.test_labels[:IMAGES]
+    # Rounding may turn an image whose two best classes are as good as equal.
+    shares = [
+        np.mean(correct == unpack_correct(record.test_predictions)[:IMAGES])
+        for record in read_records(ROOT / "papermill_runs/index.jsonl")
+        if record.test_predictions
+        and (record.config["width"], record.config["head_units"]) == key
+        and record.config["data"] == "cifar10"
+    ]
+    assert max(shares) > 0.995
+
+
+def test_every_published_network_is_pinned_and_in_the_wheel():
+    files = {path.name for path in (ROOT / "tflite").glob("*.keras")}
+    pinned = {one.file for one in pretrained.GHOSTNETV3_SMALL.values()}
+    assert files == pinned
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for name in files:
+        target = wheel["force-include"][f"tflite/{name}"]
+        assert target == f"gnsmall_keras/models/{name}"
+        assert len((ROOT / "tflite" / name).read_bytes()) < 4_000_000
+
+
+def test_a_classifier_of_ones_own_goes_on_the_head():
+    """As the message of an error for other classes says."""
+    with pytest.raises(ValueError, match="'head_relu'") as error:
+        _build(*KEYS[0], classes=3)
+    assert "3 channels, 3 classes" in str(error.value)
+    base = _build(*KEYS[0])
+    features = keras.layers.Flatten()(base.get_layer("head_relu").output)
+    outputs = keras.layers.Dense(3)(features)
+    model = keras.Model(base.input, outputs)
+    assert model(np.zeros((2, 32, 32, 3), "float32")).shape == (2, 3)
+
+
+def test_other_sizes_of_images_are_taken():
+    model = _build(*KEYS[0], input_shape=(64, 64, 3))
+    assert model.input_shape == (None, 64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "received"),
+    [
+        ({"width": 0.5}, "width=0.5, head_units=1280"),
+        ({"width": 0.25}, "width=0.25, head_units=1280"),
+        ({"weights": "imagenet"}, "weights='imagenet'"),
+    ],
+)
+def test_unknown_weights_are_refused_with_those_there_are(options, received):
+    with pytest.raises(ValueError, match="width=1, head_units=1280") as error:
+        gns.create_model("gns", **{"weights": "cifar10", **options})
+    assert received in str(error.value)
+
+
+def test_a_damaged_file_is_refused(monkeypatch):
+    wrong = pretrained.GHOSTNETV3_SMALL[KEYS[0]]._replace(sha256="0" * 64)
+    monkeypatch.setitem(pretrained.GHOSTNETV3_SMALL, KEYS[0], wrong)
+    with pytest.raises(ValueError, match="not the file that was published"):
+        _build(*KEYS[0])
+
+
+def test_a_missing_file_is_told_of(monkeypatch):
+    wrong = pretrained.GHOSTNETV3_SMALL[KEYS[0]]._replace(file="none.keras")
+    monkeypatch.setitem(pretrained.GHOSTNETV3_SMALL, KEYS[0], wrong)
+    with pytest.raises(ValueError, match=r"There is no none\.keras"):
+        _build(*KEYS[0])
