@@ -26,6 +26,12 @@ class Arm(NamedTuple):
     asked: int  # runs
     group: Group | None  # of those recorded; None where there are none
 
+    @property
+    def done(self) -> int:
+        """How many of those asked for are recorded."""
+        runs = self.group.runs if self.group else ()
+        return len({run.record.digest for run in runs})
+
 
 class Row(NamedTuple):
     """What one contrast came to."""
@@ -57,10 +63,7 @@ class Study:
         None while a run is missing: what is chosen then could change. No test
         accuracy is looked at.
         """
-        if any(
-            not arm.group or len(arm.group.runs) < arm.asked
-            for arm in self.arms
-        ):
+        if any(arm.done < arm.asked for arm in self.arms):
             return None
         return max(reversed(self.arms), key=_validation)
 

@@ -61,7 +61,7 @@ def make_study(
         name: what to call the file of records.
         folder: where the figures are, from the Markdown file.
     """
-    done = sum(len(arm.group.runs) for arm in study.arms if arm.group)
+    done = sum(arm.done for arm in study.arms)
     asked = sum(arm.asked for arm in study.arms)
     paragraphs = [
         f"### {study.name}",

@@ -177,7 +177,7 @@ def tabulate_arms(study: Study) -> Table:
         group = arm.group
         row = [
             arm.name if arm in study.arms else f"teacher {arm.name}",
-            f"{len(group.runs) if group else 0} of {arm.asked}",
+            f"{arm.done} of {arm.asked}",
         ]
         if group:
             row += [group.network, str(group.epochs)]

@@ -154,6 +154,15 @@ def test_other_runs_and_other_files_change_nothing(
     assert read_study(sweep, runs) == read_study(sweep, more)
 
 
+def test_a_run_that_is_recorded_twice_counts_once(sweep, records, runs_of):
+    again = dataclasses.replace(records["alone"][0], test_accuracy=0.62)
+    study = read_study(sweep, runs_of(again, *records["alone"]))
+    alone = tabulate_arms(study).rows[0]
+    assert alone[1] == "3 of 3"
+    # 61, the mean of 60 and 62, and 62 and 61.
+    assert alone[-1] == "61.33 ± 0.58 (n=3)"
+
+
 def _selection(sweep):
     head, _, rest = FILE.partition("[[contrasts]]")
     _, mark, teachers = rest.rpartition("[teachers.big]")
