@@ -97,7 +97,7 @@ def make_results(groups: Sequence[Group], runs: int, name: str) -> str:
     comparisons = compare(groups)
     means, differences = tables.tabulate_for_readme(groups, comparisons)
     if means.rows:
-        paragraphs += ["Trained by labels alone:", means.to_markdown()]
+        paragraphs.append(means.to_markdown())
     if comparisons:
         paragraphs += [
             "Strategies minus the baseline with the same student, recipe, "

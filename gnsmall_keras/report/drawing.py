@@ -61,13 +61,16 @@ class Point(NamedTuple):
 def render(drawing: Drawing, form: str) -> bytes:
     """Returns the figure as "svg" or "png"."""
     buffer = io.BytesIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with load_matplotlib().rc_context(STYLE):
+    matplotlib = load_matplotlib()
+    told = dict.fromkeys(("Date", "Format", "Type"))
+    # Another version may draw the same records with other bytes.
+    told["Creator"] = f"Matplotlib v{matplotlib.__version__}"
+    with matplotlib.rc_context(STYLE):
         drawing.figure.savefig(
             buffer,
             format=form,
             dpi=160,
-            metadata=nothing if form == "svg" else None,
+            metadata=told if form == "svg" else None,
         )
     return buffer.getvalue()
 

@@ -18,6 +18,7 @@ from gnsmall_keras.models.catalogue import NETWORKS
 from gnsmall_keras.recipes import RECIPES, Recipe
 from gnsmall_keras.records import RunRecord
 from gnsmall_keras.report.reading import Run
+from gnsmall_keras.report.significance import paired_p
 
 CONFIDENCE = 0.95
 
@@ -315,12 +316,22 @@ def paired_difference(
 
 
 class Comparison(NamedTuple):
-    """A strategy beside the baseline that matches, or without one."""
+    """A group beside another, the baseline that matches; or without one."""
 
     group: Group
     baseline: Group | None
     validation: Difference | None
     test: Difference | None
+
+    @property
+    def p(self) -> float | None:
+        """Of Student's t-test of test accuracies; None where there is none."""
+        if self.baseline is None:
+            return None
+        measure = "test_accuracy"
+        return paired_p(
+            self.group.values(measure), self.baseline.values(measure)
+        )
 
 
 def compare(groups: Iterable[Group]) -> list[Comparison]:
@@ -339,14 +350,21 @@ def compare(groups: Iterable[Group]) -> list[Comparison]:
         if group.strategy == "baseline":
             continue
         baseline = baselines.get(key_of(group.student))
-        differences = [
-            paired_difference(group.values(measure), baseline.values(measure))
+        compared.append(
+            compare_pair(group, baseline)
             if baseline
-            else None
-            for measure in ("validation_accuracy", "test_accuracy")
-        ]
-        compared.append(Comparison(group, baseline, *differences))
+            else Comparison(group, None, None, None)
+        )
     return compared
+
+
+def compare_pair(group: Group, control: Group) -> Comparison:
+    """Compares two groups, paired by seed."""
+    validation, test = (
+        paired_difference(group.values(measure), control.values(measure))
+        for measure in ("validation_accuracy", "test_accuracy")
+    )
+    return Comparison(group, control, validation, test)
 
 
 def key_of(identity: Mapping[str, Any]) -> str:

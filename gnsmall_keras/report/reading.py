@@ -161,6 +161,9 @@ def _checked(record: RunRecord | ValueError) -> RunRecord:
     for name in ("slug", "digest", "data_digest", "backend", "started_at"):
         if not _is(getattr(record, name), str):
             raise _fault(name, getattr(record, name))
+    for name in ("hardware", "versions"):
+        if not _is(getattr(record, name), dict):
+            raise _fault(name, getattr(record, name))
     sizes = ("deployed_parameters", "deployed_macs", "test_images")
     for name in (*sizes, "validation_images", "train_seconds"):
         value = getattr(record, name)

@@ -10,11 +10,11 @@ from gnsmall_keras.config import DistillConfig
 from gnsmall_keras.report.groups import (
     Comparison,
     Group,
+    compare_pair,
     identify,
-    paired_difference,
 )
 from gnsmall_keras.report.reading import Run
-from gnsmall_keras.report.significance import correct_by_holm, paired_p
+from gnsmall_keras.report.significance import correct_by_holm
 from gnsmall_keras.sweeps.contrasts import Contrast
 from gnsmall_keras.sweeps.plan import read_sweep
 
@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
     contrast: Contrast
     found: Comparison | None  # None while an arm has no run
-    corrected: float | None  # Holm's p, of primary contrasts that have one
+    corrected: float | None  # Holm's p, of a primary one, once all are done
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +90,13 @@ def read_study(path: str | os.PathLike[str], runs: Iterable[Run]) -> Study:
             f"A study is a sweep file whose grids name their arms. Received: "
             f'{str(path)!r} without. Write arm = "baseline" in a [[grid]].'
         )
+    for name, configs in sweep.teacher_arms.items():
+        if len({config.seed for config in configs}) < len(configs):
+            raise ValueError(
+                "A study has one teacher of a name for each seed. Received: "
+                f"several of {name!r}, as its students' data or protocols "
+                "differ. Write a file for each of them."
+            )
     runs = list(runs)
     arms, teachers = (
         tuple(_find(name, configs, runs) for name, configs in named.items())
@@ -100,9 +107,11 @@ def read_study(path: str | os.PathLike[str], runs: Iterable[Run]) -> Study:
         sweep.selection,
         arms,
         teachers,
-        _compare(sweep.pairs, {arm.name: arm.group for arm in arms}),
+        _compare(sweep.pairs, {arm.name: arm for arm in arms}),
     )
-    digests = sorted({group.first.data_digest for group in study.groups})
+    digests = sorted(
+        {run.record.data_digest for group in study.groups for run in group.runs}
+    )
     if len(digests) > 1:
         raise ValueError(
             "The runs of a study are on the same images. Received: the data "
@@ -125,27 +134,22 @@ def _find(
 
 
 def _compare(
-    contrasts: Sequence[Contrast], groups: dict[str, Group | None]
+    contrasts: Sequence[Contrast], arms: dict[str, Arm]
 ) -> tuple[Row, ...]:
-    compared: list[Comparison | None] = []
-    chances: list[float | None] = []
-    for contrast in contrasts:
-        treated, control = groups[contrast.treated], groups[contrast.control]
-        if treated is None or control is None:
-            compared.append(None)
-            chances.append(None)
-            continue
-        validation, test = (
-            (treated.values(measure), control.values(measure))
-            for measure in ("validation_accuracy", "test_accuracy")
-        )
-        compared.append(
-            Comparison(
-                treated,
-                control,
-                paired_difference(*validation),
-                paired_difference(*test),
-            )
-        )
-        chances.append(paired_p(*test) if contrast.primary else None)
-    return tuple(map(Row, contrasts, compared, correct_by_holm(chances)))
+    """Compares what is there; p only once all that is corrected together is."""
+    sides = [(arms[one.treated], arms[one.control]) for one in contrasts]
+    compared = [
+        compare_pair(treated.group, control.group)
+        if treated.group and control.group
+        else None
+        for treated, control in sides
+    ]
+    primary = [number for number, one in enumerate(contrasts) if one.primary]
+    chances: list[float | None] = [None] * len(contrasts)
+    if all(arm.done == arm.asked for n in primary for arm in sides[n]):
+        found = [one.p for n in primary if (one := compared[n])]
+        # Without a spread there is no p, but it is a test all the same.
+        corrected = correct_by_holm([1.0 if p is None else p for p in found])
+        for number, p, known in zip(primary, corrected, found, strict=True):
+            chances[number] = None if known is None else p
+    return tuple(map(Row, contrasts, compared, chances))

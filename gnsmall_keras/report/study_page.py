@@ -31,9 +31,15 @@ def write_study(
         The files that were written; each is complete or as it was.
 
     Raises:
-        ValueError: if matplotlib is not installed, or `readme` does not have
-            the two comments.
+        ValueError: if matplotlib is not installed, `readme` does not have the
+            two comments, or two studies have one name.
     """
+    names = [study.name for study in studies]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"Studies of one page have names of their own. Received: {names}. "
+            "Rename a file, or leave the repeated one out."
+        )
     path = Path(readme)
     folder = path.with_suffix("")
     files: dict[Path, bytes] = {}
@@ -73,8 +79,9 @@ def make_study(
     if study.rows:
         paragraphs += [
             "Differences in percentage points, paired by seed, with the 95 % "
-            "interval by Student's t; McNemar's test is of two networks, "
-            "seed by seed.",
+            "interval by Student's t. Intervals, and the p of McNemar's exact "
+            "test of each seed's two networks, are not corrected for being "
+            "many; the t-test of primary contrasts is two-sided.",
             tables.tabulate_contrasts(study).to_markdown(),
         ]
     for drawing in drawings:

@@ -25,7 +25,6 @@ from gnsmall_keras.report.published import (
 from gnsmall_keras.report.significance import (
     compare_predictions,
     correct_by_holm,
-    paired_p,
 )
 from gnsmall_keras.report.study import Study
 
@@ -110,7 +109,7 @@ def tabulate_groups(groups: Iterable[Group]) -> Table:
 def tabulate_differences(comparisons: Iterable[Comparison]) -> Table:
     """One row for each strategy: what it is above or below its baseline."""
     comparisons = list(comparisons)
-    corrected = correct_by_holm([_paired_p(found) for found in comparisons])
+    corrected = correct_by_holm([found.p for found in comparisons])
     return Table(
         (
             *(*_SETTING, "test, points", _HOLM, "validation, points"),
@@ -130,15 +129,6 @@ def tabulate_differences(comparisons: Iterable[Comparison]) -> Table:
             )
             for found, p in zip(comparisons, corrected, strict=True)
         ],
-    )
-
-
-def _paired_p(found):
-    if found.baseline is None:
-        return None
-    return paired_p(
-        found.group.values("test_accuracy"),
-        found.baseline.values("test_accuracy"),
     )
 
 
@@ -172,21 +162,20 @@ def tabulate_arms(study: Study) -> Table:
     """
     measures = (_VALIDATION,) if study.selection else (_VALIDATION, _TEST)
     header = ("arm", "runs", "network", "epochs", *measures)
+    named = [(arm.name, arm) for arm in study.arms]
+    named += [(f"teacher {arm.name}", arm) for arm in study.teachers]
+    chosen = study.chosen if study.selection else None
     rows = []
-    for arm in (*study.arms, *study.teachers):
-        group = arm.group
-        row = [
-            arm.name if arm in study.arms else f"teacher {arm.name}",
-            f"{arm.done} of {arm.asked}",
-        ]
-        if group:
-            row += [group.network, str(group.epochs)]
+    for name, arm in named:
+        row = [name, f"{arm.done} of {arm.asked}"]
+        if arm.group:
+            row += [arm.group.network, _show_epochs(arm.group)]
             row += [
-                show_estimate(group.estimate(_MEASURES[measure]))
+                show_estimate(arm.group.estimate(_MEASURES[measure]))
                 for measure in measures
             ]
         row += [_NONE] * (len(header) - len(row))
-        if study.selection and arm == study.chosen:
+        if arm is chosen:
             row[-1] += ", chosen"
         rows.append(tuple(row))
     return Table(header, rows)
@@ -339,8 +328,9 @@ def tabulate_mistakes(record: RunRecord) -> Table:
 def tabulate_for_readme(
     groups: Sequence[Group], comparisons: Sequence[Comparison]
 ) -> tuple[Table, Table]:
-    """What a README needs: networks trained by labels, and strategies."""
-    alone = [group for group in groups if group.strategy == "baseline"]
+    """What a README needs: strategies, and all that is beside a difference."""
+    compared = {found.group.digest for found in comparisons if found.test}
+    alone = [group for group in groups if group.digest not in compared]
     unused = () if any(group.protocol == "paper" for group in groups) else _BEST
     return (
         tabulate_groups(alone).without("group", unused),
@@ -371,13 +361,17 @@ def show_difference(found: Difference | None) -> str:
     )
 
 
-def _setting(group):
+def _show_epochs(group):
     few = group.epochs < DEMONSTRATION_EPOCHS
+    return f"{group.epochs} (demonstration)" if few else str(group.epochs)
+
+
+def _setting(group):
     return (
         data_name(group.first),
         group.network,
         group.first.config["recipe"],
-        f"{group.epochs} (demonstration)" if few else str(group.epochs),
+        _show_epochs(group),
         group.protocol,
         group.how,
     )

@@ -1,6 +1,7 @@
 """What a sweep compares: named arms, and contrasts between two of them."""
 
 import dataclasses
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,13 +36,27 @@ def name_arm(where: str, template: Any, values: Mapping[str, Any]) -> str:
             f"`{where}` must be a text. Received: {template!r}. Write, for "
             'example, arm = "baseline".'
         )
-    try:
-        return template.format_map({k: _show(v) for k, v in values.items()})
-    except (KeyError, ValueError, AttributeError, TypeError):
+    parts = _parse(template)
+    if parts is None or any(
+        field is not None and (field not in values or form or conversion)
+        for _, field, form, conversion in parts
+    ):
         raise ValueError(
-            f"`{where}` may have the fields of its runs in braces. Received: "
+            f"`{where}` may have fields of its runs in braces. Received: "
             f"{template!r}. Use: {', '.join(sorted(values))}."
-        ) from None
+        )
+    return "".join(
+        text + (_show(values[field]) if field is not None else "")
+        for text, field, _, _ in parts
+    )
+
+
+def _parse(template):
+    """The parts of a format, None where its braces do not fit."""
+    try:
+        return [*string.Formatter().parse(template)]
+    except ValueError:
+        return None
 
 
 def _show(value):

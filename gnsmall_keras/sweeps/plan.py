@@ -68,7 +68,16 @@ class SweepConfig:
                 "Write [grid] with lists of values, or [[runs]] with single "
                 "ones."
             )
-        _ = self.configs
+        _ = self._built
+        if self.selection and (self.contrasts or self._watches_test()):
+            raise ValueError(
+                "A selection is by validation accuracy alone. Received: "
+                "`selection` beside `contrasts`, or with protocol='paper', "
+                "which both look at the test split. Leave one of them out."
+            )
+
+    def _watches_test(self) -> bool:
+        return any(config.protocol == "paper" for config in self.configs)
 
     @property
     def configs(self) -> tuple[DistillConfig, ...]:
@@ -100,6 +109,7 @@ class SweepConfig:
         common = _checked("parameters", self.parameters)
         teachers = _Teachers(self.teachers)
         arms: dict[str, list[DistillConfig]] = {}
+        kept: dict[str, dict[str, Any]] = {}
         configs: list[DistillConfig] = []
         for where, values, arm in self._asked():
             values = {**common, **values}
@@ -107,8 +117,11 @@ class SweepConfig:
             if arm is not None:
                 name = name_arm(f"{where.split(',')[0]}.arm", arm, values)
                 arms.setdefault(name, []).append(configs[-1])
+                values.pop("seed", None)
+                if kept.setdefault(name, values) != values:
+                    raise _not_an_arm(name, kept[name], values)
         teachers.check_used()
-        _check_arms(arms)
+        _check_seeds(arms)
         return _Built(
             tuple(configs),
             tuple(teachers.configs.values()),
@@ -202,15 +215,26 @@ class _Built(typing.NamedTuple):
     pairs: tuple[Contrast, ...]
 
 
-def _check_arms(arms: Mapping[str, Sequence[DistillConfig]]) -> None:
+def _check_seeds(arms: Mapping[str, Sequence[DistillConfig]]) -> None:
     for name, configs in arms.items():
         seeds = [config.seed for config in configs]
         if len(seeds) != len(set(seeds)):
             raise ValueError(
                 f"An arm has one run for each seed. Received: {name!r} with "
-                f"the seeds {seeds}. Name what else differs in braces, as in "
-                'arm = "T={temperature}".'
+                f"the seeds {seeds}. Leave the repeated ones out."
             )
+
+
+def _not_an_arm(
+    name: str, first: Mapping[str, Any], second: Mapping[str, Any]
+) -> ValueError:
+    keys = sorted(first.keys() | second.keys())
+    differ = [key for key in keys if first.get(key) != second.get(key)]
+    return ValueError(
+        "Runs of one arm differ in their seed alone. Received: "
+        f"{name!r} with several values of {', '.join(differ)}. Name them in "
+        f'braces: arm = "... {{{differ[0]}}}".'
+    )
 
 
 class _Teachers:

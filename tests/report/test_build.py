@@ -151,14 +151,15 @@ def test_numbers_are_shown_with_n_deviation_and_interval(make_record, runs_of):
 
 
 def test_a_readme_has_a_row_for_each_way_of_training(make_record, runs_of):
+    """A strategy as its difference, or where it has none as it is."""
     taught = make_record(0.6, strategy="kd", teachers=("t.keras",))
     both = runs_of(make_record(0.5), taught)
     text = make_results(group_runs(both), 2, "index.jsonl")
     assert text.count("| cifar10 |") == 2
-    assert "Trained by labels alone" in text
+    assert "+10.00" in text
+    assert "60.00" not in text
     alone = make_results(group_runs(both[1:]), 1, "index.jsonl")
-    assert "Trained by labels alone" not in alone
-    assert alone.count("| cifar10 |") == 1
+    assert "| 60.00 (n=1) |" in alone
 
 
 def test_the_readme_has_what_the_records_say():

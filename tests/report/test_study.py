@@ -12,6 +12,7 @@ from gnsmall_keras.report.reading import read_runs
 from gnsmall_keras.report.significance import correct_by_holm, paired_p
 from gnsmall_keras.report.study import read_study
 from gnsmall_keras.report.study_figures import draw_study
+from gnsmall_keras.report.study_page import make_study
 from gnsmall_keras.report.tables import tabulate_arms, tabulate_contrasts
 from gnsmall_keras.sweeps.plan import read_sweep
 
@@ -96,7 +97,7 @@ def test_arms_have_their_runs_by_name(sweep, records, runs_of):
     ]
     rows = tabulate_arms(study).rows
     assert rows[0] == (
-        *("alone", "3 of 3", "gns w0.5", "3"),
+        *("alone", "3 of 3", "gns w0.5", "3 (demonstration)"),
         "62.00 ± 1.00 (n=3)",
         "61.00 ± 1.00 (n=3)",
     )
@@ -146,9 +147,32 @@ def test_runs_that_are_not_there_yet_are_said_to_be_missing(
     assert draw_study(read_study(sweep, [])) == []
 
 
-def test_other_runs_and_other_files_change_nothing(
-    sweep, records, runs_of, make_record
+@pytest.mark.parametrize("missing", ["kd, big, T=4", "alone"])
+def test_no_primary_p_is_shown_before_all_of_them_are_there(
+    sweep, records, runs_of, missing
 ):
+    """Holm's correction of fewer is smaller."""
+    records[missing].pop()
+    study = read_study(sweep, runs_of(*_flat(records)))
+    assert [row.corrected for row in study.rows] == [None] * 3
+
+
+def test_a_primary_contrast_without_spread_is_a_test_all_the_same(
+    sweep, records, runs_of
+):
+    records["kd, big, T=4"] = [
+        dataclasses.replace(warm, test_accuracy=alone.test_accuracy)
+        for warm, alone in zip(
+            records["kd, big, T=4"], records["alone"], strict=True
+        )
+    ]
+    study = read_study(sweep, runs_of(*_flat(records)))
+    cold, warm, _ = study.rows
+    assert warm.corrected is None
+    assert cold.corrected == pytest.approx(2 * cold.found.p)
+
+
+def test_other_runs_change_nothing(sweep, records, runs_of, make_record):
     runs = runs_of(*_flat(records))
     more = runs_of(*_flat(records), make_record(0.9, width=2.0))
     assert read_study(sweep, runs) == read_study(sweep, more)
@@ -225,9 +249,11 @@ def test_a_choice_never_looks_at_the_test_split(sweep, records, runs_of):
     ]
     study = read_study(_selection(sweep), runs)
     assert study.chosen.name == "kd, big, T=1"
-    assert "chosen" in tabulate_arms(study).to_markdown()
-    (drawing,) = draw_study(study)
-    assert "validation" in drawing.alt.lower()
+    drawings = draw_study(study)
+    text = make_study(study, drawings, "index.jsonl", "study")
+    assert ", chosen |" in text
+    assert "test" not in text.lower()
+    assert [drawing.name for drawing in drawings] == ["small-arms"]
 
 
 def _page(tmp_path):
@@ -280,11 +306,28 @@ def test_a_sweep_without_arms_is_no_study(tmp_path):
         read_study(path, [])
 
 
-def test_runs_on_other_images_are_refused(sweep, records, runs_of):
+@pytest.mark.parametrize("number", [0, 1])
+def test_runs_on_other_images_are_refused(sweep, records, runs_of, number):
     found = _flat(records)
-    found[0] = dataclasses.replace(found[0], data_digest="others")
+    found[number] = dataclasses.replace(found[number], data_digest="others")
     with pytest.raises(ValueError, match="on the same images"):
         read_study(sweep, runs_of(*found))
+
+
+def test_teachers_of_one_name_and_seed_are_refused(sweep):
+    more = '[[runs]]\nteachers = ["@big"]\nvalidation_fraction = 0.2\n'
+    sweep.write_text(FILE.replace("[teachers.big]", more + "[teachers.big]"))
+    with pytest.raises(ValueError, match="several of 'big'"):
+        read_study(sweep, [])
+
+
+def test_studies_of_one_name_are_refused(tmp_path, sweep, write_index, capsys):
+    index = write_index()
+    index.write_text("")
+    page = _page(tmp_path)
+    command = ["report", "--index", str(index), "--readme", str(page)]
+    assert main([*command, "--study", str(sweep), str(sweep)]) == 2
+    assert "names of their own" in capsys.readouterr().err
 
 
 def test_the_page_of_the_study_is_what_its_records_give(tmp_path):
@@ -300,7 +343,44 @@ def test_the_page_of_the_study_is_what_its_records_give(tmp_path):
         for name in re.findall(r"\((study/[\w-]+\.svg)\)", copy.read_text())
     }
     assert shown == {*(PAGE.parent / "study").glob("*.svg")}
-    assert all((tmp_path / "study" / file.name).is_file() for file in shown)
+    for file in shown:
+        again = tmp_path / "study" / file.name
+        if _drawn_by(file) == _drawn_by(again):
+            assert again.read_bytes() == file.read_bytes(), file.name
+
+
+def _drawn_by(figure):
+    """The version of matplotlib, which decides how a figure is written."""
+    return re.search(r"Matplotlib v([\w.]+)", figure.read_text()).group(1)
+
+
+def test_the_student_itself_is_a_teacher_as_the_baseline():
+    sweep = read_sweep(STUDIES[1])
+    baselines = {config.slug for config in sweep.arms["baseline"]}
+    assert {one.slug for one in sweep.teacher_arms["self"]} == baselines
+
+
+def test_the_three_files_share_their_teachers():
+    selection, arms, paper = map(read_sweep, STUDIES)
+    strong, like = arms.teacher_arms["strong"], arms.teacher_arms["like"]
+    assert paper.teacher_arms == {"strong": strong, "like": like}
+    (first,) = selection.teacher_arms["strong"]
+    assert {dataclasses.replace(one, seed=first.seed) for one in strong} == {
+        first
+    }
+
+
+def test_what_was_chosen_is_measured_on_other_seeds():
+    """The run that is best by chance would be an arm's run again."""
+    selection, *others = map(read_sweep, STUDIES)
+    seeds = {
+        config.seed
+        for sweep in others
+        for configs in sweep.arms.values()
+        for config in configs
+    }
+    assert seeds == {1, 2, 3}
+    assert seeds.isdisjoint(config.seed for config in selection.configs)
 
 
 def test_arms_of_the_study_share_what_was_chosen():
@@ -308,6 +388,8 @@ def test_arms_of_the_study_share_what_was_chosen():
     if selection.chosen is None:
         pytest.skip("the choice has not been made")
     chosen = selection.chosen.group.first.config
-    asked = read_sweep(STUDIES[1]).parameters
-    for name in ("temperature", "label_weight"):
-        assert asked[name] == chosen[name]
+    for arm, configs in read_sweep(STUDIES[1]).arms.items():
+        if configs[0].strategy == "baseline":
+            continue
+        for name in ("temperature", "label_weight"):
+            assert getattr(configs[0], name) == chosen[name], arm
