@@ -98,7 +98,7 @@ def make_results(groups: Sequence[Group], runs: int, name: str) -> str:
     means, differences = tables.tabulate_for_readme(groups, comparisons)
     if means.rows:
         paragraphs.append(means.to_markdown())
-    if comparisons:
+    if differences.rows:
         paragraphs += [
             "Strategies minus the baseline with the same student, recipe, "
             "epochs, protocol and images, in percentage points, paired by "

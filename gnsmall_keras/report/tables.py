@@ -329,7 +329,8 @@ def tabulate_for_readme(
     groups: Sequence[Group], comparisons: Sequence[Comparison]
 ) -> tuple[Table, Table]:
     """What a README needs: strategies, and all that is beside a difference."""
-    compared = {found.group.digest for found in comparisons if found.test}
+    comparisons = [found for found in comparisons if found.test]
+    compared = {found.group.digest for found in comparisons}
     alone = [group for group in groups if group.digest not in compared]
     unused = () if any(group.protocol == "paper" for group in groups) else _BEST
     return (

@@ -160,6 +160,7 @@ def test_a_readme_has_a_row_for_each_way_of_training(make_record, runs_of):
     assert "60.00" not in text
     alone = make_results(group_runs(both[1:]), 1, "index.jsonl")
     assert "| 60.00 (n=1) |" in alone
+    assert alone.count("| cifar10 |") == 1
 
 
 def test_the_readme_has_what_the_records_say():
