@@ -26,6 +26,10 @@ GHOSTNETV3_SMALL = {
         "gns-w0.25-h320-cifar10.keras",
         "be80c1532cf337b26312241764e5f506fca1331f3000e18f853651d5d71cf874",
     ),
+    (0.5, 1280): Pretrained(
+        "gns-w0.5-cifar10.keras",
+        "657f0368f592ff28b52f943b182a72e27ec694dbac59131d46afaca5a824bb95",
+    ),
     (1.0, 1280): Pretrained(
         "gns-w1-cifar10.keras",
         "3cf78ab89abc0abac39d56035d132a413662837527abaf249fb2d76ee25e06e9",

@@ -86,7 +86,7 @@ def test_other_sizes_of_images_are_taken():
 @pytest.mark.parametrize(
     ("options", "received"),
     [
-        ({"width": 0.5}, "width=0.5, head_units=1280"),
+        ({"width": 0.75}, "width=0.75, head_units=1280"),
         ({"width": 0.25}, "width=0.25, head_units=1280"),
         ({"weights": "imagenet"}, "weights='imagenet'"),
     ],
