@@ -219,8 +219,10 @@ def test_simulation_computes_what_the_file_does(converted, images):
         values[ours.outputs[0]] = (integers - zero_point) * scale
         errors = np.abs(found - values[ours.outputs[0]]) / scale
         assert errors.max() <= 1.01, ours
-        # The kernel of MEAN scales by a number of few digits.
-        assert errors.mean() <= (0.3 if ours.kind == "MEAN" else 0.03), ours
+        # The kernel of MEAN scales by a number of few digits. Of 32 values
+        # one may lie on the border between two steps.
+        few = max(0.03, 1.01 / errors.size)
+        assert errors.mean() <= (0.3 if ours.kind == "MEAN" else few), ours
 
 
 def test_network_learns_its_rounding(model, images, dataset, tmp_path):
