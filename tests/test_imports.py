@@ -15,6 +15,7 @@ LEVELS = {
     "models.catalogue": 0,
     "export.targets": 0,
     "recipes": 0,
+    "shipped": 0,
     "config": 0.5,  # values made of them
     "records": 0.5,
     "predictions": 0.5,

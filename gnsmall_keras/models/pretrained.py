@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 
 from gnsmall_keras.models.files import load_model
+from gnsmall_keras.shipped import find_shipped
 
 CIFAR10 = "cifar10"
 _CLASSES = 10
@@ -77,17 +78,10 @@ def load_pretrained(
 
 
 def _find(pretrained: Pretrained) -> Path:
-    """Returns the file, the checkout's or the wheel's, once it is checked."""
-    checkout = Path(__file__).parents[2] / "tflite"
-    for folder in (checkout, Path(__file__).parent):
-        path = folder / pretrained.file
-        if path.is_file():
-            break
-    else:
-        raise ValueError(
-            f"There is no {pretrained.file} in {checkout} or in the package. "
-            "Install gnsmall-keras from a wheel or work in a checkout."
-        )
+    """Returns the file, once it is checked."""
+    path = find_shipped(
+        pretrained.file, kind="network", folder="tflite", module=__file__
+    )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != pretrained.sha256:
         raise ValueError(

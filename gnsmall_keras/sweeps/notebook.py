@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.shipped import find_shipped
 
 KERNEL = "python3"
 _NAME = "02_train.ipynb"
@@ -17,13 +18,8 @@ def find_notebook() -> Path:
     Raises:
         ValueError: if there is neither.
     """
-    checkout = Path(__file__).parents[2] / "notebooks"
-    for folder in (checkout, Path(__file__).parent):
-        if (folder / _NAME).is_file():
-            return folder / _NAME
-    raise ValueError(
-        f"There is no notebook {_NAME} in {checkout} or in the package. "
-        "Install gnsmall-keras from a wheel or work in a checkout."
+    return find_shipped(
+        _NAME, kind="notebook", folder="notebooks", module=__file__
     )
 
 

@@ -107,5 +107,5 @@ def test_a_damaged_file_is_refused(monkeypatch):
 def test_a_missing_file_is_told_of(monkeypatch):
     wrong = pretrained.GHOSTNETV3_SMALL[KEYS[0]]._replace(file="none.keras")
     monkeypatch.setitem(pretrained.GHOSTNETV3_SMALL, KEYS[0], wrong)
-    with pytest.raises(ValueError, match=r"There is no none\.keras"):
+    with pytest.raises(ValueError, match=r"There is no network none\.keras"):
         _build(*KEYS[0])
