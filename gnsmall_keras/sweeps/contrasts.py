@@ -86,7 +86,7 @@ def build_contrasts(
         if not isinstance(table, Mapping):
             raise ValueError(f"`{where}` must be a table. Received: {table!r}.")
         values = {"hypothesis": "", "primary": False, **table}
-        _check(where, values, arms)
+        _check(where, table, values, arms)
         found += [
             Contrast(
                 treated=name,
@@ -99,12 +99,12 @@ def build_contrasts(
     return tuple(found)
 
 
-def _check(where, values, arms):
+def _check(where, table, values, arms):
     known = {field.name for field in dataclasses.fields(Contrast)}
     if values.keys() != known:
         raise ValueError(
-            f"`{where}` has the keys {sorted(known)}; the first and the last "
-            f"must be there. Received: {sorted(values)}."
+            f"`{where}` needs `treated` and `control`, and may have "
+            f"`hypothesis` and `primary`. Received: {sorted(table)}."
         )
     for name in _TEXTS:
         if not isinstance(values[name], str):
@@ -122,7 +122,7 @@ def _check(where, values, arms):
             f"`{where}.treated` must be a list of arms. Received: {treated!r}."
         )
     for name in (*treated, values["control"]):
-        if name not in list(arms):
+        if name not in list(arms):  # it may be a list itself
             raise ValueError(
                 f"`{where}`: {name!r} is no arm of this file. Use one of: "
                 f"{', '.join(map(repr, arms))}."

@@ -111,15 +111,13 @@ class SweepConfig:
         arms: dict[str, list[DistillConfig]] = {}
         kept: dict[str, dict[str, Any]] = {}
         configs: list[DistillConfig] = []
-        for where, values, arm in self._asked():
-            values = {**common, **values}
+        for where, values, arm in self._asked(common):
             configs.append(teachers.build(where, values))
             if arm is not None:
-                name = name_arm(f"{where.split(',')[0]}.arm", arm, values)
-                arms.setdefault(name, []).append(configs[-1])
+                arms.setdefault(arm, []).append(configs[-1])
                 values.pop("seed", None)
-                if kept.setdefault(name, values) != values:
-                    raise _not_an_arm(name, kept[name], values)
+                if kept.setdefault(arm, values) != values:
+                    raise _not_an_arm(arm, kept[arm], values)
         teachers.check_used()
         _check_seeds(arms)
         return _Built(
@@ -133,8 +131,10 @@ class SweepConfig:
             build_contrasts(self.contrasts, arms),
         )
 
-    def _asked(self) -> Iterator[tuple[str, dict[str, Any], Any]]:
-        """The runs' own values, with where they come from, and their arm."""
+    def _asked(
+        self, common: Mapping[str, Any]
+    ) -> Iterator[tuple[str, dict[str, Any], str | None]]:
+        """The runs' values, with where they come from, and their arms."""
         for where, grid in self._grids():
             axes = {
                 name: _axis(where, name, grid[name])
@@ -142,14 +142,18 @@ class SweepConfig:
                 if name != "arm"
             }
             for values in itertools.product(*axes.values()):
-                values = dict(zip(axes, values, strict=True))
-                shown = ", ".join(f"{k}={v!r}" for k, v in values.items())
-                yield f"{where}, {shown}", values, grid.get("arm")
+                own = dict(zip(axes, values, strict=True))
+                shown = ", ".join(f"{k}={v!r}" for k, v in own.items())
+                asked = {**common, **own}
+                arm = None
+                if "arm" in grid:
+                    arm = name_arm(f"{where}.arm", grid["arm"], asked)
+                yield f"{where}, {shown}", asked, arm
         for number, values in enumerate(self.runs):
             where = f"runs[{number}]"
             if not isinstance(values, Mapping):
                 raise _not_a_table(where, values)
-            yield where, _checked(where, values), None
+            yield where, {**common, **_checked(where, values)}, None
 
     def _grids(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """The tables of lists, with what messages call them."""

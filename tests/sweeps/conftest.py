@@ -6,6 +6,7 @@ from support import ROOT
 
 from gnsmall_keras.records import INDEX_FILE
 from gnsmall_keras.sweeps.notebook import find_notebook
+from gnsmall_keras.sweeps.plan import read_sweep
 
 # What the training notebook does, without training. Seed 1 fails, seed 2 waits
 # until it is interrupted, and seeds from 3 on kill a process, once: the kernel,
@@ -45,6 +46,30 @@ record = dataclasses.replace(
 Path(out, config.slug, "record.json").write_text(record.to_json())
 append_record(record, index)
 """
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads a text as a sweep file."""
+
+    def written(text):
+        (tmp_path / "sweep.toml").write_text(text)
+        return read_sweep(tmp_path / "sweep.toml")
+
+    return written
+
+
+@pytest.fixture
+def refuse(read):
+    """Asserts that a sweep file is refused, in one line with its name."""
+
+    def refused(text, message):
+        with pytest.raises(ValueError, match="sweep.toml: ") as error:
+            read(text)
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+
+    return refused
 
 
 @pytest.fixture
