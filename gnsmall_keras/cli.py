@@ -413,13 +413,7 @@ def report(
         "budget": budget,
         "data": data,
     }
-    _check_report((out, figures, readme), winner, limits, images)
-    if study and (readme is None or out or figures):
-        raise ValueError(
-            "`study` is for `readme` alone. Received: "
-            f"{'other files too' if readme else 'none'}. Write --study "
-            "SWEEP.toml --readme STUDY.md"
-        )
+    _check_report((out, figures, readme), study, winner, limits, images)
     if not (winner or out or figures or readme):
         out = Path("report.html")
     reading = read_runs(index)
@@ -449,9 +443,15 @@ def _tell_written(paths):
         printing.show(f"Wrote {path}")
 
 
-def _check_report(files, winner, limits, images):
+def _check_report(files, study, winner, limits, images):
     """Refuses options that do not go together."""
     out, figures, readme = files
+    if study and (readme is None or out or figures):
+        raise ValueError(
+            "`study` is for `readme` alone. Received: "
+            f"{'other files too' if readme else 'none'}. Write --study "
+            "SWEEP.toml --readme STUDY.md"
+        )
     if winner and any(files):
         raise ValueError(
             "`winner` writes nothing. Received: a file to write with it. Call "
