@@ -173,7 +173,7 @@ def test_the_readme_has_what_the_records_say():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     where = ROOT / "README.md"
     assert insert_results(readme, results, where=where) == readme, (
-        "call: gnsmall report --readme README.md"
+        "call: make results"
     )
 
 
