@@ -22,10 +22,17 @@ def _build(width, head_units, **options):
     )
 
 
-@pytest.mark.parametrize("key", KEYS, ids=str)
-def test_weights_are_those_of_the_published_file(key):
-    path = ROOT / "tflite" / pretrained.GHOSTNETV3_SMALL[key].file
-    model, published = _build(*key), gns.load_model(path)
+@pytest.fixture(scope="module", params=KEYS, ids=str)
+def trained(request):
+    """A network's key, and the network, built once."""
+    return request.param, _build(*request.param)
+
+
+def test_weights_are_those_of_the_published_file(trained):
+    key, model = trained
+    published = gns.load_model(
+        ROOT / "tflite" / pretrained.GHOSTNETV3_SMALL[key].file
+    )
     for ours, theirs in zip(
         model.get_weights(), published.get_weights(), strict=True
     ):
@@ -35,13 +42,13 @@ def test_weights_are_those_of_the_published_file(key):
     ]
 
 
-@pytest.mark.parametrize("key", KEYS, ids=str)
-def test_they_recognise_the_images_that_their_run_recognised(key):
+def test_they_recognise_the_images_that_their_run_recognised(trained):
+    key, model = trained
     if not cifar10_folder():
         pytest.skip("GNSMALL_DATA does not name CIFAR-10")
     data = gns.load_data("cifar10")
     images = gns.normalize(data.test_images[:IMAGES])
-    logits = _build(*key).predict(images, verbose=0)
+    logits = keras.ops.convert_to_numpy(model(images, training=False))
     correct = logits.argmax(axis=-1) == data.test_labels[:IMAGES]
     # Rounding may turn an image whose two best classes are as good as equal.
     shares = [
