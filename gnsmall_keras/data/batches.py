@@ -1,5 +1,6 @@
 """Batches for `model.fit`, the same on every backend."""
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -136,8 +137,7 @@ class TrainingBatches(keras.utils.PyDataset):
     def _order(self, epoch):
         if not self._shuffle:
             return np.arange(len(self._images))
-        generator = np.random.default_rng((self._seed, epoch, 0))
-        return generator.permutation(len(self._images))
+        return _shuffled(len(self._images), self._seed, epoch)
 
     def _pixels(self, indices, epoch, generator):
         if not self._augmentation:
@@ -157,6 +157,11 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def _view(self, epoch):
         return epoch % len(self._teacher_logits)
+
+
+@functools.lru_cache(maxsize=2)  # an epoch asks for it with every batch
+def _shuffled(count, seed, epoch):
+    return np.random.default_rng((seed, epoch, 0)).permutation(count)
 
 
 def _check_teacher_logits(teacher_logits, images, augment):
