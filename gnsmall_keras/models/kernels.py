@@ -52,9 +52,9 @@ def depthwise_conv(inputs, kernel, *, strides=1, padding="same"):
     # XLA's grouped convolutions are slow on CPUs; it fuses this into one loop.
     sides = kernel.shape[:2]
     if padding == "same":
-        inputs = ops.pad(
-            inputs, [(0, 0), *((side // 2,) * 2 for side in sides), (0, 0)]
-        )
+        around = [(side // 2,) * 2 for side in sides]
+        rest = [(0, 0)] * len(inputs.shape[3:])
+        inputs = ops.pad(inputs, [(0, 0), *around, *rest])
     height, width = (
         (inputs.shape[axis + 1] - sides[axis]) // strides + 1 for axis in (0, 1)
     )
@@ -68,6 +68,19 @@ def depthwise_conv(inputs, kernel, *, strides=1, padding="same"):
             ]
             total = total + window * kernel[row, column]
     return total
+
+
+def takes_branches_at_once():
+    """Whether branches are best computed side by side, in one tensor.
+
+    On JAX with a GPU: there a step takes as long as its kernels are many, and
+    this way has the fewest (docs/adr/0011).
+    """
+    if _BACKEND != "jax":
+        return False
+    import jax
+
+    return jax.default_backend() == "gpu"
 
 
 def autocorrelation(inputs, size):

@@ -121,6 +121,8 @@ class _Branched(keras.layers.Layer):
     def call(self, inputs, training=False):
         if not (training and self.trainable):
             statistics = self._moving_statistics(self._weights())
+        elif kernels.takes_branches_at_once():
+            return self._add_branches_at_once(inputs)
         elif not self._has_statistics_of_input():
             return self._add_branches(inputs)
         else:
@@ -153,6 +155,30 @@ class _Branched(keras.layers.Layer):
         self._update_moving_statistics(
             statistics, kernels.over_replicas([count])[0]
         )
+        return total
+
+    def _add_branches_at_once(self, inputs):
+        """Every branch by itself, side by side in one tensor, in training."""
+        counts = [self.branches] + [1] * len(self.groups[1:])
+        gamma, beta = (
+            ops.concatenate(
+                [
+                    ops.reshape(getattr(self, f"{group}_{suffix}"), (count, -1))
+                    for group, count in zip(self.groups, counts, strict=True)
+                ]
+            )
+            for suffix in ("gamma", "beta")
+        )
+        values = self._values_at_once(inputs)
+        outputs, *moments = kernels.batch_norm(values, gamma, beta)
+        statistics, first = {}, 0
+        for group, count in zip(self.groups, counts, strict=True):
+            part = slice(first, first + count) if group == "conv" else first
+            statistics[group] = tuple(moment[part] for moment in moments)
+            first += count
+        total = ops.sum(outputs, axis=-2)
+        count = ops.cast(ops.prod(ops.shape(total)[:-1]), self.variable_dtype)
+        self._update_moving_statistics(statistics, count)
         return total
 
     def _branch_values(self, inputs):
@@ -234,6 +260,22 @@ class BranchedConv2D(_Branched):
 
     def _pixels(self, inputs, group):
         return inputs
+
+    def _values_at_once(self, inputs):
+        """Branches before BatchNorm, `(batch, height, width, all, filters)`."""
+        kernel = ops.cast(self.kernel, self.compute_dtype)
+        kernel = ops.moveaxis(kernel, 0, -2)  # (k, k, in, branches, filters)
+        kernel = ops.reshape(kernel, (*kernel.shape[:3], -1))
+        if self.kernel_size == 1:
+            values = ops.matmul(inputs, kernel[0, 0])
+        else:
+            values = self._convolve(inputs, kernel)
+        values = ops.reshape(
+            values, (*values.shape[:3], self.branches, self.filters)
+        )
+        if self.identity:
+            values = ops.concatenate([values, inputs[..., None, :]], axis=-2)
+        return values
 
     def _batch_statistics(self, inputs):
         mean, covariance, count = statistics_of.pointwise_moments(inputs)
@@ -375,11 +417,22 @@ class BranchedDepthwiseConv2D(_Branched):
 
         Faster, forward and back, than slices with strides.
         """
-        ones = ops.ones((inputs.shape[-1],), self.variable_dtype)
+        kernel = ops.cast(self._pixel_kernel(group), self.compute_dtype)
+        return self._convolve(inputs, kernel)
+
+    def _pixel_kernel(self, group):
+        channels = self.kernel.shape[-1]
+        ones = ops.ones((channels,), self.variable_dtype)
         tap = self.scale_kernel if group == "scale" else ones
-        kernel = ops.zeros((*self.kernel_size, inputs.shape[-1]), ones.dtype)
-        kernel = fusion.add_at_center(kernel, tap, xp=ops)
-        return self._convolve(inputs, ops.cast(kernel, self.compute_dtype))
+        kernel = ops.zeros((*self.kernel_size, channels), ones.dtype)
+        return fusion.add_at_center(kernel, tap, xp=ops)
+
+    def _values_at_once(self, inputs):
+        """Branches before BatchNorm, `(batch, height, width, all, channels)`."""
+        kernel = [self.kernel[branch] for branch in range(self.branches)]
+        kernel += map(self._pixel_kernel, self.groups[1:])
+        kernel = ops.cast(ops.stack(kernel, axis=2), self.compute_dtype)
+        return self._convolve(inputs[..., None, :], kernel)
 
     def _merge(self, weights, statistics, *, xp):
         affine = _affines(weights, statistics, xp=xp)

@@ -86,7 +86,7 @@ class ProgressLine(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the line, with the epoch's means so far."""
-        self._done += 1
+        self._done = min(self._first + batch + 1, self._steps)
         terms = {
             name: value for name, value in logs.items() if name.endswith("loss")
         }
@@ -143,15 +143,22 @@ class EventFiles(keras.callbacks.Callback):
 
     Args:
         folder: of the files; each call adds one.
+        steps_per_epoch: batches of one epoch.
         steps_before: of the run, done by earlier calls.
 
     Raises:
         ValueError: if tensorboardX is not installed.
     """
 
-    def __init__(self, folder: str | os.PathLike, steps_before: int = 0):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        steps_per_epoch: int,
+        steps_before: int = 0,
+    ):
         super().__init__()
         self._steps = steps_before
+        self._steps_per_epoch = steps_per_epoch
         self._writer = summary_writer()(
             str(folder),
             # What was written after the last checkpoint is written again.
@@ -160,9 +167,14 @@ class EventFiles(keras.callbacks.Callback):
             filename_suffix=f".{steps_before}",
         )
 
+    def on_epoch_begin(self, epoch, logs=None):
+        """Notes where it begins, and where it will end."""
+        self._first = self._steps
+        self._end = (epoch + 1) * self._steps_per_epoch
+
     def on_train_batch_end(self, batch, logs=None):
         """Writes the loss."""
-        self._steps += 1
+        self._steps = min(self._first + batch + 1, self._end)
         self._writer.add_scalar("running/loss", logs["loss"], self._steps)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -212,16 +224,19 @@ class StopOnNaN(keras.callbacks.Callback):
     Args:
         batches: `TrainingBatches`, which know their images.
         steps_before: of its first epoch that an earlier call has done.
+        steps_at_once: between two looks.
 
     Raises:
-        ValueError: after the step, with the images of its batch.
+        ValueError: after the step, with the images of its batch; of several
+            at once, with their numbers.
     """
 
-    def __init__(self, batches, steps_before=0):
+    def __init__(self, batches, steps_before=0, steps_at_once=1):
         super().__init__()
         self._batches = batches
         self._epoch = 0
         self._before = steps_before
+        self._at_once = steps_at_once
 
     def on_epoch_begin(self, epoch, logs=None):
         """Notes the epoch."""
@@ -236,11 +251,17 @@ class StopOnNaN(keras.callbacks.Callback):
         loss = float((logs or {}).get("loss", 0.0))
         if math.isfinite(loss):
             return
-        step = self._before + batch
-        images = self._batches.indices(self._epoch, step)
+        first = self._before + batch + 2 - self._at_once
+        last = min(self._before + batch + 1, len(self._batches))
+        where = f"step {last} of epoch {self._epoch + 1}, on"
+        if first < last:
+            where = (
+                f"one of the steps {first} to {last} of epoch "
+                f"{self._epoch + 1}, the first on"
+            )
+        images = self._batches.indices(self._epoch, first - 1)
         raise ValueError(
-            f"The loss is {loss} after step {step + 1} of epoch "
-            f"{self._epoch + 1}, on images {images[:8].tolist()}... Lower "
-            "`peak_learning_rate`, take more warm-up, or look at these images; "
-            "the last checkpoint is kept."
+            f"The loss is {loss} after {where} images "
+            f"{images[:8].tolist()}... Lower `peak_learning_rate`, take more "
+            "warm-up, or look at these images; the last checkpoint is kept."
         )

@@ -254,11 +254,12 @@ class SaveCheckpoints(keras.callbacks.Callback):
         ):
             variable.assign(value)
         self._metrics = []
+        self._first = self._steps
 
     def on_train_batch_end(self, batch, logs=None):
         """Stops, if it has to; after an epoch's last step that can wait."""
-        self._steps += 1
-        self._stop.steps += 1
+        self._steps = min(self._first + batch + 1, self._steps_per_epoch)
+        self._stop.looks += 1
         if self._steps < self._steps_per_epoch and self._stop.reason:
             self._save()
             self._interrupt()
@@ -278,7 +279,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         )
 
     def _interrupt(self):
-        if self._stop.steps == 1 and self._stop.out_of_time:
+        if self._stop.looks == 1 and self._stop.out_of_time:
             raise ValueError(
                 f"`time_budget` is below what one step takes here, with all "
                 f"that comes before it. Received: {self._stop.seconds:g} s. "

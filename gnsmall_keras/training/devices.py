@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 KINDS = ("auto", "cpu", "gpu")
+_STEPS_AT_ONCE = 25
 
 
 @contextlib.contextmanager
@@ -34,8 +35,54 @@ def on_devices(kind: str = "auto", count: int = 1) -> Iterator[list[str]]:
         scope = _shared(names)
     elif kind != "auto":
         scope = keras.device(names[0])
-    with scope:
+    with scope, _whole_float32():
         yield [_describe(name) for name in names]
+
+
+@contextlib.contextmanager
+def _whole_float32():
+    """Keeps GPUs from rounding factors of float32 products to ten bits.
+
+    Statistics of branches are made of such products (docs/adr/0011). Who wants
+    it faster has `precision`.
+    """
+    backend = keras.config.backend()
+    if backend == "jax":
+        import jax
+
+        with jax.default_matmul_precision("highest"):
+            yield
+        return
+    if backend == "torch":
+        import torch
+
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
+        return
+    import tensorflow as tf
+
+    switch = tf.config.experimental
+    before = switch.tensor_float_32_execution_enabled()
+    switch.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        switch.enable_tensor_float_32_execution(before)
+
+
+def steps_at_once() -> int:
+    """Steps between two looks at a training, by its callbacks.
+
+    Each waits for all that was computed before. Where a GPU takes steps of
+    milliseconds it would wait in turn for the next one to be prepared.
+    """
+    if keras.config.backend() != "jax":
+        return 1
+    return _STEPS_AT_ONCE if _list("gpu") else 1
 
 
 def on_one_gpu() -> bool:

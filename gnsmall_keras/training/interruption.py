@@ -31,7 +31,7 @@ class StopRequest:
                 f"Received: {seconds!r}."
             )
         self.seconds = seconds
-        self.steps = 0  # done in this call, by all of its stages
+        self.looks = 0  # in this call, by all of its stages
         self._began = time.monotonic()
         self._signal = ""
 

@@ -127,6 +127,7 @@ def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
         # Weighted, for the images that fill up a batch of several devices.
         weighted_metrics=[LabelAccuracy()],
         jit_compile=_jit_compile(),
+        steps_per_execution=devices.steps_at_once(),
     )
     _make_variables(model)
 
@@ -179,7 +180,7 @@ def _fit(distiller, batches, watched, stage):
         keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: batches.start_at(epoch)
         ),
-        StopOnNaN(batches, steps_before=before.steps),
+        StopOnNaN(batches, before.steps, distiller.steps_per_execution),
         MeasureAverages(),
     ]
     if config.select == "validation":
@@ -221,7 +222,8 @@ def _watchers(stage, before, steps_per_epoch):
     watchers = []
     if stage.tensorboard:
         done = before.epochs * steps_per_epoch + before.steps
-        watchers.append(EventFiles(stage.folder / _TENSORBOARD, done))
+        folder = stage.folder / _TENSORBOARD
+        watchers.append(EventFiles(folder, steps_per_epoch, done))
     if stage.progress:
         line = ProgressLine(
             epochs=config.resolved_recipe.epochs,

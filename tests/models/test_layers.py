@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support import randomize, training_step
 
+from gnsmall_keras.models import kernels
 from gnsmall_keras.models.layers import (
     BranchedConv2D,
     BranchedDepthwiseConv2D,
@@ -115,10 +116,14 @@ def test_output_in_inference_is_the_sum_of_the_branches(layer, inputs):
 
 
 @pytest.mark.backend
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("case", CASES)
-def test_training_is_that_of_the_branches(case, shape):
+def test_training_is_that_of_the_branches(case, shape, at_once, monkeypatch):
     """Outputs, gradients and moving statistics against branch by branch."""
+    if at_once and keras.config.backend() != "jax":
+        pytest.skip("branches are taken at once on JAX alone")
+    monkeypatch.setattr(kernels, "takes_branches_at_once", lambda: at_once)
     shape = SHAPES[shape]
     if CASES[case][1].get("padding") == "valid" and min(shape[1:3]) < 5:
         pytest.skip("the window does not fit into the image")

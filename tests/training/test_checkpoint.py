@@ -1,6 +1,7 @@
 """Trainings that are interrupted, and files that are damaged or others'."""
 
 import dataclasses
+import itertools
 import os
 import resource
 import signal
@@ -16,7 +17,7 @@ from gnsmall_keras import cli
 from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.models.files import load_model
 from gnsmall_keras.recipes import RECIPES
-from gnsmall_keras.training import checkpoint, fit, learn
+from gnsmall_keras.training import checkpoint, devices, fit, learn
 from gnsmall_keras.training.interruption import (
     StopRequest,
     TrainingInterrupted,
@@ -30,7 +31,7 @@ import os, signal, sys
 sys.path[:0] = [sys.argv[3]]
 import support
 from gnsmall_keras.config import TrainConfig
-from gnsmall_keras.training import checkpoint, fit, learn
+from gnsmall_keras.training import checkpoint, devices, fit, learn
 
 left = int(sys.argv[2])
 end = checkpoint.SaveCheckpoints.on_train_batch_end
@@ -93,6 +94,26 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     _assert_same(_weights(out, SELECTING), expected)
     assert not list(out.rglob("*checkpoint*"))
     assert not list(out.rglob("*.h5"))
+
+
+@pytest.mark.backend
+def test_steps_at_once_change_nothing(tmp_path, monkeypatch):
+    """Four of ten steps, so that the last of an epoch are two; stopped once."""
+    if keras.config.backend() != "jax":
+        pytest.skip("steps are taken at once on JAX alone")
+    expected = _weights(tmp_path / "whole")
+    monkeypatch.setattr(devices, "steps_at_once", lambda: 4)
+    asked = itertools.count(1)
+    monkeypatch.setattr(
+        StopRequest,
+        "reason",
+        # Read twice in the first epoch, after it, and in the second.
+        property(lambda _: "the test says so" if next(asked) in (5, 6) else ""),
+    )
+    out = tmp_path / "parts"
+    with pytest.raises(TrainingInterrupted, match="1 epochs and 8 steps:"):
+        fit.train(CONFIG, out=out, progress=False)
+    _assert_same(_weights(out), expected)
 
 
 def test_a_run_that_dies_at_its_very_end_can_be_finished(tmp_path, monkeypatch):

@@ -206,19 +206,28 @@ def test_paper_protocol_watches_the_test_split(tmp_path, monkeypatch):
     assert record.best_test_accuracy == 0.4
 
 
-def test_a_loss_that_is_no_number_stops_the_run():
-    class Batches:
-        def indices(self, epoch, batch):
-            return np.arange(3) + 10 * epoch + batch
+class _Batches:
+    def __len__(self):
+        return 10
 
-    callback = StopOnNaN(Batches())
+    def indices(self, epoch, batch):
+        return np.arange(3) + 10 * epoch + batch
+
+
+@pytest.mark.parametrize(
+    ("at_once", "batch", "told"),
+    [
+        (1, 4, r"step 5 of epoch 3, on images \[24, 25, 26\]"),
+        (4, 7, r"steps 5 to 8 of epoch 3, the first on images \[24, 25, 26\]"),
+        (4, 11, r"steps 9 to 10 of epoch 3, the first on images \[28, 29, 30\]"),
+    ],
+)
+def test_a_loss_that_is_no_number_stops_the_run(at_once, batch, told):
+    callback = StopOnNaN(_Batches(), steps_at_once=at_once)
     callback.on_epoch_begin(2)
-    callback.on_train_batch_end(4, {"loss": 1.0})
-    with pytest.raises(
-        ValueError,
-        match=r"step 5 of epoch 3, on images \[24, 25, 26\].*Lower",
-    ):
-        callback.on_train_batch_end(4, {"loss": float("nan")})
+    callback.on_train_batch_end(batch, {"loss": 1.0})
+    with pytest.raises(ValueError, match=f"{told}.*Lower"):
+        callback.on_train_batch_end(batch, {"loss": float("nan")})
 
 
 def test_selection_never_reads_the_test_split(monkeypatch, tmp_path):
