@@ -257,7 +257,7 @@ def export(
     if report.layers and layer_figure:
         _write_layer_figure(report.layers, layer_figure)
     if card:
-        _write_card(report, run, out or model)
+        _write_card(report, run, out or model, model.resolve().parent.parent)
     if report.faults:
         raise ValueError(
             f"The file does not fit {report.target!r}: "
@@ -777,12 +777,15 @@ def _export(
     return report
 
 
-def _write_card(report, run, file):
-    from gnsmall_keras.export.card import make_card
+def _write_card(report, run, file, runs):
+    from gnsmall_keras.export.card import make_card, teachers_of
+    from gnsmall_keras.exports import find_run
 
+    teachers = teachers_of(run, lambda name: find_run(runs / name / "model"))
     path = file.with_suffix(".md")
     with replacing(path) as unfinished:
-        unfinished.write_text(make_card(report, run), encoding="utf-8")
+        text = make_card(report, run, teachers)
+        unfinished.write_text(text, encoding="utf-8")
     printing.show(f"Wrote {path}")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from collections.abc import Callable, Sequence
 
 from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.export.targets import find_budget
@@ -12,12 +13,17 @@ from gnsmall_keras.records import RunRecord
 _PERCENT = "{:.2f} %"
 
 
-def make_card(report: ExportReport, record: RunRecord) -> str:
+def make_card(
+    report: ExportReport,
+    record: RunRecord,
+    teachers: Sequence[RunRecord] = (),
+) -> str:
     """Returns a model card in Markdown, from records alone.
 
     Args:
         report: of the file.
         record: of the run that the file came of.
+        teachers: of the runs that it learned from: `teachers_of`.
     """
     config = record.config
     parts = [
@@ -32,8 +38,8 @@ def make_card(report: ExportReport, record: RunRecord) -> str:
         "## Limits",
         _limits(report, record),
         "## Make it again",
-        f"The run is of commit {record.commit[:7]}:",
-        _commands(report, record),
+        _commits([*teachers, record]),
+        _commands(report, record, teachers),
         "The weights are the same where backend, versions, processor and the "
         "number of threads are; so is the file then.",
     ]
@@ -174,7 +180,15 @@ def _limits(report, record):
     )
 
 
-def _commands(report, record):
+def _commits(runs):
+    found = {run.commit[:7]: None for run in runs}  # each once, in order
+    if len(runs) == 1:
+        return f"The run is of commit {runs[0].commit[:7]}:"
+    kind = "commits" if len(found) > 1 else "commit"
+    return f"The runs are of {kind} {' and '.join(found)}:"
+
+
+def _commands(report, record, teachers):
     folder = f"runs/{record.slug}"
     exporting = ["gnsmall", "export", f"{folder}/model.keras"]
     exporting += ["--data", record.config["data"], "--target", report.target]
@@ -186,8 +200,31 @@ def _commands(report, record):
         if report.qat["label_weight"] and report.qat["teacher"]:
             # Only its name is known.
             exporting += ["--teacher", f"TEACHER ({report.qat['teacher']})"]
-    lines = [reproduce(record), shlex.join(exporting)]
+    lines = [*map(reproduce, [*teachers, record]), shlex.join(exporting)]
     return "\n".join(f"    {line}" for line in lines)
+
+
+def teachers_of(
+    record: RunRecord, find: Callable[[str], RunRecord | None]
+) -> list[RunRecord]:
+    """Returns the records of the runs that one learned from.
+
+    Args:
+        record: of the run.
+        find: the record of a slug, None where there is none.
+
+    Returns:
+        Each once, after those that it learned from itself. Files and networks
+        among its teachers have none.
+    """
+    found: dict[str, RunRecord] = {}
+    names = ("teachers", "assistants")
+    for name in (n for key in names for n in record.config.get(key, ())):
+        teacher = find(name)
+        if teacher:
+            own = [*teachers_of(teacher, find), teacher]
+            found |= {one.slug: one for one in own if one.slug not in found}
+    return [*found.values()]
 
 
 def reproduce(record: RunRecord) -> str:

@@ -262,7 +262,7 @@ class BranchedConv2D(_Branched):
         return inputs
 
     def _values_at_once(self, inputs):
-        """Branches before BatchNorm, `(batch, height, width, all, filters)`."""
+        """Before BatchNorm, `(batch, height, width, all, filters)`."""
         kernel = ops.cast(self.kernel, self.compute_dtype)
         kernel = ops.moveaxis(kernel, 0, -2)  # (k, k, in, branches, filters)
         kernel = ops.reshape(kernel, (*kernel.shape[:3], -1))
@@ -428,7 +428,7 @@ class BranchedDepthwiseConv2D(_Branched):
         return fusion.add_at_center(kernel, tap, xp=ops)
 
     def _values_at_once(self, inputs):
-        """Branches before BatchNorm, `(batch, height, width, all, channels)`."""
+        """Before BatchNorm, `(batch, height, width, all, channels)`."""
         kernel = [self.kernel[branch] for branch in range(self.branches)]
         kernel += map(self._pixel_kernel, self.groups[1:])
         kernel = ops.cast(ops.stack(kernel, axis=2), self.compute_dtype)

@@ -9,7 +9,7 @@ from support import ROOT
 
 from gnsmall_keras import cli
 from gnsmall_keras.config import DistillConfig, TrainConfig
-from gnsmall_keras.export.card import make_card, reproduce
+from gnsmall_keras.export.card import make_card, reproduce, teachers_of
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.records import read_records
 
@@ -31,6 +31,29 @@ def _config_of(command):
 def test_command_gives_the_run_again(record):
     found = _config_of(reproduce(record))
     assert found == type(found)(**record.config)
+
+
+def _run(slug, *teachers, commit="a" * 40):
+    config = {**RECORDS[0].config, "strategy": "kd", "teachers": teachers}
+    return dataclasses.replace(
+        RECORDS[0], slug=slug, config=config, commit=commit
+    )
+
+
+def test_teachers_come_before_those_that_learn_from_them(report):
+    runs = {
+        "first": _run("first"),
+        "second": _run("second", "first"),
+        "third": _run("third", "first", "second", commit="b" * 40),
+    }
+    student = _run("student", "third", "second", "elsewhere.keras")
+    found = teachers_of(student, runs.get)
+    assert [run.slug for run in found] == ["first", "second", "third"]
+    card = make_card(report, student, found)
+    commands = [line for line in card.splitlines() if "    gnsmall" in line]
+    verbs = [line.split()[1] for line in commands]
+    assert verbs == ["distill"] * 4 + ["export"]
+    assert "The runs are of commits aaaaaaa and bbbbbbb:" in card
 
 
 def test_options_of_every_kind_are_written():

@@ -11,7 +11,7 @@ from support import ROOT, cifar10_folder
 
 from gnsmall_keras import evaluation
 from gnsmall_keras.data.sources import load_data
-from gnsmall_keras.export.card import make_card
+from gnsmall_keras.export.card import make_card, teachers_of
 from gnsmall_keras.export.runtime import TFLiteModel
 from gnsmall_keras.export.targets import BUDGETS
 from gnsmall_keras.export.tflite import ExportReport
@@ -68,7 +68,9 @@ def test_reports_cards_and_records_are_of_the_file(path):
     }
     runs = {(run.digest, run.started_at): run for run in read_records(INDEX)}
     (source,) = sources
-    card = make_card(ExportReport(**report), runs[source])
+    by_slug = {run.slug: run for run in runs.values()}
+    teachers = teachers_of(runs[source], by_slug.get)
+    card = make_card(ExportReport(**report), runs[source], teachers)
     assert path.with_suffix(".md").read_text("utf-8") == card
     table = (ROOT / "tflite/README.md").read_text("utf-8")
     assert path.name in table

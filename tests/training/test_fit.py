@@ -218,8 +218,8 @@ class _Batches:
     ("at_once", "batch", "told"),
     [
         (1, 4, r"step 5 of epoch 3, on images \[24, 25, 26\]"),
-        (4, 7, r"steps 5 to 8 of epoch 3, the first on images \[24, 25, 26\]"),
-        (4, 11, r"steps 9 to 10 of epoch 3, the first on images \[28, 29, 30\]"),
+        (4, 7, r"steps 5 to 8 of epoch 3, the first on images \[24, 25,"),
+        (4, 11, r"steps 9 to 10 of epoch 3, the first on images \[28, 29,"),
     ],
 )
 def test_a_loss_that_is_no_number_stops_the_run(at_once, batch, told):
