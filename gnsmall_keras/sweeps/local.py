@@ -6,11 +6,13 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from gnsmall_keras.sweeps import process
 from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, check_workers
 
 _DEVICES = "CUDA_VISIBLE_DEVICES"
+_COMPILED = "JAX_COMPILATION_CACHE_DIR"
 
 
 def local_engine(workers: int | None = None) -> Engine:
@@ -32,6 +34,7 @@ def local_engine(workers: int | None = None) -> Engine:
 def _run(jobs: Sequence[Job], *, workers: int | None) -> Iterator[Ended]:
     gpus = visible_gpus()
     free = worker_environments(gpus, workers or max(1, len(gpus)))
+    common = {**compiled_programs(gpus, jobs[0].executed), **os.environ}
     wide = max((job.config.devices for job in jobs), default=1)
     if wide > 1 and gpus and len(free) > 1:
         raise ValueError(
@@ -45,7 +48,7 @@ def _run(jobs: Sequence[Job], *, workers: int | None) -> Iterator[Ended]:
             while waiting and free:
                 own = free.pop(0)
                 job = waiting.popleft()
-                started = process.start(job, {**os.environ, **own})
+                started = process.start(job, {**common, **own})
                 running.append((started, own))
             for run, own in running.copy():
                 if run.process.poll() is not None:
@@ -70,6 +73,19 @@ def visible_gpus() -> list[str]:
             return []
     names = [name.strip() for name in given.split(",") if name.strip()]
     return [] if "-1" in names else names  # CUDA's way to hide all
+
+
+def compiled_programs(gpus: Sequence[str], executed: Path) -> dict[str, str]:
+    """Returns what lets JAX's runs on GPUs share what they compile.
+
+    There a network takes a minute or more to compile; runs that differ in
+    their seed alone have one program.
+
+    Args:
+        gpus: of this machine.
+        executed: a run's notebook; the programs are beside the runs' folders.
+    """
+    return {_COMPILED: str(executed.parents[1] / "jax-cache")} if gpus else {}
 
 
 def worker_environments(

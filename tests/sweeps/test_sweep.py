@@ -371,6 +371,13 @@ class TestGpus:
         assert local.worker_environments(["4", "5"], 1) == [{}]
         assert local.worker_environments([], 2) == [{}, {}]
 
+    def test_runs_on_gpus_share_what_jax_compiles(self, tmp_path):
+        executed = tmp_path / "run" / "train.ipynb"
+        cache = str(tmp_path / "jax-cache")
+        shared = local.compiled_programs(["0"], executed)
+        assert shared == {"JAX_COMPILATION_CACHE_DIR": cache}
+        assert local.compiled_programs([], executed) == {}
+
     def test_a_run_on_several_needs_one_worker(self, monkeypatch, tmp_path):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
         config = DistillConfig(strategy="baseline", devices=2)
