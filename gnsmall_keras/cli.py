@@ -227,6 +227,7 @@ def export(
         card: writes what a published file should come with, as Markdown beside
             it; of a model in the folder of its run.
     """
+    from gnsmall_keras.export.card import teachers_of
     from gnsmall_keras.exports import EXPORTS_FILE, find_run
     from gnsmall_keras.models.files import load_model
 
@@ -242,13 +243,17 @@ def export(
             "`layer_figure` must end in .png or .svg. "
             f"Received: {layer_figure}."
         )
+    runs = model.resolve().parent.parent
+    teachers = []
+    if card:
+        teachers = teachers_of(run, lambda name: find_run(runs / name / "any"))
     report = _export(
         load_model(model),
         out or model.with_suffix(".tflite"),
         data,
         config,
         run=run,
-        exports=exports or model.resolve().parent.parent / EXPORTS_FILE,
+        exports=exports or runs / EXPORTS_FILE,
         layer_errors=layer_errors or layer_figure is not None,
     )
     printing.print_export(report)
@@ -257,7 +262,7 @@ def export(
     if report.layers and layer_figure:
         _write_layer_figure(report.layers, layer_figure)
     if card:
-        _write_card(report, run, out or model, model.resolve().parent.parent)
+        _write_card(report, run, teachers, out or model)
     if report.faults:
         raise ValueError(
             f"The file does not fit {report.target!r}: "
@@ -777,11 +782,9 @@ def _export(
     return report
 
 
-def _write_card(report, run, file, runs):
-    from gnsmall_keras.export.card import make_card, teachers_of
-    from gnsmall_keras.exports import find_run
+def _write_card(report, run, teachers, file):
+    from gnsmall_keras.export.card import make_card
 
-    teachers = teachers_of(run, lambda name: find_run(runs / name / "model"))
     path = file.with_suffix(".md")
     with replacing(path) as unfinished:
         text = make_card(report, run, teachers)

@@ -5,6 +5,8 @@ import os
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# On a GPU callbacks look at several steps together, which tests count.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The tests' JAX programs run once; compiling them quickly matters more.
 os.environ.setdefault(
     "XLA_FLAGS",

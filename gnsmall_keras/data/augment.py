@@ -18,11 +18,11 @@ _FIRST_FLIPS = 2**32 - 2
 
 def normalize(images: np.ndarray) -> np.ndarray:
     """Turns uint8 pixels `(..., 3)` into the float32 a model takes."""
-    row = images.shape[-2:] if images.ndim > 1 else images.shape
+    *outer, pixels, _ = (1, *images.shape) if images.ndim == 1 else images.shape
     # A row of pixels at a time: NumPy is slow along an axis of three.
-    values = images.reshape(-1, math.prod(row)).astype(np.float32)
-    values *= np.tile(1.0 / (255.0 * STD), math.prod(row[:-1]))
-    values -= np.tile(MEAN / STD, math.prod(row[:-1]))
+    values = images.reshape(math.prod(outer), 3 * pixels).astype(np.float32)
+    values *= np.tile(1.0 / (255.0 * STD), pixels)
+    values -= np.tile(MEAN / STD, pixels)
     return values.reshape(images.shape)
 
 

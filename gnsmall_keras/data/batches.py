@@ -161,7 +161,9 @@ class TrainingBatches(keras.utils.PyDataset):
 
 @functools.lru_cache(maxsize=2)  # an epoch asks for it with every batch
 def _shuffled(count, seed, epoch):
-    return np.random.default_rng((seed, epoch, 0)).permutation(count)
+    order = np.random.default_rng((seed, epoch, 0)).permutation(count)
+    order.flags.writeable = False  # all who ask have this one
+    return order
 
 
 def _check_teacher_logits(teacher_logits, images, augment):

@@ -38,8 +38,7 @@ def make_card(
         "## Limits",
         _limits(report, record),
         "## Make it again",
-        _commits([*teachers, record]),
-        _commands(report, record, teachers),
+        _commands(report, [*teachers, record]),
         "The weights are the same where backend, versions, processor and the "
         "number of threads are; so is the file then.",
     ]
@@ -180,15 +179,9 @@ def _limits(report, record):
     )
 
 
-def _commits(runs):
-    found = {run.commit[:7]: None for run in runs}  # each once, in order
-    if len(runs) == 1:
-        return f"The run is of commit {runs[0].commit[:7]}:"
-    kind = "commits" if len(found) > 1 else "commit"
-    return f"The runs are of {kind} {' and '.join(found)}:"
-
-
-def _commands(report, record, teachers):
+def _commands(report, runs):
+    """Of the runs in their order, then of the file, with commits."""
+    record = runs[-1]
     folder = f"runs/{record.slug}"
     exporting = ["gnsmall", "export", f"{folder}/model.keras"]
     exporting += ["--data", record.config["data"], "--target", report.target]
@@ -200,7 +193,8 @@ def _commands(report, record, teachers):
         if report.qat["label_weight"] and report.qat["teacher"]:
             # Only its name is known.
             exporting += ["--teacher", f"TEACHER ({report.qat['teacher']})"]
-    lines = [*map(reproduce, [*teachers, record]), shlex.join(exporting)]
+    lines = [f"{reproduce(run)}  # commit {run.commit[:7]}" for run in runs]
+    lines.append(shlex.join(exporting))
     return "\n".join(f"    {line}" for line in lines)
 
 

@@ -35,7 +35,9 @@ def depthwise_conv(inputs, kernel, *, strides=1, padding="same"):
         padding: "same" (with stride 1) or "valid".
 
     Returns:
-        `(batch, new_height, new_width, channels)`.
+        `(batch, new_height, new_width, channels)`. On JAX the channels may be
+        several axes that broadcast, such as 1 x channels of the inputs and
+        branches x channels of the kernel.
     """
     if _BACKEND == "tensorflow":
         return ops.depthwise_conv(
@@ -70,17 +72,23 @@ def depthwise_conv(inputs, kernel, *, strides=1, padding="same"):
     return total
 
 
-def takes_branches_at_once():
-    """Whether branches are best computed side by side, in one tensor.
+def is_jax_on_gpu():
+    """Whether JAX computes on a GPU here: where it is, not what there is.
 
-    On JAX with a GPU: there a step takes as long as its kernels are many, and
-    this way has the fewest (docs/adr/0011).
+    There the time of a step is set by how many kernels it has, and branches
+    are best computed side by side, in one tensor (docs/adr/0011).
     """
     if _BACKEND != "jax":
         return False
     import jax
 
-    return jax.default_backend() == "gpu"
+    distribution = keras.distribution.distribution()
+    if distribution is not None:
+        return distribution.device_mesh.devices.flat[0].startswith("gpu")
+    device = jax.config.jax_default_device  # a device, its platform or None
+    if device is None:
+        return jax.default_backend() == "gpu"
+    return getattr(device, "platform", device) == "gpu"
 
 
 def autocorrelation(inputs, size):
@@ -191,6 +199,7 @@ def batch_norm(inputs, gamma, beta):
     Args:
         inputs: `(batch, height, width, channels)`.
         gamma, beta: `(channels,)`, in float32 also where inputs are shorter.
+            On JAX the channels may be several axes of all arguments.
 
     Returns:
         outputs like `inputs`; mean and biased variance, `(channels,)`, not

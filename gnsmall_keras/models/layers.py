@@ -6,7 +6,8 @@ before its BatchNorm. `call` therefore takes three steps: find the statistics
 kernel and bias, convolve once. The result, the gradient and the moving
 statistics are those of the separate branches. In training that takes the
 statistics of all branches from the input (docs/adr/0011); where this does not
-pay, for one branch and for strides, the branches are computed one by one.
+pay, for one branch and for strides, the branches are computed one by one. On
+JAX with a GPU all branches are computed, side by side in one tensor.
 
 The statistics are raw moments: where a channel's mean is more than some 30 of
 its deviations, float32 leaves less than four digits of them. In the networks
@@ -121,7 +122,7 @@ class _Branched(keras.layers.Layer):
     def call(self, inputs, training=False):
         if not (training and self.trainable):
             statistics = self._moving_statistics(self._weights())
-        elif kernels.takes_branches_at_once():
+        elif kernels.is_jax_on_gpu():
             return self._add_branches_at_once(inputs)
         elif not self._has_statistics_of_input():
             return self._add_branches(inputs)

@@ -6,7 +6,6 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from gnsmall_keras.sweeps import process
 from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, check_workers
@@ -34,7 +33,7 @@ def local_engine(workers: int | None = None) -> Engine:
 def _run(jobs: Sequence[Job], *, workers: int | None) -> Iterator[Ended]:
     gpus = visible_gpus()
     free = worker_environments(gpus, workers or max(1, len(gpus)))
-    common = {**compiled_programs(gpus, jobs[0].executed), **os.environ}
+    common = {**compiled_programs(gpus, jobs), **os.environ}
     wide = max((job.config.devices for job in jobs), default=1)
     if wide > 1 and gpus and len(free) > 1:
         raise ValueError(
@@ -75,17 +74,23 @@ def visible_gpus() -> list[str]:
     return [] if "-1" in names else names  # CUDA's way to hide all
 
 
-def compiled_programs(gpus: Sequence[str], executed: Path) -> dict[str, str]:
+def compiled_programs(
+    gpus: Sequence[str], jobs: Sequence[Job]
+) -> dict[str, str]:
     """Returns what lets JAX's runs on GPUs share what they compile.
 
     There a network takes a minute or more to compile; runs that differ in
-    their seed alone have one program.
+    their seed alone have one program. The folder is beside those of the runs;
+    it may be deleted.
 
     Args:
         gpus: of this machine.
-        executed: a run's notebook; the programs are beside the runs' folders.
+        jobs: of one sweep.
     """
-    return {_COMPILED: str(executed.parents[1] / "jax-cache")} if gpus else {}
+    if not gpus or not jobs:
+        return {}
+    runs = jobs[0].executed.resolve().parents[1]
+    return {_COMPILED: str(runs / "jax-cache")}
 
 
 def worker_environments(

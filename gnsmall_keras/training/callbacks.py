@@ -227,8 +227,8 @@ class StopOnNaN(keras.callbacks.Callback):
         steps_at_once: between two looks.
 
     Raises:
-        ValueError: after the step, with the images of its batch; of several
-            at once, with their numbers.
+        ValueError: after the step, with the images of its batch; after several
+            at once, with the steps' numbers and the images of the first.
     """
 
     def __init__(self, batches, steps_before=0, steps_at_once=1):

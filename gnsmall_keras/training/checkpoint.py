@@ -258,8 +258,9 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Stops, if it has to; after an epoch's last step that can wait."""
+        before = self._steps
         self._steps = min(self._first + batch + 1, self._steps_per_epoch)
-        self._stop.looks += 1
+        self._stop.steps += self._steps - before
         if self._steps < self._steps_per_epoch and self._stop.reason:
             self._save()
             self._interrupt()
@@ -279,7 +280,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         )
 
     def _interrupt(self):
-        if self._stop.looks == 1 and self._stop.out_of_time:
+        if self._stop.steps == 1 and self._stop.out_of_time:
             raise ValueError(
                 f"`time_budget` is below what one step takes here, with all "
                 f"that comes before it. Received: {self._stop.seconds:g} s. "

@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from gnsmall_keras.models.kernels import is_jax_on_gpu
+
 KINDS = ("auto", "cpu", "gpu")
 _STEPS_AT_ONCE = 25
 
@@ -56,12 +58,15 @@ def _whole_float32():
     if backend == "torch":
         import torch
 
-        before = torch.backends.cudnn.allow_tf32
-        torch.backends.cudnn.allow_tf32 = False
+        switches = torch.backends.cudnn, torch.backends.cuda.matmul
+        before = [switch.allow_tf32 for switch in switches]
+        for switch in switches:
+            switch.allow_tf32 = False
         try:
             yield
         finally:
-            torch.backends.cudnn.allow_tf32 = before
+            for switch, value in zip(switches, before, strict=True):
+                switch.allow_tf32 = value
         return
     import tensorflow as tf
 
@@ -77,12 +82,10 @@ def _whole_float32():
 def steps_at_once() -> int:
     """Steps between two looks at a training, by its callbacks.
 
-    Each waits for all that was computed before. Where a GPU takes steps of
-    milliseconds it would wait in turn for the next one to be prepared.
+    Each waits for all that was computed before, and a GPU with steps of
+    milliseconds would then wait in turn until the next one is prepared.
     """
-    if keras.config.backend() != "jax":
-        return 1
-    return _STEPS_AT_ONCE if _list("gpu") else 1
+    return _STEPS_AT_ONCE if is_jax_on_gpu() else 1
 
 
 def on_one_gpu() -> bool:

@@ -31,7 +31,7 @@ class StopRequest:
                 f"Received: {seconds!r}."
             )
         self.seconds = seconds
-        self.looks = 0  # in this call, by all of its stages
+        self.steps = 0  # done in this call, by all of its stages
         self._began = time.monotonic()
         self._signal = ""
 
@@ -73,7 +73,7 @@ class StopRequest:
         def request(number, frame):
             self._signal = f"{signal.Signals(number).name} was received"
             signal.signal(number, before[number])
-            os.write(2, b"stopping after this step; once more: at once\n")
+            os.write(2, b"stopping soon; once more: at once\n")
 
         for number in before:
             signal.signal(number, request)

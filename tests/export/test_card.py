@@ -53,7 +53,8 @@ def test_teachers_come_before_those_that_learn_from_them(report):
     commands = [line for line in card.splitlines() if "    gnsmall" in line]
     verbs = [line.split()[1] for line in commands]
     assert verbs == ["distill"] * 4 + ["export"]
-    assert "The runs are of commits aaaaaaa and bbbbbbb:" in card
+    commits = [line.partition("  # commit ")[2] for line in commands]
+    assert commits == ["aaaaaaa", "aaaaaaa", "bbbbbbb", "aaaaaaa", ""]
 
 
 def test_options_of_every_kind_are_written():

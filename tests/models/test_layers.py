@@ -123,7 +123,7 @@ def test_training_is_that_of_the_branches(case, shape, at_once, monkeypatch):
     """Outputs, gradients and moving statistics against branch by branch."""
     if at_once and keras.config.backend() != "jax":
         pytest.skip("branches are taken at once on JAX alone")
-    monkeypatch.setattr(kernels, "takes_branches_at_once", lambda: at_once)
+    monkeypatch.setattr(kernels, "is_jax_on_gpu", lambda: at_once)
     shape = SHAPES[shape]
     if CASES[case][1].get("padding") == "valid" and min(shape[1:3]) < 5:
         pytest.skip("the window does not fit into the image")

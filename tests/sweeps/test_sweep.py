@@ -373,10 +373,11 @@ class TestGpus:
 
     def test_runs_on_gpus_share_what_jax_compiles(self, tmp_path):
         executed = tmp_path / "run" / "train.ipynb"
+        jobs = [Job(DistillConfig(strategy="baseline"), tmp_path, executed, {})]
         cache = str(tmp_path / "jax-cache")
-        shared = local.compiled_programs(["0"], executed)
+        shared = local.compiled_programs(["0"], jobs)
         assert shared == {"JAX_COMPILATION_CACHE_DIR": cache}
-        assert local.compiled_programs([], executed) == {}
+        assert local.compiled_programs([], jobs) == {}
 
     def test_a_run_on_several_needs_one_worker(self, monkeypatch, tmp_path):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")

@@ -31,7 +31,7 @@ import os, signal, sys
 sys.path[:0] = [sys.argv[3]]
 import support
 from gnsmall_keras.config import TrainConfig
-from gnsmall_keras.training import checkpoint, devices, fit, learn
+from gnsmall_keras.training import checkpoint, fit, learn
 
 left = int(sys.argv[2])
 end = checkpoint.SaveCheckpoints.on_train_batch_end

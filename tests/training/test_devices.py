@@ -12,8 +12,9 @@ from support import ROOT, TESTS
 from gnsmall_keras import cli
 from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.data.batches import EvaluationBatches
+from gnsmall_keras.models import kernels
 from gnsmall_keras.training import fit
-from gnsmall_keras.training.devices import on_devices
+from gnsmall_keras.training.devices import on_devices, steps_at_once
 
 # Logical devices have to be asked for before a backend starts. In double
 # precision, because in single one rounding errors grow tenfold in few steps.
@@ -128,3 +129,49 @@ def gpus():
             return True
     except ValueError:
         return False
+
+
+@pytest.mark.backend
+def test_float32_is_whole_while_a_training_runs():
+    switches = _switches()
+    before = [read() for read, _ in switches]
+    with on_devices("cpu"):
+        assert [read() for read, _ in switches] == [w for _, w in switches]
+    assert [read() for read, _ in switches] == before
+
+
+def _switches():
+    """What says whether float32 is whole, and what it is then."""
+    backend = keras.config.backend()
+    if backend == "jax":
+        import jax
+
+        return [(lambda: jax.config.jax_default_matmul_precision, "highest")]
+    if backend == "torch":
+        import torch
+
+        return [
+            (lambda: torch.backends.cudnn.allow_tf32, False),
+            (lambda: torch.backends.cuda.matmul.allow_tf32, False),
+        ]
+    import tensorflow as tf
+
+    return [(tf.config.experimental.tensor_float_32_execution_enabled, False)]
+
+
+@pytest.mark.backend
+def test_what_is_done_on_a_gpu_is_not_done_on_a_cpu_beside_it(monkeypatch):
+    assert not kernels.is_jax_on_gpu()
+    if keras.config.backend() != "jax":
+        return
+    import jax
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert kernels.is_jax_on_gpu()
+    assert steps_at_once() > 1
+    with keras.device("cpu:0"):
+        assert not kernels.is_jax_on_gpu()
+        assert steps_at_once() == 1
+    shared = keras.distribution.DataParallel(devices=["cpu:0"])
+    with shared.scope():
+        assert not kernels.is_jax_on_gpu()

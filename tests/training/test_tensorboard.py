@@ -11,6 +11,7 @@ from gnsmall_keras import cli
 from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.records import read_records
 from gnsmall_keras.training import fit, learn
+from gnsmall_keras.training.callbacks import EventFiles
 from gnsmall_keras.training.interruption import (
     StopRequest,
     TrainingInterrupted,
@@ -66,6 +67,18 @@ def test_a_run_that_goes_on_continues_its_curves(tmp_path, monkeypatch):
             list(curve.values()), record.history[name], atol=2e-6
         )
     assert running[20] == pytest.approx(curves["loss"][20])
+
+
+def test_steps_that_are_looked_at_together_end_with_the_epoch(tmp_path):
+    """Four at a time of ten, of which an earlier call has done three."""
+    writer = EventFiles(tmp_path, 10, 3)
+    for epoch, looks in ((0, (3, 7)), (1, (3, 7, 11))):
+        writer.on_epoch_begin(epoch)
+        for batch in looks:
+            writer.on_train_batch_end(batch, {"loss": 1.0})
+    writer.close()
+    events = [e for e in _events(tmp_path) if e.summary.value]
+    assert [event.step for event in events] == [7, 10, 14, 18, 20]
 
 
 def test_a_missing_package_is_named_before_anything_is_done(
