@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from gnsmall_keras.records import RunRecord
 from gnsmall_keras.report import tables
 from gnsmall_keras.report.build import insert_results, write_files
 from gnsmall_keras.report.drawing import Drawing, render
@@ -83,6 +84,7 @@ def make_study(
             "test of each seed's two networks, are not corrected for being "
             "many; the t-test of primary contrasts is two-sided.",
             tables.tabulate_contrasts(study).to_markdown(),
+            *_warn_of_machines(study.groups),
         ]
     for drawing in drawings:
         paragraphs += [
@@ -103,7 +105,33 @@ def _say_where(groups: Sequence[Group]) -> str:
             f"{record.backend} {record.versions.get(record.backend)}"
             for record in records
         },
-        {str(record.hardware.get("processor")) for record in records},
+        {_machine(record) for record in records},
         {f"commit {str(record.commit)[:8]}" for record in records},
     ]
     return f" On {'; '.join(', '.join(sorted(some)) for some in found)}."
+
+
+def _machine(record: RunRecord) -> str:
+    """The GPUs that a run was on, or else the processor."""
+    gpus = {
+        device.partition("(")[2].rstrip(")")
+        for device in record.hardware.get("devices", ())
+        if device.startswith("gpu")
+    }
+    return " and ".join(sorted(gpus)) or str(record.hardware.get("processor"))
+
+
+def _warn_of_machines(groups: Sequence[Group]) -> list[str]:
+    """Names the seeds whose runs differ in more than their arm."""
+    found: dict[int, set[tuple[str, str]]] = {}
+    for run in (run for group in groups for run in group.runs):
+        place = run.record.backend, _machine(run.record)
+        found.setdefault(run.record.config["seed"], set()).add(place)
+    mixed = sorted(seed for seed, places in found.items() if len(places) > 1)
+    if not mixed:
+        return []
+    return [
+        "Runs of the same seed were on several backends or machines, and "
+        "differ by these too: those of seed "
+        f"{', '.join(map(str, mixed))}."
+    ]

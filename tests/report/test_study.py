@@ -283,6 +283,29 @@ def test_the_command_writes_page_and_figures_the_same_each_time(
     assert "Wrote" in capsys.readouterr().out
 
 
+def test_the_page_names_gpus_and_seeds_of_several_machines(
+    tmp_path, sweep, records, write_index
+):
+    page = _page(tmp_path)
+
+    def write(found):
+        index = write_index(*_flat(found))
+        command = ["report", "--index", str(index), "--study", str(sweep)]
+        assert main([*command, "--readme", str(page)]) == 0
+        return page.read_text()
+
+    assert "Runs of the same seed" not in write(records)
+    hardware = {"processor": "Xeon", "devices": ["gpu:0 (NVIDIA H200)"]}
+    arm = [
+        dataclasses.replace(record, hardware=hardware)
+        for record in records["alone"][1:]
+    ]
+    text = write({**records, "alone": [records["alone"][0], *arm]})
+    assert "NVIDIA H200" in text
+    assert "Xeon" not in text
+    assert "differ by these too: those of seed 1, 2." in text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
