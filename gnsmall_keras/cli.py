@@ -571,6 +571,7 @@ def sweep(
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
     workers: int | None = None,
+    seeds: tuple[int, ...] = (),
     resume: bool = True,
     dry_run: bool = False,
 ) -> int:
@@ -590,6 +591,8 @@ def sweep(
             "auto"; by default RAY_ADDRESS, else Ray is started here.
         workers: runs at a time; by default one for each GPU, else for each
             machine.
+        seeds: of the runs to do, such as 1 2, with their teachers; by default
+            all.
         resume: leaves recorded runs out and goes on with unfinished ones;
             --no-resume is an error where there are any.
         dry_run: prints what would run, and writes nothing.
@@ -601,7 +604,7 @@ def sweep(
     config = plan.read_sweep(file)
     index = index or out / INDEX_FILE
     if dry_run:
-        todo = printing.print_todo(sweeps.list_todo(config, index))
+        todo = printing.print_todo(sweeps.list_todo(config, index, seeds))
         for run in todo.pending:
             names = ", ".join(sweeps.sources(run))
             printing.show(run.slug + (f" from {names}" if names else ""))
@@ -610,7 +613,7 @@ def sweep(
     executing = _engine(engine, workers, address)
     sweeps.check_sweep(out)
     with sweeps.locked(out, index):
-        todo = printing.print_todo(sweeps.list_todo(config, index))
+        todo = printing.print_todo(sweeps.list_todo(config, index, seeds))
         sweeps.check_teachers(todo, out)
         if not resume:
             sweeps.check_unbegun(todo, out)

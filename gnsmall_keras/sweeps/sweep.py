@@ -50,19 +50,58 @@ class Outcome(NamedTuple):
     lost: int = 0  # how often its machine or process went before that
 
 
-def list_todo(sweep: SweepConfig, index: Path) -> Todo:
-    """Returns which runs of a sweep have no record in `index`, each once."""
+def list_todo(
+    sweep: SweepConfig, index: Path, seeds: Collection[int] = ()
+) -> Todo:
+    """Returns which runs of a sweep have no record in `index`, each once.
+
+    Args:
+        sweep: whose runs.
+        index: the file of records.
+        seeds: of the runs to do, beside their teachers; empty: all.
+
+    Raises:
+        ValueError: if there is no run of one of the seeds.
+    """
     scanned = [f for _, f in scan_records(index)] if index.exists() else []
     known = {line.digest for line in scanned if isinstance(line, RunRecord)}
-    asked = {config.digest: config for config in sweep.configs}
-    unique = {c.digest: c for c in sweep.teacher_configs} | asked
+    wanted = _of_seeds(sweep.configs, seeds)
+    asked = {config.digest: config for config in wanted}
+    teachers = _needed(wanted, sweep.teacher_configs)
+    unique = {c.digest: c for c in teachers} | asked
     pending = [c for digest, c in unique.items() if digest not in known]
     return Todo(
         tuple(itertools.chain.from_iterable(stages(pending))),
         tuple(c for digest, c in unique.items() if digest in known),
-        len(sweep.configs) - len(asked),
+        len(wanted) - len(asked),
         tuple(str(line) for line in scanned if isinstance(line, ValueError)),
     )
+
+
+def _of_seeds(
+    configs: Sequence[DistillConfig], seeds: Collection[int]
+) -> list[DistillConfig]:
+    there = {config.seed for config in configs}
+    missing = sorted(set(seeds) - there)
+    if missing:
+        raise ValueError(
+            "`seeds` must be of the sweep's runs. Received: "
+            f"{missing}, where the runs have {sorted(there)}."
+        )
+    return [c for c in configs if not seeds or c.seed in seeds]
+
+
+def _needed(
+    configs: Sequence[DistillConfig], teachers: Sequence[DistillConfig]
+) -> list[DistillConfig]:
+    """Those of the teachers that the runs learn from, in their order."""
+    names = {name for config in configs for name in sources(config)}
+    needed: list[DistillConfig] = []
+    for teacher in reversed(teachers):  # after those that it learns from
+        if teacher.slug in names:
+            needed.insert(0, teacher)
+            names.update(sources(teacher))
+    return needed
 
 
 def sources(config: DistillConfig) -> tuple[str, ...]:

@@ -104,6 +104,22 @@ def test_every_run_leaves_a_record_and_a_line(command, tmp_path, capsys):
     assert len(printed) == 5, "no live bar where there is no terminal"
 
 
+def test_seeds_are_done_alone_with_their_teachers(command, tmp_path, capsys):
+    engine = FakeEngine()
+    assert command(engine, "--seeds", "2", "0") == 0
+    assert engine.done == [0, 2]
+    assert command(engine, "--seeds", "4") == 2
+    assert "`seeds` must be of the sweep's runs. Received: [4], where the " in (
+        capsys.readouterr().err
+    )
+    study = read_sweep(ROOT / "papermill_runs/sweeps/study_cpu.toml")
+    todo = sweep.list_todo(study, tmp_path / "none.jsonl", [2])
+    everything = sweep.list_todo(study, tmp_path / "none.jsonl")
+    assert {config.seed for config in todo.pending} == {2}
+    assert 3 * len(todo.pending) == len(everything.pending)
+    assert len(everything.pending) == len({c.digest for c in study.configs}) + 6
+
+
 def test_runs_with_a_record_are_not_run_again(command, capsys):
     command(FakeEngine())
     again = FakeEngine()
