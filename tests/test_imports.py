@@ -33,7 +33,8 @@ LEVELS = {
     "sweeps.contrasts": 0.7,
     "report": 4,
     "printing": 4.5,
-    "cli": 5,
+    "commands": 5,
+    "cli": 5.5,
 }
 HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib", "ray"}
 # Where each heavy package may be imported, inside functions only.
@@ -42,6 +43,7 @@ ALLOWED = {
     ("tensorflow", "export.quantize"),
     ("torch", "models.torch_files"),
     ("tensorflow", "models.kernels"),
+    ("jax", "models.kernels"),
     ("torch", "models.kernels"),
     ("tensorflow", "distill.steps"),
     ("torch", "distill.steps"),

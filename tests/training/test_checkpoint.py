@@ -14,6 +14,7 @@ import pytest
 from support import TESTS, skip_unless_all_or_on_torch, tiny_network
 
 from gnsmall_keras import cli
+from gnsmall_keras.commands.arguments import seconds
 from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.models.files import load_model
 from gnsmall_keras.recipes import RECIPES
@@ -193,9 +194,9 @@ def test_bad_time_budgets_are_refused(tmp_path, capsys, text, message):
 
 
 def test_time_budgets_have_units():
-    found = [cli._seconds(text) for text in ("540", "540s", "9m", "1.5h")]
+    found = [seconds(text) for text in ("540", "540s", "9m", "1.5h")]
     assert found == [540, 540, 540, 5400]
-    assert cli._seconds(None) is None
+    assert seconds(None) is None
 
 
 class TestFiles:

@@ -1,0 +1,1 @@
+"""The commands of `gnsmall`, which `gnsmall_keras.cli` parses and calls."""

@@ -1,0 +1,247 @@
+"""Commands about many runs: sweeps, their records, the report."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from gnsmall_keras import printing
+from gnsmall_keras.commands.arguments import PositionalPath
+
+
+def sweep(
+    file: PositionalPath,
+    out: Path = Path("runs"),
+    index: Path | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    seeds: tuple[int, ...] = (),
+    resume: bool = True,
+    dry_run: bool = False,
+) -> int:
+    """Does the runs of a sweep file, each in the notebook 02_train.
+
+    Runs with a record in the index are left out, so that the same command goes
+    on where an interrupted one was. A run that fails is named in failed.jsonl
+    beside the index and makes the exit status 1; the others go on.
+
+    Args:
+        file: TOML with [parameters] of all runs, a [grid] of lists, [[runs]],
+            and [teachers.NAME], runs that they learn from as "@NAME".
+        out: folder of all runs.
+        index: JSON-lines file of records; by default index.jsonl in `out`.
+        engine: "local" for processes of this machine; "ray" for a Ray cluster.
+        address: host:port of a Ray cluster that this machine belongs to, or
+            "auto"; by default RAY_ADDRESS, else Ray is started here.
+        workers: runs at a time; by default one for each GPU, else for each
+            machine.
+        seeds: of the runs to do, such as 1 2, with their teachers; by default
+            all.
+        resume: leaves recorded runs out and goes on with unfinished ones;
+            --no-resume is an error where there are any.
+        dry_run: prints what would run, and writes nothing.
+    """
+    from gnsmall_keras.records import INDEX_FILE
+    from gnsmall_keras.sweeps import plan
+    from gnsmall_keras.sweeps import sweep as sweeps
+
+    config = plan.read_sweep(file)
+    index = index or out / INDEX_FILE
+    if dry_run:
+        todo = printing.print_todo(sweeps.list_todo(config, index, seeds))
+        for run in todo.pending:
+            names = ", ".join(sweeps.sources(run))
+            printing.show(run.slug + (f" from {names}" if names else ""))
+        sweeps.check_teachers(todo, out)
+        return 0
+    executing = _engine(engine, workers, address)
+    sweeps.check_sweep(out)
+    with sweeps.locked(out, index):
+        todo = printing.print_todo(sweeps.list_todo(config, index, seeds))
+        sweeps.check_teachers(todo, out)
+        if not resume:
+            sweeps.check_unbegun(todo, out)
+        outcomes = sweeps.run_all(
+            todo.pending, out=out, index=index, engine=executing
+        )
+        failed = printing.print_outcomes(outcomes, len(todo.pending))
+    return 1 if failed else 0
+
+
+def _engine(name, workers, address):
+    from gnsmall_keras.sweeps import cluster, local
+
+    if name == "ray":
+        return cluster.ray_engine(workers, address)
+    if address is not None:
+        raise ValueError(
+            "`address` is of a Ray cluster. Received: one with the engine "
+            f"{name!r}. Add --engine ray."
+        )
+    return local.local_engine(workers)
+
+
+def records(
+    action: Annotated[Literal["merge", "merge-exports"], tyro.conf.Positional],
+    indices: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    out: Path,
+) -> int:
+    """Merges files of records into one, each record once.
+
+    Lines that are no records are left out, named, and make the exit status 1.
+
+    Args:
+        action: "merge" is of runs' records, "merge-exports" of files'.
+        indices: JSON-lines files, earlier ones first.
+        out: the new file; may be one of them.
+    """
+    from gnsmall_keras.exports import ExportRecord
+    from gnsmall_keras.records import RunRecord, merge_records
+
+    if not indices:
+        raise ValueError(
+            "A merge needs one file or more. Write: gnsmall records merge "
+            "A.jsonl B.jsonl --out all.jsonl"
+        )
+    kind = RunRecord if action == "merge" else ExportRecord
+    merged = merge_records(indices, out, parse=kind.from_json)
+    for fault in merged.faults:
+        printing.warn(f"left out: {fault}")
+    printing.show(
+        f"{out}: {merged.records} records, {merged.repeated} repeated and "
+        f"{len(merged.faults)} damaged lines left out"
+    )
+    return 1 if merged.faults else 0
+
+
+def report(
+    index: Path = Path("papermill_runs/index.jsonl"),
+    out: Path | None = None,
+    figures: Path | None = None,
+    readme: Path | None = None,
+    study: tuple[Path, ...] = (),
+    winner: bool = False,
+    max_parameters: int | None = None,
+    max_bytes: int | None = None,
+    budget: Literal["256k", "512k", "1m"] | None = None,
+    data: str | None = None,
+    images: str | None = None,
+) -> None:
+    """Makes a page, figures and a README's results from records alone.
+
+    Lines that are no records are told of and left out.
+
+    Args:
+        index: JSON-lines file of records; those of exported files are in
+            exports.jsonl beside it.
+        out: the page, one HTML file; by default report.html, and none beside
+            `figures`, `readme` and `winner`.
+        figures: a folder for the figures, as .png and .svg.
+        readme: a Markdown file; what is between its two comments is rewritten.
+        study: sweep files that name arms: what `readme` gets is what these
+            came to, and their figures go into a folder beside it.
+        winner: only prints the run to deploy, by validation accuracy.
+        max_parameters: of the winner, deployed.
+        max_bytes: of the winner's int8 file; needs records of exported files.
+        budget: of the microcontroller that the winner's int8 file fits: 256 KB
+            of flash and 64 KB of arena, 512 and 128 KB, or 1 MB and 256 KB; 64
+            KB of the flash are for code.
+        data: of the winner; needed where the records are on several.
+        images: data whose images are shown where the winner was wrong:
+            "digits", "cifar10", "cifar100" or a path.
+    """
+    from gnsmall_keras.report.build import write_report
+    from gnsmall_keras.report.reading import read_runs
+    from gnsmall_keras.report.study import read_study
+    from gnsmall_keras.report.study_page import write_study
+
+    limits = {
+        "max_parameters": max_parameters,
+        "max_bytes": max_bytes,
+        "budget": budget,
+        "data": data,
+    }
+    _check_report((out, figures, readme), study, winner, limits, images)
+    if not (winner or out or figures or readme):
+        out = Path("report.html")
+    reading = read_runs(index)
+    for fault in reading.faults:
+        printing.warn(f"warning: {fault}")
+    if winner:
+        _print_winner(reading, limits)
+        return
+    name = "/".join(index.parts[-2:])
+    if study and readme:
+        studies = [read_study(path, reading.runs) for path in study]
+        _tell_written(write_study(studies, name=name, readme=readme))
+        return
+    written = write_report(
+        reading,
+        name=name,
+        out=out,
+        figures=figures,
+        readme=readme,
+        dataset=_load(images) if images else None,
+    )
+    _tell_written(written)
+
+
+def _tell_written(paths):
+    for path in paths:
+        printing.show(f"Wrote {path}")
+
+
+def _check_report(files, study, winner, limits, images):
+    """Refuses options that do not go together."""
+    out, figures, readme = files
+    if study and (readme is None or out or figures):
+        raise ValueError(
+            "`study` is for `readme` alone. Received: "
+            f"{'other files too' if readme else 'none'}. Write --study "
+            "SWEEP.toml --readme STUDY.md"
+        )
+    if winner and any(files):
+        raise ValueError(
+            "`winner` writes nothing. Received: a file to write with it. Call "
+            "`gnsmall report` twice."
+        )
+    if not winner and any(limit is not None for limit in limits.values()):
+        raise ValueError(
+            f"{sorted(limits)} are limits of the winner. Received: one without "
+            "it. Add --winner."
+        )
+    if images and (winner or readme) and not (out or figures):
+        raise ValueError(
+            "`images` are for the page and the figures. Received: neither. "
+            "Add --out or --figures."
+        )
+
+
+def _print_winner(reading, limits):
+    from gnsmall_keras.export.targets import BUDGETS
+    from gnsmall_keras.report.costs import find_cost
+    from gnsmall_keras.report.winner import count_unknown, find_winner
+
+    budget = BUDGETS.get(limits.pop("budget"))
+    if budget:
+        given = limits["max_bytes"]
+        limits["max_bytes"] = min(
+            budget.file_bytes if given is None else given, budget.file_bytes
+        )
+        limits["max_arena_bytes"] = budget.arena_bytes
+    best = find_winner(reading.runs, exports=reading.exports, **limits)
+    if limits["max_bytes"] is not None:
+        unknown = count_unknown(reading.runs, reading.exports)
+        if unknown:
+            printing.warn(
+                f"warning: runs left out, as no file of their network has a "
+                f"record: {unknown}"
+            )
+    printing.print_winner(best, find_cost(best, reading.exports, "bytes"))
+
+
+def _load(data):
+    from gnsmall_keras.data.sources import load_data
+
+    return load_data(data)

@@ -1,0 +1,181 @@
+"""Commands that train."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from gnsmall_keras import printing
+from gnsmall_keras.commands.arguments import Flat, seconds
+from gnsmall_keras.commands.files import export_network
+from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
+
+_DIGITS_QUICKSTART = TrainConfig(data="digits", epochs=12, batch_size=64)
+_CIFAR_QUICKSTART = TrainConfig(data="cifar10", width=0.5, epochs=1)
+
+
+def quickstart(out: Path = Path("runs")) -> None:
+    """Trains a network, fuses it, quantises it and checks the file: minutes.
+
+    It uses scikit-learn's digits, or CIFAR-10 with a smaller budget where the
+    environment variable GNSMALL_DATA says where that is.
+
+    Args:
+        out: folder for the model, the .tflite file and the records.
+    """
+    from gnsmall_keras.data.sources import DATA_VARIABLE
+    from gnsmall_keras.exports import EXPORTS_FILE
+    from gnsmall_keras.models.files import load_model
+    from gnsmall_keras.records import MODEL_FILE
+    from gnsmall_keras.training.fit import train
+
+    place = os.environ.get(DATA_VARIABLE)
+    config = _CIFAR_QUICKSTART if place else _DIGITS_QUICKSTART
+    epochs = config.resolved_recipe.epochs
+    printing.console.print(
+        f"[bold]1/2[/] training GhostNetV3-Small {config.width:g} on "
+        + (f"CIFAR-10 from {place}" if place else "scikit-learn's digits")
+        + f", epochs: {epochs} (a demonstration, not a result of the study)"
+    )
+    record = train(config, out=out)
+    folder = out / record.slug
+    printing.console.print(
+        "[bold]2/2[/] fusing, quantising and checking the file"
+    )
+    report = export_network(
+        load_model(folder / MODEL_FILE),
+        folder / "model.tflite",
+        config.data,
+        ExportConfig(),
+        run=record,
+        exports=out / EXPORTS_FILE,
+    )
+    printing.print_forms(record, report)
+    printing.print_export(report)
+    printing.console.print(f"Files: {folder}")
+
+
+def train(
+    config: Flat[TrainConfig],
+    out: Path = Path("runs"),
+    index: Path | None = None,
+    time_budget: str | None = None,
+    device: Literal["auto", "cpu", "gpu"] = "auto",
+    tensorboard: bool = False,
+) -> None:
+    """Trains one network and appends a record of the run.
+
+    The same command goes on where an interrupted one was.
+
+    Args:
+        config: the experiment.
+        out: folder of all runs.
+        index: JSON-lines file of records; by default index.jsonl in `out`.
+        time_budget: when to stop, with a checkpoint and exit status 75: "540",
+            "540s", "9m" or "1.5h".
+        device: "cpu", "gpu", or "auto": a GPU if there is one.
+        tensorboard: writes files for TensorBoard into the run's folder.
+    """
+    from gnsmall_keras.training.fit import train
+
+    record = train(
+        config,
+        out=out,
+        index=index,
+        time_budget=seconds(time_budget),
+        device=device,
+        tensorboard=tensorboard,
+    )
+    printing.print_record(record, out / record.slug)
+
+
+def distill(
+    config: Flat[DistillConfig],
+    out: Path = Path("runs"),
+    index: Path | None = None,
+    time_budget: str | None = None,
+    device: Literal["auto", "cpu", "gpu"] = "auto",
+    tensorboard: bool = False,
+) -> None:
+    """Trains a student from teachers and appends a record of the run.
+
+    The same command goes on where an interrupted one was.
+
+    Args:
+        config: the experiment.
+        out: folder of all runs.
+        index: JSON-lines file of records; by default index.jsonl in `out`.
+        time_budget: when to stop, with a checkpoint and exit status 75: "540",
+            "540s", "9m" or "1.5h".
+        device: "cpu", "gpu", or "auto": a GPU if there is one.
+        tensorboard: writes files for TensorBoard into the run's folder.
+    """
+    train(
+        config,
+        out=out,
+        index=index,
+        time_budget=time_budget,
+        device=device,
+        tensorboard=tensorboard,
+    )
+
+
+def cache_teacher(
+    teacher: Path,
+    out: Path,
+    data: str = "digits",
+    views: int = 8,
+    seed: int = 0,
+    augment: bool = True,
+    recipe: str = "quick",
+    protocol: Literal["validation", "paper"] = "validation",
+    validation_fraction: float = 0.1,
+) -> None:
+    """Stores a teacher's logits of the training images, for `--cache`.
+
+    They are of whole images: a training that uses them has no cutout, mixup or
+    CutMix.
+
+    Args:
+        teacher: a .keras file or the folder of a run.
+        out: the cache's folder; what is in it already is kept.
+        data: "digits", "cifar10", "cifar100" or a path.
+        views: crops and mirror images of each image; epochs go round them.
+        seed: of the split, as in the training that will use it, and of the
+            views.
+        augment: False stores the plain images' logits, one view.
+        recipe: of the training that will use it, for the kind of crops.
+        protocol: of the training that will use it; "paper" holds nothing out.
+        validation_fraction: of the training that will use it.
+    """
+    from gnsmall_keras.data.sources import load_data
+    from gnsmall_keras.distill import cache
+    from gnsmall_keras.models.files import load_teacher
+    from gnsmall_keras.training.splits import split
+
+    config = TrainConfig(
+        data=data,
+        seed=seed,
+        augment=augment,
+        recipe=recipe,
+        protocol=protocol,
+        validation_fraction=validation_fraction,
+    )
+    dataset = load_data(data)
+    images, labels = split(dataset, config).fitting
+    network = load_teacher(
+        teacher, classes=dataset.classes, input_shape=images.shape[1:]
+    )
+    cached = cache.cache_teacher(
+        network,
+        images,
+        labels,
+        path=out,
+        views=views if augment else 1,
+        seed=seed,
+        augment=augment,
+        flip=dataset.flippable,
+        alternate=config.resolved_recipe.alternate_flip,
+        padding=config.resolved_recipe.padding,
+        border=config.resolved_recipe.border,
+    )
+    printing.show(f"{out}: {cached.views} views of {cached.images:,} images")
