@@ -29,7 +29,7 @@ GHOSTNETV3_SMALL = {
     ),
     (0.5, 1280): Pretrained(
         "gns-w0.5-cifar10.keras",
-        "657f0368f592ff28b52f943b182a72e27ec694dbac59131d46afaca5a824bb95",
+        "36b94b991193b0185daa83ae07be3655b2191796669d1517962f4df05ad0169f",
     ),
     (1.0, 1280): Pretrained(
         "gns-w1-cifar10.keras",
