@@ -1,13 +1,31 @@
 """Kinds of arguments that several commands have."""
 
+import dataclasses
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 PositionalPath = Annotated[Path, tyro.conf.Positional]
 Flat = tyro.conf.OmitArgPrefixes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Running:
+    """How a training runs, whatever it is."""
+
+    out: Path = Path("runs")
+    """Folder of all runs."""
+    index: Path | None = None
+    """JSON-lines file of records; by default index.jsonl in `out`."""
+    time_budget: str | None = None
+    """When to stop, with a checkpoint and exit status 75: "540", "540s", "9m"
+    or "1.5h"."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """"cpu", "gpu", or "auto": a GPU if there is one."""
+    tensorboard: bool = False
+    """Writes files for TensorBoard into the run's folder."""
 
 
 def seconds(text: str | None) -> float | None:

@@ -1,11 +1,12 @@
 """Commands that train."""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Literal
 
 from gnsmall_keras import printing
-from gnsmall_keras.commands.arguments import Flat, seconds
+from gnsmall_keras.commands.arguments import Flat, Running, seconds
 from gnsmall_keras.commands.files import export_network
 from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
 
@@ -54,69 +55,36 @@ def quickstart(out: Path = Path("runs")) -> None:
     printing.console.print(f"Files: {folder}")
 
 
-def train(
-    config: Flat[TrainConfig],
-    out: Path = Path("runs"),
-    index: Path | None = None,
-    time_budget: str | None = None,
-    device: Literal["auto", "cpu", "gpu"] = "auto",
-    tensorboard: bool = False,
-) -> None:
+def train(config: Flat[TrainConfig], running: Flat[Running]) -> None:
     """Trains one network and appends a record of the run.
 
     The same command goes on where an interrupted one was.
 
     Args:
         config: the experiment.
-        out: folder of all runs.
-        index: JSON-lines file of records; by default index.jsonl in `out`.
-        time_budget: when to stop, with a checkpoint and exit status 75: "540",
-            "540s", "9m" or "1.5h".
-        device: "cpu", "gpu", or "auto": a GPU if there is one.
-        tensorboard: writes files for TensorBoard into the run's folder.
+        running: how it is done.
     """
     from gnsmall_keras.training.fit import train
 
-    record = train(
-        config,
-        out=out,
-        index=index,
-        time_budget=seconds(time_budget),
-        device=device,
-        tensorboard=tensorboard,
-    )
-    printing.print_record(record, out / record.slug)
+    options = {
+        field.name: getattr(running, field.name)
+        for field in dataclasses.fields(running)
+    }
+    options["time_budget"] = seconds(running.time_budget)
+    record = train(config, **options)
+    printing.print_record(record, running.out / record.slug)
 
 
-def distill(
-    config: Flat[DistillConfig],
-    out: Path = Path("runs"),
-    index: Path | None = None,
-    time_budget: str | None = None,
-    device: Literal["auto", "cpu", "gpu"] = "auto",
-    tensorboard: bool = False,
-) -> None:
+def distill(config: Flat[DistillConfig], running: Flat[Running]) -> None:
     """Trains a student from teachers and appends a record of the run.
 
     The same command goes on where an interrupted one was.
 
     Args:
         config: the experiment.
-        out: folder of all runs.
-        index: JSON-lines file of records; by default index.jsonl in `out`.
-        time_budget: when to stop, with a checkpoint and exit status 75: "540",
-            "540s", "9m" or "1.5h".
-        device: "cpu", "gpu", or "auto": a GPU if there is one.
-        tensorboard: writes files for TensorBoard into the run's folder.
+        running: how it is done.
     """
-    train(
-        config,
-        out=out,
-        index=index,
-        time_budget=time_budget,
-        device=device,
-        tensorboard=tensorboard,
-    )
+    train(config, running)
 
 
 def cache_teacher(
