@@ -12,7 +12,7 @@ from gnsmall_keras import printing
 from gnsmall_keras.commands.arguments import Flat, PositionalPath
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.export.runtime import Runtime
-from gnsmall_keras.records import replacing
+from gnsmall_keras.records import MODEL_FILE, replacing
 
 
 def export(
@@ -62,7 +62,9 @@ def export(
     runs = model.resolve().parent.parent
     teachers = []
     if card:
-        teachers = teachers_of(run, lambda name: find_run(runs / name / "any"))
+        teachers = teachers_of(
+            run, lambda name: find_run(runs / name / MODEL_FILE)
+        )
     report = export_network(
         load_model(model),
         out or model.with_suffix(".tflite"),
