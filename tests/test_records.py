@@ -132,3 +132,10 @@ def test_a_line_has_exactly_the_fields_of_its_schema(records):
     new = {**values, "schema": 3, "test_predictions": {"worst": []}}
     read = RunRecord.from_json(json.dumps(new))
     assert json.loads(read.to_json()) == new
+
+
+def test_runs_that_were_done_again_are_apart():
+    repeats = [*read_records(INDEX.with_name("repeats.jsonl"))]
+    assert repeats
+    kept = {record.key for record in read_records(INDEX)}
+    assert kept.isdisjoint(record.key for record in repeats)
