@@ -216,7 +216,11 @@ def batch_norm(inputs, gamma, beta):
     if several:
         mean, variance = _moments_over_replicas(values)
     else:
-        mean, variance = ops.moments(values, axes=(0, 1, 2))
+        mean, square = (
+            ops.mean(part, axis=(0, 1, 2))
+            for part in (values, ops.square(values))
+        )
+        variance = ops.maximum(square - ops.square(mean), 0.0)
     scale = gamma / ops.sqrt(variance + EPSILON)
     outputs = values * scale + (beta - mean * scale)
     return ops.cast(outputs, dtype), mean, variance
