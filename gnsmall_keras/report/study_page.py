@@ -112,13 +112,16 @@ def _say_where(groups: Sequence[Group]) -> str:
 
 
 def _machine(record: RunRecord) -> str:
-    """The GPUs that a run was on, or else the processor."""
-    gpus = {
-        device.partition("(")[2].rstrip(")")
-        for device in record.hardware.get("devices", ())
-        if device.startswith("gpu")
-    }
-    return " and ".join(sorted(gpus)) or str(record.hardware.get("processor"))
+    """The GPUs that a run was on, or else the processor; of each machine."""
+    names = set()
+    for machine in (record.hardware, *record.hardware.get("before", ())):
+        gpus = {
+            device.partition("(")[2].rstrip(")")
+            for device in machine.get("devices", ())
+            if device.startswith("gpu")
+        }
+        names |= gpus or {str(machine.get("processor"))}
+    return " and ".join(sorted(names))
 
 
 def _warn_of_machines(groups: Sequence[Group]) -> list[str]:

@@ -30,6 +30,7 @@ class Progress(NamedTuple):
     seconds: float  # spent in fit so far
     teachers: tuple[str, ...] = ()  # digests of their weights
     steps: int = 0  # of the epoch that is not complete
+    machines: tuple[dict[str, Any], ...] = ()  # where, the present one last
 
 
 def save_checkpoint(
@@ -109,7 +110,10 @@ def restore_checkpoint(
         return Progress(0, {}, 0.0, teachers)
     state, arrays = found
     _check_identity(path, state.pop("identity"), identity)
-    progress = Progress(**state)._replace(teachers=tuple(state["teachers"]))
+    progress = Progress(**state)
+    progress = progress._replace(
+        teachers=tuple(progress.teachers), machines=tuple(progress.machines)
+    )
     if progress.teachers != tuple(teachers):
         raise ValueError(
             f"The training of {path} began with other teachers: "
@@ -200,6 +204,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         epochs: of the whole training.
         steps_per_epoch: of a whole epoch.
         stop: whether to stop.
+        machine: where the training goes on, for JSON.
 
     Raises:
         TrainingInterrupted: after a step, with the checkpoint written.
@@ -215,9 +220,12 @@ class SaveCheckpoints(keras.callbacks.Callback):
         epochs: int,
         steps_per_epoch: int,
         stop: StopRequest,
+        machine: dict[str, Any],
     ):
         super().__init__()
         self._path = path
+        others = (m for m in before.machines if m != machine)
+        self._machines = (*others, machine)
         self._before = before
         self._identity = identity
         self._epochs = epochs
@@ -237,6 +245,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self._before.seconds + time.perf_counter() - self._began,
             self._before.teachers,
             self._steps,
+            self._machines,
         )
 
     def set_model(self, model):

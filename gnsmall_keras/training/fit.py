@@ -105,6 +105,7 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
         stop,
         progress,
         dataset.digest,
+        {**records.describe_hardware(), "devices": devices},
         tensorboard=tensorboard,
     )
     student.folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +140,7 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
         done,
         distillation=taught.described,
         started_at=started_at.isoformat(timespec="seconds"),
-        hardware={**records.describe_hardware(), "devices": devices},
+        hardware=_describe_machines(student.machine, done.machines),
     )
     save_model(model, student.folder / MODEL_FILE)
     with records.replacing(student.folder / _ENDED_FILE) as unfinished:
@@ -179,6 +180,12 @@ def _record(config, dataset, splits, model, done, **circumstances):
         test_predictions=test_predictions,
         **circumstances,
     )
+
+
+def _describe_machines(machine, machines):
+    """The one that ended the training, with those before it."""
+    before = [other for other in machines if other != machine]
+    return {**machine, "before": before} if before else machine
 
 
 def _measure_test(model, dataset):

@@ -49,6 +49,7 @@ class Stage(NamedTuple):
     stop: StopRequest
     progress: bool  # whether to print
     data_digest: str
+    machine: dict[str, Any]  # what it is trained on, for the record
     teachers: tuple[str, ...] = ()  # digests of their weights
     tensorboard: bool = False  # whether to write files for it
 
@@ -173,6 +174,7 @@ def _fit(distiller, batches, watched, stage):
         epochs=epochs,
         steps_per_epoch=len(batches),
         stop=stage.stop,
+        machine=stage.machine,
     )
     watchers = _watchers(stage, before, len(batches))
     callbacks = [

@@ -296,12 +296,13 @@ def test_the_page_names_gpus_and_seeds_of_several_machines(
 
     assert "Runs of the same seed" not in write(records)
     hardware = {"processor": "Xeon", "devices": ["gpu:0 (NVIDIA H200)"]}
+    hardware["before"] = [{"devices": ["gpu:0 (NVIDIA H100)"]}]
     arm = [
         dataclasses.replace(record, hardware=hardware)
         for record in records["alone"][1:]
     ]
     text = write({**records, "alone": [records["alone"][0], *arm]})
-    assert "NVIDIA H200" in text
+    assert "NVIDIA H100 and NVIDIA H200" in text
     assert "Xeon" not in text
     assert "differ by these too: those of seed 1, 2." in text
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support import TESTS, skip_unless_all_or_on_torch, tiny_network
 
-from gnsmall_keras import cli
+from gnsmall_keras import cli, records
 from gnsmall_keras.commands.arguments import seconds
 from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.models.files import load_model
@@ -115,6 +115,33 @@ def test_steps_at_once_change_nothing(tmp_path, monkeypatch):
     with pytest.raises(TrainingInterrupted, match="1 epochs and 8 steps:"):
         fit.train(CONFIG, out=out, progress=False)
     _assert_same(_weights(out), expected)
+
+
+def test_a_run_that_went_on_elsewhere_names_both_machines(
+    tmp_path, monkeypatch
+):
+    """Twice on the first machine, then on this one."""
+    for epoch in (1, 2):
+        with monkeypatch.context() as elsewhere:
+            asked = itertools.count(1)
+            elsewhere.setattr(
+                StopRequest,
+                "reason",
+                # Read after nine steps, after the epoch, and for the message.
+                property(lambda _, n=asked: "so" if next(n) > 9 else ""),
+            )
+            elsewhere.setattr(
+                records, "describe_hardware", lambda: {"processor": "another"}
+            )
+            with pytest.raises(TrainingInterrupted, match=f"{epoch} epochs"):
+                fit.train(CONFIG, out=tmp_path, progress=False)
+    hardware = fit.train(CONFIG, out=tmp_path, progress=False).hardware
+    here = {name: hardware[name] for name in records.describe_hardware()}
+    assert here == records.describe_hardware()
+    devices_there = hardware["devices"]
+    assert hardware["before"] == [
+        {"processor": "another", "devices": devices_there}
+    ]
 
 
 def test_a_run_that_dies_at_its_very_end_can_be_finished(tmp_path, monkeypatch):
