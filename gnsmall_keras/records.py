@@ -72,6 +72,22 @@ class RunRecord:
         """What a repeated line has in common with the first."""
         return f"{self.digest} {self.started_at}"
 
+    @property
+    def machines(self) -> str:
+        """The GPUs it was trained on, or else the processor, by name.
+
+        Of each machine, where a training went on elsewhere.
+        """
+        names = set()
+        for machine in (self.hardware, *self.hardware.get("before", ())):
+            gpus = {
+                device.partition("(")[2].rstrip(")")
+                for device in machine.get("devices", ())
+                if device.startswith("gpu")
+            }
+            names |= gpus or {str(machine.get("processor"))}
+        return " and ".join(sorted(names))
+
     def to_json(self) -> str:
         """Returns the record as one line of JSON, without the line's end."""
         values = dataclasses.asdict(self)

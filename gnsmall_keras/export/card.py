@@ -114,14 +114,20 @@ def _table(rows):
 
 def _training(report, record):
     config, recipe = record.config, record.recipe
-    validation = _percent(record.validation_accuracy)
+    validated = (
+        f"Validation accuracy in float: {_percent(record.validation_accuracy)} "
+        f"of {record.validation_images:,} images"
+    )
+    if record.validation_accuracy is None:
+        validated = (
+            "No images were held out: the test split was watched after every "
+            "epoch, and the weights are of the last one"
+        )
     text = (
         f'Run `{record.slug}` (n=1): recipe "{config["recipe"]}", '
         f"{recipe['epochs']} epochs of {record.train_images:,} images, "
-        f'protocol "{config["protocol"]}", seed {config["seed"]}. Validation '
-        f"accuracy in float: {validation} of {record.validation_images:,} "
-        f"images. Trained with {record.backend} on "
-        f"{record.hardware['processor']}."
+        f'protocol "{config["protocol"]}", seed {config["seed"]}. {validated}. '
+        f"Trained with {record.backend} on {record.machines}."
     )
     return text + _teachers(record) + _rounding(report)
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from gnsmall_keras.records import RunRecord
 from gnsmall_keras.report import tables
 from gnsmall_keras.report.build import insert_results, write_files
 from gnsmall_keras.report.drawing import Drawing, render
@@ -105,30 +104,17 @@ def _say_where(groups: Sequence[Group]) -> str:
             f"{record.backend} {record.versions.get(record.backend)}"
             for record in records
         },
-        {_machine(record) for record in records},
+        {record.machines for record in records},
         {f"commit {str(record.commit)[:8]}" for record in records},
     ]
     return f" On {'; '.join(', '.join(sorted(some)) for some in found)}."
-
-
-def _machine(record: RunRecord) -> str:
-    """The GPUs that a run was on, or else the processor; of each machine."""
-    names = set()
-    for machine in (record.hardware, *record.hardware.get("before", ())):
-        gpus = {
-            device.partition("(")[2].rstrip(")")
-            for device in machine.get("devices", ())
-            if device.startswith("gpu")
-        }
-        names |= gpus or {str(machine.get("processor"))}
-    return " and ".join(sorted(names))
 
 
 def _warn_of_machines(groups: Sequence[Group]) -> list[str]:
     """Names the seeds whose runs differ in more than their arm."""
     found: dict[int, set[tuple[str, str]]] = {}
     for run in (run for group in groups for run in group.runs):
-        place = run.record.backend, _machine(run.record)
+        place = run.record.backend, run.record.machines
         found.setdefault(run.record.config["seed"], set()).add(place)
     mixed = sorted(seed for seed, places in found.items() if len(places) > 1)
     if not mixed:

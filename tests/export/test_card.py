@@ -109,6 +109,19 @@ def test_card_has_the_numbers_of_the_report(report):
     assert "gnsmall train --data cifar10 --recipe best" in card
 
 
+def test_card_of_a_run_that_held_no_images_out(report):
+    gpu = {"devices": ["gpu:0 (NVIDIA H100)"]}
+    record = dataclasses.replace(
+        EIGHT_EPOCHS,
+        validation_accuracy=None,
+        hardware={"processor": "Xeon", "before": [gpu]},
+    )
+    card = make_card(report, record)
+    assert "No images were held out: the test split was watched" in card
+    assert "Validation" not in card
+    assert "on NVIDIA H100 and Xeon." in card
+
+
 @pytest.mark.parametrize(
     ("teacher", "label_weight", "source", "option"),
     [
