@@ -33,7 +33,7 @@ GHOSTNETV3_SMALL = {
     ),
     (1.0, 1280): Pretrained(
         "gns-w1-cifar10.keras",
-        "3cf78ab89abc0abac39d56035d132a413662837527abaf249fb2d76ee25e06e9",
+        "b18b9d8dbfd647d958bfab2bb410d79c4e45b020b9541886975c30dbf09dc253",
     ),
 }
 
