@@ -57,7 +57,7 @@ types: $(VENV)/test.stamp ## check types
 	@echo "== pyright"
 	@$(BIN)/pyright
 
-STUDIES := $(addprefix papermill_runs/sweeps/,study_cpu_selection.toml study_cpu.toml study_cpu_paper.toml)
+STUDIES := $(addprefix papermill_runs/sweeps/,study_cpu_selection.toml study_cpu.toml study_cpu_paper.toml study_gpu_widths.toml)
 results: $(VENV)/test.stamp ## write README's and the study's results from the records
 	@$(BIN)/gnsmall report --readme README.md
 	@$(BIN)/gnsmall report --study $(STUDIES) --readme docs/study.md

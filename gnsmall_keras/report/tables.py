@@ -158,9 +158,10 @@ def _show_p(p):
 def tabulate_arms(study: Study) -> Table:
     """One row for each arm, and for each teacher of a study.
 
-    Of a selection no test accuracy is looked at.
+    Of a selection no test accuracy is looked at; the best epoch's is shown
+    where a run has one.
     """
-    measures = (_VALIDATION,) if study.selection else (_VALIDATION, _TEST)
+    measures = (_VALIDATION,) if study.selection else tuple(_MEASURES)
     header = ("arm", "runs", "network", "epochs", *measures)
     named = [(arm.name, arm) for arm in study.arms]
     named += [(f"teacher {arm.name}", arm) for arm in study.teachers]
@@ -178,7 +179,10 @@ def tabulate_arms(study: Study) -> Table:
         if arm is chosen:
             row[-1] += ", chosen"
         rows.append(tuple(row))
-    return Table(header, rows)
+    table = Table(header, rows)
+    if _BEST in header and all(row[-1] == _NONE for row in rows):
+        return table.without(_BEST)
+    return table
 
 
 def tabulate_contrasts(study: Study) -> Table:

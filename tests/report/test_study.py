@@ -22,6 +22,7 @@ PAGE = ROOT / "docs" / "study.md"
 STUDIES = [
     SWEEPS / f"study_cpu{part}.toml" for part in ("_selection", "", "_paper")
 ]
+WIDTHS = SWEEPS / "study_gpu_widths.toml"
 
 FILE = """
 [parameters]
@@ -103,6 +104,16 @@ def test_arms_have_their_runs_by_name(sweep, records, runs_of):
     )
     assert rows[-1][0] == "teacher big"
     assert rows[-1][-1] == "80.00 ± 0.00 (n=3)"
+
+
+def test_the_best_epoch_is_shown_where_runs_have_one(sweep, records, runs_of):
+    watched = [
+        dataclasses.replace(record, best_test_accuracy=0.7)
+        for record in records["alone"]
+    ]
+    table = tabulate_arms(read_study(sweep, runs_of(*watched)))
+    assert table.header[-1] == "best epoch on test, %"
+    assert [row[-1] for row in table.rows] == ["70.00 ± 0.00 (n=3)", *"---"]
 
 
 def test_contrasts_are_paired_and_primary_ones_corrected_together(
@@ -358,7 +369,7 @@ def test_the_page_of_the_study_is_what_its_records_give(tmp_path):
     copy = tmp_path / PAGE.name
     copy.write_bytes(PAGE.read_bytes())
     command = ["report", "--index", str(INDEX), "--readme", str(copy)]
-    assert main([*command, "--study", *map(str, STUDIES)]) == 0
+    assert main([*command, "--study", *map(str, [*STUDIES, WIDTHS])]) == 0
     assert copy.read_text() == PAGE.read_text(), (
         "docs/study.md is not what its records give: make results"
     )
