@@ -78,7 +78,7 @@ class RunRecord:
 
         Of each machine, where a training went on elsewhere.
         """
-        names = set()
+        names: set[str] = set()
         for machine in (self.hardware, *self.hardware.get("before", ())):
             gpus = {
                 device.partition("(")[2].rstrip(")")
