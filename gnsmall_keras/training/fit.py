@@ -184,7 +184,7 @@ def _record(config, dataset, splits, model, done, **circumstances):
 
 def _describe_machines(machine, machines):
     """The one that ended the training, with those before it."""
-    before = [other for other in machines if other != machine]
+    before = list(machines[:-1])
     return {**machine, "before": before} if before else machine
 
 
