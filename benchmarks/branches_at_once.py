@@ -22,7 +22,8 @@ from gnsmall_keras.training.learn import compile_model
 WAYS = {"at once": True, "statistics": False}
 
 
-def _state(model):
+def state_of(model):
+    """Returns what a step of `model` takes and gives back, by kinds."""
     return tuple(
         [variable.value for variable in variables]
         for variables in (
@@ -44,12 +45,12 @@ def measure(batch_size: int, steps: int) -> dict[str, float]:
     model = ghostnetv3_small(1.0)
     compile_model(model, RECIPES["paper"], steps=1000)
     lowered = jax.jit(model.train_step, donate_argnums=0).lower(
-        _state(model), batch
+        state_of(model), batch
     )
     began = time.perf_counter()
     step = lowered.compile()
     seconds = [time.perf_counter() - began]
-    _, state = step(_state(model), batch)
+    _, state = step(state_of(model), batch)
     for _ in range(steps):
         began = time.perf_counter()
         _, state = step(state, batch)

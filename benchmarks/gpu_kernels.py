@@ -20,6 +20,7 @@ import sys
 import time
 
 import numpy as np
+from branches_at_once import WAYS, state_of
 
 from gnsmall_keras import ghostnetv3_small
 from gnsmall_keras.models import kernels
@@ -27,7 +28,6 @@ from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training.devices import on_devices
 from gnsmall_keras.training.learn import compile_model
 
-WAYS = {"at once": True, "statistics": False}
 # NVIDIA's numbers of an H100 SXM.
 _H100 = """
 gpu_device_info {
@@ -66,25 +66,18 @@ def compile_step(batch_size: int, width: float) -> str:
     )
     sharding = jax.sharding.SingleDeviceSharding(target.devices[0])
 
-    def described(shape, dtype):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+    def described(array):
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
     model = ghostnetv3_small(width)
     compile_model(model, RECIPES["paper"], steps=39_200)
-    state = tuple(
-        [described(v.shape, v.value.dtype) for v in variables]
-        for variables in (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            model.optimizer.variables,
-            model.metrics_variables,
-        )
-    )
     batch = (
-        described((batch_size, 32, 32, 3), np.float32),
-        described((batch_size,), np.int32),
+        np.zeros((batch_size, 32, 32, 3), np.float32),
+        np.zeros((batch_size,), np.int32),
     )
-    lowered = jax.jit(model.train_step, donate_argnums=0).lower(state, batch)
+    lowered = jax.jit(model.train_step, donate_argnums=0).lower(
+        *jax.tree.map(described, (state_of(model), batch))
+    )
     return lowered.compile(compiler_options=_FLAGS).as_text()
 
 
