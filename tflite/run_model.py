@@ -19,7 +19,7 @@ parser = argparse.ArgumentParser(usage=__doc__)
 for name in ("model", "image", "--labels", "--delegate"):
     parser.add_argument(name)
 given = parser.parse_args()
-if __name__ == "__main__" and os.fork():  # damaged files crash tflite-runtime
+if __name__ == "__main__" and os.name == "posix" and os.fork():  # may crash
     sys.exit({0: 0, 256: 1}.get(os.wait()[1], "error: MODEL is damaged"))
 delegates = [tflite.load_delegate(given.delegate)] if given.delegate else None
 runner = tflite.Interpreter(given.model, experimental_delegates=delegates)
@@ -29,7 +29,7 @@ image = Image.open(given.image).convert("RGB").resize(taken["shape"][2:0:-1])
 pixels = np.array(image, np.int16) - 128 * (taken["dtype"] == np.int8)
 runner.set_tensor(taken["index"], pixels[None].astype(taken["dtype"]))
 runner.invoke()
-raw = runner.get_tensor(made["index"]).ravel()
+raw = runner.get_tensor(made["index"]).ravel().astype(float)  # no overflow
 scale, zero_point = made["quantization"]
 text = open(given.labels, "rb").read() if given.labels else b""
 if not text and zipfile.is_zipfile(given.model):  # then they are metadata

@@ -112,6 +112,20 @@ def test_the_script_prints_three_classes(device, folder, int8_file, tmp_path):
     assert all(line.startswith("class ") for line in printed)
 
 
+def test_the_script_prints_the_values_of_the_output(
+    device, folder, device_images
+):
+    file = ROOT / "tflite/gns-w1-cifar10-micro.tflite"
+    values = TFLiteModel(file).predict(device_images)
+    surest = int(values.max(axis=-1).argmax())
+    status, printed, _ = _run(device[1], file, folder / f"{surest}.png")
+    found = [float(line.split(": ")[1]) for line in printed]
+    expected = np.sort(values[surest])[:-4:-1]
+    assert status == 0
+    assert expected[0] > 5.3  # too far from the zero point for 8 bits
+    np.testing.assert_allclose(found, expected, atol=0.3)  # kernels differ
+
+
 def test_the_script_tells_errors_in_a_line(
     device, folder, int8_file, tmp_path, edge_tpu_file
 ):
