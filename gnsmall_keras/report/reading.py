@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gnsmall_keras.exports import EXPORTS_FILE, ExportRecord
+from gnsmall_keras.predictions import unpack_correct
 from gnsmall_keras.records import RunRecord, scan_lines, scan_records
 
 _LONGEST = 240  # characters of a fault
@@ -229,6 +230,12 @@ def _check_predictions(record: RunRecord) -> None:
         raise _fault("test_predictions.confusion", rows)
     if sum(counts) != record.test_images:
         raise _fault("test_predictions.confusion's sum", sum(counts))
+    try:
+        right = int(unpack_correct(kept).sum())
+    except (TypeError, KeyError, ValueError):
+        right = None
+    if right != sum(row[label] for label, row in enumerate(rows)):
+        raise _fault("test_predictions.correct", kept.get("correct"))
     for label, predicted, index, probability in worst:
         images = range(record.test_images)
         if not (

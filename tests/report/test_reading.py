@@ -85,6 +85,19 @@ def test_values_that_no_run_writes_are_told_of(
     assert name in faults[0]
 
 
+@pytest.mark.parametrize("bits", [None, "zz", "", "ff" * 45])
+def test_bits_that_are_not_of_the_confusion_are_told_of(
+    make_record, write_index, predict, bits
+):
+    record, _, _ = predict(make_record(0.6))
+    kept = {**record.test_predictions, "correct": bits}
+    if bits is None:
+        del kept["correct"]
+    broken = dataclasses.replace(record, test_predictions=kept)
+    (fault,) = read_runs(write_index(record, broken)).faults
+    assert "test_predictions.correct" in fault
+
+
 def test_whatever_a_record_holds_the_results_are_made(
     make_record, write_index, tmp_path
 ):
