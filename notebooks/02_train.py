@@ -25,12 +25,16 @@
 
 # %%
 import os
+import subprocess
 import sys
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 if "google.colab" in sys.modules:
     # Colab's own NumPy and TensorFlow stay as they are.
-    os.system(f"{sys.executable} -m pip install -q gnsmall-keras")
+    source = "git+https://github.com/gnsmall/gnsmall_keras"
+    package = f"gnsmall-keras @ {source}"
+    pip = [sys.executable, "-m", "pip", "install", "-q", package]
+    subprocess.run(pip, check=True)
 
 # %% [markdown]
 # The parameters are the fields of `DistillConfig`, with their defaults, and where

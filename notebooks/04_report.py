@@ -23,16 +23,21 @@
 
 # %%
 import os
+import subprocess
 import sys
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 if "google.colab" in sys.modules:
     # Colab's own NumPy and TensorFlow stay as they are.
-    os.system(f"{sys.executable} -m pip install -q 'gnsmall-keras[report]'")
+    source = "git+https://github.com/gnsmall/gnsmall_keras"
+    package = f"gnsmall-keras[report] @ {source}"
+    pip = [sys.executable, "-m", "pip", "install", "-q", package]
+    subprocess.run(pip, check=True)
     # The published records; for runs of yours, change `index` below.
-    os.system(
-        "curl -sSf --create-dirs -o papermill_runs/index.jsonl https://raw.githubusercontent.com/gnsmall/gnsmall_keras/main/papermill_runs/index.jsonl"
-    )
+    records = "https://raw.githubusercontent.com/gnsmall/gnsmall_keras/main"
+    for file in ("papermill_runs/index.jsonl", "papermill_runs/exports.jsonl"):
+        curl = ["curl", "-sSf", "--create-dirs", "-o", file]
+        subprocess.run([*curl, f"{records}/{file}"], check=True)
 
 # %% [markdown]
 # The parameters are those of `gnsmall report`; papermill replaces them with `-p`.
