@@ -387,8 +387,9 @@ class ExportConfig:
         _check_whole("calibration_size", self.calibration_size, least=1)
         _check_whole("qat_epochs", self.qat_epochs, least=1)
         _check_whole("qat_images", self.qat_images, least=1)
-        for name in ("teacher", "qat_images"):
-            if getattr(self, name) and self.quantization != "int8-qat":
+        for name in ("teacher", "qat_images", "qat_epochs"):
+            given = getattr(self, name) != getattr(type(self), name)
+            if given and self.quantization != "int8-qat":
                 raise ValueError(
                     f"`{name}` belongs to quantization='int8-qat'. "
                     f"Received: quantization={self.quantization!r}."
@@ -398,6 +399,16 @@ class ExportConfig:
                 "`float_layers` belongs to quantization='int8'. "
                 f"Received: quantization={self.quantization!r}."
             )
+        if self.calibration != "mse" and not self.is_int8:
+            raise ValueError(
+                "`calibration` belongs to quantization='int8' and 'int8-qat'. "
+                f"Received: quantization={self.quantization!r}."
+            )
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether the file is full integer in 8 bits, and calibrated here."""
+        return self.quantization in ("int8", "int8-qat")
 
 
 def check_label_weight(label_weight: float) -> None:

@@ -124,9 +124,7 @@ def print_export(report):
         "parameters": f"{report.parameters:,}",
         "multiply-accumulates": f"{report.macs:,}",
         "size": f"{report.size_bytes:,} bytes",
-        "arena on TFLite Micro": "does not run"
-        if report.arena_bytes is None
-        else f"{report.arena_bytes:,} bytes",
+        "arena on TFLite Micro": _arena(report),
         "smallest microcontroller": str(
             find_budget(report.size_bytes, report.arena_bytes)
             or "none of our classes"
@@ -148,6 +146,13 @@ def print_export(report):
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
+
+
+def _arena(report):
+    if report.arena_bytes is not None:
+        return f"{report.arena_bytes:,} bytes"
+    there = "tflite-micro" in report.versions
+    return "does not run" if there else "unknown: tflite-micro not installed"
 
 
 def _edge_tpu_row(mapping):

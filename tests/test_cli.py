@@ -98,10 +98,11 @@ def test_evaluate_prints_accuracy_with_its_n(capsys, tmp_path):
     assert "n=20" in capsys.readouterr().out
 
 
-def test_data_of_other_classes_is_refused(capsys, tmp_path):
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_data_of_other_classes_is_refused(command, capsys, tmp_path):
     save_model(ghostnetv3_small(0.25, classes=3), tmp_path / "model.keras")
     error = _error(
-        capsys, "evaluate", tmp_path / "model.keras", "--data", "digits"
+        capsys, command, tmp_path / "model.keras", "--data", "digits"
     )
     assert "3 classes" in error
 

@@ -8,6 +8,7 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras import cli, exports
+from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.export import tflite
 from gnsmall_keras.exports import ExportRecord, Latency, find_run
 from gnsmall_keras.models.files import save_model
@@ -44,7 +45,8 @@ def run_folder(tmp_path):
     """The folder of a run, as training leaves it."""
     folder = tmp_path / "runs" / RUN.slug
     folder.mkdir(parents=True)
-    (folder / "record.json").write_text(RUN.to_json())
+    record = dataclasses.replace(RUN, data_digest=load_data("digits").digest)
+    (folder / "record.json").write_text(record.to_json())
     images = keras.Input((32, 32, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(images)
     network = keras.Model(images, keras.layers.Dense(10)(pooled))
@@ -79,6 +81,20 @@ def test_the_command_records_a_file_of_a_run(run_folder, tmp_path, monkeypatch):
     other.write_bytes((run_folder / "model.keras").read_bytes())
     assert cli.main(["export", str(other), "--data", "digits"]) == 0
     assert not (tmp_path.parent / "exports.jsonl").exists()
+
+
+def test_images_of_another_run_are_refused(run_folder, capsys):
+    (run_folder / "record.json").write_text(RUN.to_json())
+    model = str(run_folder / "model.keras")
+    assert cli.main(["export", model, "--data", "digits"]) == 2
+    assert "Give --data cifar10, or copy" in capsys.readouterr().err
+
+
+def test_layers_are_compared_of_int8_files_alone(tmp_path, capsys):
+    model = str(tmp_path / "model.keras")
+    arguments = ["export", model, "--data", "digits", "--layer-errors"]
+    assert cli.main([*arguments, "--quantization", "float16"]) == 2
+    assert "compare an int8 file" in capsys.readouterr().err
 
 
 def test_records_of_files_of_no_run_are_refused(tmp_path, capsys):

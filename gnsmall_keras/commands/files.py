@@ -59,6 +59,11 @@ def export(
             "`layer_figure` must end in .png or .svg. "
             f"Received: {layer_figure}."
         )
+    if (layer_errors or layer_figure) and not config.is_int8:
+        raise ValueError(
+            "`layer_errors` and `layer_figure` compare an int8 file with the "
+            f"float network. Received: quantization={config.quantization!r}."
+        )
     runs = model.resolve().parent.parent
     teachers = []
     if card:
@@ -141,11 +146,7 @@ def evaluate(
     if not len(images):
         raise ValueError(f"{data!r} has no test split. Add a folder test/.")
     logits = predict(images)
-    if logits.shape[-1] != dataset.classes:
-        raise ValueError(
-            f"{model} tells {logits.shape[-1]} classes apart, {data!r} has "
-            f"{dataset.classes}. Give the data it was trained on."
-        )
+    _check_classes(model, logits.shape[-1], dataset, data)
     accuracy = evaluation.accuracy(logits, labels)
     printing.show(
         f"{model} ({where}) on {dataset.name}: test accuracy "
@@ -203,6 +204,7 @@ def export_network(
 
     source = describe_source(run) if run else None
     dataset = load_data(data)
+    _check_data(network, dataset, data, run)
     training = None
     if config.quantization == "int8-qat":
         training = prepare_training(network, dataset, config, run)
@@ -232,6 +234,26 @@ def export_network(
     if source:
         append_export(dataclasses.asdict(report), exports)
     return report
+
+
+def _check_data(network, dataset, data, run):
+    """Records and cards say that a file was measured on its run's images."""
+    if run and run.data_digest != dataset.digest:
+        raise ValueError(
+            "A model in the folder of its run is exported with the run's own "
+            f"images. Received: {data!r} of digest {dataset.digest} for a run "
+            f"on {run.data_digest}. Give --data {run.config['data']}, or copy "
+            "the model to a folder of its own."
+        )
+    _check_classes("The model", network.output_shape[-1], dataset, data)
+
+
+def _check_classes(model, classes, dataset, data):
+    if classes != dataset.classes:
+        raise ValueError(
+            f"{model} tells {classes} classes apart, {data!r} has "
+            f"{dataset.classes}. Give the data it was trained on."
+        )
 
 
 def _write_card(report, run, teachers, file):

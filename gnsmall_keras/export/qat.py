@@ -200,15 +200,8 @@ def prepare_training(
             training splits them by default.
 
     Raises:
-        ValueError: if the run was on other images, or the teacher does not fit
-            the network.
+        ValueError: if the teacher does not fit the network.
     """
-    if run and run.data_digest != dataset.digest:
-        raise ValueError(
-            "A network learns its rounding on the images that it was fitted "
-            f"on. Received: data of digest {dataset.digest} for a run on "
-            f"{run.data_digest}. Give --data {run.config['data']}."
-        )
     names = ("protocol", "validation_fraction", "seed")
     parted = {name: run.config[name] for name in names} if run else {}
     fitting, held_out, _ = split(

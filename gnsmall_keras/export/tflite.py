@@ -25,7 +25,7 @@ from gnsmall_keras.export.layer_errors import LayerError, find_layer_errors
 from gnsmall_keras.export.metadata import with_labels
 from gnsmall_keras.export.qat import QuantizationTraining
 from gnsmall_keras.export.rewrite import rewrite
-from gnsmall_keras.export.runtime import TFLiteModel
+from gnsmall_keras.export.runtime import TFLiteModel, installed_runtimes
 from gnsmall_keras.export.targets import TARGETS
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.records import package_versions, replacing
@@ -60,9 +60,12 @@ class ExportReport:
     faults: list[str]
     xnnpack_partitions: int  # pieces that XNNPACK runs
     edge_tpu: EdgeTpuReport | None  # of files for it
-    arena_bytes: int | None  # None where TFLite Micro does not run it
+    # None where TFLite Micro does not run it or is not installed.
+    arena_bytes: int | None
     calibration: str | None  # None where no range is calibrated
     calibration_images: int
+    # Of an int8 file, layers that stay float; older reports do not say.
+    float_layers: list[str] = dataclasses.field(default_factory=list)
     qat: dict[str, Any] | None  # of "int8-qat": how it was trained, its losses
     layers: list[LayerError] | None  # of int8 files, where asked for
     evaluated_images: int
@@ -152,7 +155,7 @@ def export_tflite(
     with replacing(path) as file, replacing(report_path) as report_file:
         file.write_bytes(data)
         measured = _measure(
-            file, deployed, evaluation_images, evaluation_labels
+            file, deployed, evaluation_images, evaluation_labels, target
         )
         for fault in measured.pop("faults"):
             described["faults"].append(fault.replace(str(file), path.name))
@@ -165,6 +168,7 @@ def export_tflite(
             macs=evaluation.count_macs(deployed),
             calibration=calibration if converted.floats else None,
             calibration_images=len(calibration_images),
+            float_layers=list(float_layers),
             qat=_training(training, converted),
             layers=layers,
             **described,
@@ -231,17 +235,26 @@ def _layers(converted, images):
     )
 
 
-def _measure(path, deployed, images, labels) -> dict[str, Any]:
+def _on_micro(path, target):
+    """The file on TFLite Micro, or None, and what is wrong with that.
+
+    Nothing is, of a file for other devices, or where it is not installed.
+    """
+    if "tflite-micro" not in installed_runtimes():
+        return None, []
+    try:
+        return TFLiteModel(path, runtime="tflite-micro"), []
+    except ValueError as error:
+        return None, [str(error)] if target == "micro" else []
+
+
+def _measure(path, deployed, images, labels, target) -> dict[str, Any]:
     """Runs the file on every runtime that can."""
     litert, reference = (
         TFLiteModel(path, runtime=runtime)
         for runtime in ("litert", "litert-reference")
     )
-    micro, faults = None, []
-    try:
-        micro = TFLiteModel(path, runtime="tflite-micro")
-    except ValueError as error:
-        faults = [str(error)]
+    micro, faults = _on_micro(path, target)
     compared = images[:COMPARED_IMAGES]
     measured: dict[str, Any] = {
         "faults": faults,

@@ -131,6 +131,19 @@ def test_kinds_contain_what_they_say(
         assert "does not run on tflite-micro" in report.faults[-1]
 
 
+def test_a_file_for_phones_need_not_run_on_microcontrollers(
+    model, images, tmp_path
+):
+    report = export_tflite(
+        model,
+        tmp_path / "model.tflite",
+        target="android",
+        quantization="float16",
+        calibration_images=images,
+    )
+    assert (report.faults, report.arena_bytes) == ([], None)
+
+
 def test_equalized_network_computes_the_same(converted, images, tmp_path):
     network = Network(converted.floats)
     data = network.to_bytes()
@@ -320,12 +333,6 @@ def test_few_images_are_of_all_classes(model, dataset):
     assert np.bincount(found.labels).tolist() == [10] * 10
 
 
-def test_images_of_another_run_are_refused(model, dataset):
-    run = dataclasses.replace(_run_on(dataset), data_digest="other")
-    with pytest.raises(ValueError, match="fitted on.*--data digits"):
-        prepare_training(model, dataset, _export_config(), run)
-
-
 def test_learning_changes_weights_but_not_the_normalisation(
     converted, images, dataset
 ):
@@ -443,6 +450,10 @@ def test_options_that_do_not_go_together_are_refused():
         ExportConfig(qat_images=100)
     with pytest.raises(ValueError, match="`float_layers` belongs to"):
         ExportConfig(quantization="float16", float_layers=("stem",))
+    with pytest.raises(ValueError, match="`qat_epochs` belongs to"):
+        ExportConfig(quantization="int8", qat_epochs=2)
+    with pytest.raises(ValueError, match="`calibration` belongs to"):
+        ExportConfig(quantization="float16", calibration="minmax")
     with pytest.raises(ValueError, match="int4"):
         ExportConfig(quantization="int4")  # pyright: ignore
 
