@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 from collections.abc import Callable, Sequence
 
-from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
 from gnsmall_keras.export.targets import find_budget
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
@@ -46,9 +46,11 @@ def make_card(
 
 
 def _input_of(report):
-    kind = "uint8" if report.target == "android" else "int8 (pixel - 128)"
-    if not report.quantization.startswith("int8"):
-        kind = report.quantization
+    kind = "float32 pixels"  # whatever the weights are
+    if report.quantization == "int16x8":
+        kind = "int16"
+    elif report.quantization.startswith("int8"):
+        kind = "uint8" if report.target == "android" else "int8 (pixel - 128)"
     return f"one RGB image, {kind}"
 
 
@@ -70,12 +72,7 @@ def _numbers(report, record):
         ),
         "same class as before": f"{_percent(report.agreement)} {where}",
         "TensorFlow Lite Micro": _micro(report, compared),
-        "LiteRT's XNNPACK": (
-            f"within {report.xnnpack_difference_lsb} steps of the reference "
-            f"kernels on {compared}, the same class on "
-            f"{_percent(report.xnnpack_agreement)} of them, in "
-            f"{report.xnnpack_partitions} piece(s)"
-        ),
+        "LiteRT's XNNPACK": _xnnpack(report, compared),
         "smallest class of microcontrollers": str(
             find_budget(report.size_bytes, report.arena_bytes) or "none of ours"
         ),
@@ -94,11 +91,25 @@ def _numbers(report, record):
 
 def _micro(report, compared):
     if report.arena_bytes is None:
-        return "does not run it"
+        there = "tflite-micro" in report.versions
+        return "does not run it" if there else "unknown"
+    arena = f"arena of {report.arena_bytes:,} bytes"
+    steps = report.micro_difference_lsb
+    if steps is None:  # of a file that is not of integers
+        return arena
     return (
-        f"arena of {report.arena_bytes:,} bytes; within "
-        f"{report.micro_difference_lsb} steps of the reference kernels on "
-        f"{compared}"
+        f"{arena}; within {steps} steps of the reference kernels on {compared}"
+    )
+
+
+def _xnnpack(report, compared):
+    pieces = f"in {report.xnnpack_partitions} piece(s)"
+    steps = report.xnnpack_difference_lsb
+    if steps is None:
+        return pieces
+    return (
+        f"within {steps} steps of the reference kernels on {compared}, the "
+        f"same class on {_percent(report.xnnpack_agreement)} of them, {pieces}"
     )
 
 
@@ -180,9 +191,14 @@ def _limits(report, record):
         "image, and has seen images of its data set only; other cameras were "
         "not tried.\n"
         "- Accuracy is that of one run; `papermill_runs/index.jsonl` has those "
-        "with other seeds.\n"
-        f"- Ranges are of {report.calibration_images:,} training images."
+        f"with other seeds.{_ranges(report)}"
     )
+
+
+def _ranges(report):
+    if not report.quantization.startswith("int"):
+        return ""
+    return f"\n- Ranges are of {report.calibration_images:,} training images."
 
 
 def _commands(report, runs):
@@ -192,6 +208,13 @@ def _commands(report, runs):
     exporting = ["gnsmall", "export", f"{folder}/model.keras"]
     exporting += ["--data", record.config["data"], "--target", report.target]
     exporting += ["--quantization", report.quantization]
+    usual = ExportConfig()
+    if report.calibration not in (None, usual.calibration):
+        exporting += ["--calibration", report.calibration]
+    if report.calibration_images != usual.calibration_size:
+        exporting += ["--calibration-size", str(report.calibration_images)]
+    if report.float_layers:
+        exporting += ["--float-layers", *report.float_layers]
     if report.qat:
         exporting += ["--qat-epochs", str(report.qat["epochs"])]
         if report.qat["images"] < record.train_images:
@@ -199,7 +222,11 @@ def _commands(report, runs):
         if report.qat["label_weight"] and report.qat["teacher"]:
             # Only its name is known.
             exporting += ["--teacher", f"TEACHER ({report.qat['teacher']})"]
-    lines = [f"{reproduce(run)}  # commit {run.commit[:7]}" for run in runs]
+    lines = [
+        f"KERAS_BACKEND={run.backend} {reproduce(run)}  "
+        f"# commit {run.commit[:7]}"
+        for run in runs
+    ]
     lines.append(shlex.join(exporting))
     return "\n".join(f"    {line}" for line in lines)
 

@@ -50,8 +50,8 @@ def test_teachers_come_before_those_that_learn_from_them(report):
     found = teachers_of(student, runs.get)
     assert [run.slug for run in found] == ["first", "second", "third"]
     card = make_card(report, student, found)
-    commands = [line for line in card.splitlines() if "    gnsmall" in line]
-    verbs = [line.split()[1] for line in commands]
+    commands = [line for line in card.splitlines() if " gnsmall " in line]
+    verbs = [line.split("gnsmall ")[1].split()[0] for line in commands]
     assert verbs == ["distill"] * 4 + ["export"]
     commits = [line.partition("  # commit ")[2] for line in commands]
     assert commits == ["aaaaaaa", "aaaaaaa", "bbbbbbb", "aaaaaaa", ""]
@@ -107,6 +107,38 @@ def test_card_has_the_numbers_of_the_report(report):
     assert "1,024 KB of flash, 256 KB of arena" in card
     assert "8 epochs are a demonstration" in card
     assert "gnsmall train --data cifar10 --recipe best" in card
+    assert f"KERAS_BACKEND={EIGHT_EPOCHS.backend} gnsmall train" in card
+
+
+def test_card_of_a_file_that_is_not_of_integers(report):
+    unknown = dict.fromkeys(
+        (
+            "arena_bytes",
+            "calibration",
+            "micro_accuracy",
+            "xnnpack_difference_lsb",
+            "xnnpack_agreement",
+            "micro_difference_lsb",
+        )
+    )
+    report = dataclasses.replace(report, quantization="float16", **unknown)
+    card = make_card(report, EIGHT_EPOCHS)
+    assert "one RGB image, float32 pixels in" in card
+    assert "| LiteRT's XNNPACK | in 17 piece(s) |" in card
+    assert "Ranges" not in card
+    assert "None" not in card
+
+
+def test_command_of_a_file_has_its_calibration(report):
+    report = dataclasses.replace(
+        report,
+        calibration="minmax",
+        calibration_images=50,
+        float_layers=["stem"],
+    )
+    card = make_card(report, EIGHT_EPOCHS)
+    assert "--calibration minmax --calibration-size 50" in card
+    assert "--float-layers stem" in card
 
 
 def test_card_of_a_run_that_held_no_images_out(report):
