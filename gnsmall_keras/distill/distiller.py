@@ -17,6 +17,7 @@ from gnsmall_keras.distill.features import (
 from gnsmall_keras.distill.losses import class_indices, get_loss
 from gnsmall_keras.distill.steps import STEPS
 from gnsmall_keras.distill.teachers import WEIGHTS, as_teacher
+from gnsmall_keras.models.files import ends_in_probabilities, shapes_of
 
 _FEATURES = "teacher_features"
 
@@ -113,21 +114,29 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         if teacher is not None:
             self.expects_teacher = True
             teacher = as_teacher(teacher)
-            if any(model is self.student for model in teacher.models):
-                raise ValueError(
-                    "The student cannot be its own teacher. For "
-                    "self-distillation give a copy: "
-                    "keras.models.clone_model(student), with its weights set."
-                )
-            teacher.check(
-                classes=self.student.output_shape[-1],
-                input_shape=self.student.input_shape[1:],
-            )
+            self._check_student(teacher)
         self._frozen.teacher = teacher
         # What was traced or compiled with another teacher is void.
         self.train_function = self.test_function = None
         if self._pairs:
             self._prepare_features()
+
+    def _check_student(self, teacher):
+        images, classes = shapes_of(self.student, "student")
+        own = {id(variable) for variable in self.student.variables}
+        if not own.isdisjoint(map(id, teacher.variables)):
+            raise ValueError(
+                "The student cannot be its own teacher, nor share layers with "
+                "it: they would be trained. For self-distillation give a copy: "
+                "keras.models.clone_model(student), with its weights set."
+            )
+        if ends_in_probabilities(self.student):
+            raise ValueError(
+                f"The student {self.student.name!r} ends in probabilities, "
+                "logits are needed. Leave its softmax out, and compile with "
+                "a loss from logits, such as LabelCrossEntropy()."
+            )
+        teacher.check(classes=classes, input_shape=images)
 
     def _number(self, name, value):
         return self.add_weight(
@@ -221,6 +230,12 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
             )
         terms = [self._mean(values, values, sample_weight)]
         given = x.get(_FEATURES, ())
+        if len(given) != len(self._pairs):
+            raise ValueError(
+                "`features` need a teacher that runs; a batch with cached "
+                "targets has logits alone. Give no `features`, or a teacher "
+                "and batches without targets."
+            )
         for index, (pair, feature) in enumerate(
             zip(self._pairs, given, strict=True)
         ):

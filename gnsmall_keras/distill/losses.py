@@ -42,7 +42,16 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
 
     Returns:
         `(batch,)`, in nats.
+
+    Raises:
+        ValueError: if there is one column of logits, whose loss would be 0.
     """
+    if logits.shape[-1] == 1:
+        raise ValueError(
+            "`logits` must have a column for each class, two or more. "
+            f"Received: shape {tuple(logits.shape)}. End the network in "
+            "Dense(2), with labels 0 and 1."
+        )
     # Half precision is too short for it; double stays what it is.
     double = keras.backend.standardize_dtype(logits.dtype) == "float64"
     logits = ops.cast(logits, "float64" if double else "float32")

@@ -83,7 +83,7 @@ class JaxStep:
         Also when it ends with an error, student and teacher have their
         weights: Keras takes them away while it trains.
         """
-        if self.optimizer is not None:
+        if self._is_compiled():
             self.optimizer.build(self.trainable_variables)
         with self._keeping_weights():
             return super().fit(*args, **kwargs)
@@ -98,11 +98,15 @@ class JaxStep:
         with self._keeping_weights():
             return super().predict(*args, **kwargs)
 
+    def _is_compiled(self):
+        """Whether there is an optimiser; Keras sets it in `compile` alone."""
+        return getattr(self, "optimizer", None) is not None
+
     @contextlib.contextmanager
     def _keeping_weights(self):
         """Puts the weights back that Keras took and an error left away."""
         variables = [*self.trainable_variables, *self.non_trainable_variables]
-        if self.optimizer is not None:
+        if self._is_compiled():
             variables += self.optimizer.variables
         before = [variable.value for variable in variables]
         try:

@@ -11,6 +11,8 @@ import numpy as np
 from gnsmall_keras.models import layers as _layers  # noqa: F401
 from gnsmall_keras.records import MODEL_FILE, replacing
 
+_ANY_SIDE = 32  # of images for a network that takes all sizes
+
 
 def save_model(model: keras.Model, path: str | os.PathLike) -> None:
     """Saves the network alone, without optimiser, losses and metrics.
@@ -125,7 +127,7 @@ def check_teacher(
             does not end in logits.
     """
     origin = origin or repr(teacher.name)
-    taken = teacher.input_shape[1:]
+    taken, told = shapes_of(teacher, f"teacher {origin}")
     fits = len(taken) == len(input_shape) and all(
         side in (None, wanted)
         for side, wanted in zip(taken, input_shape, strict=True)
@@ -137,10 +139,10 @@ def check_teacher(
             f"keras.Sequential([keras.Input({tuple(input_shape)}), "
             "keras.layers.Resizing(height, width), teacher])."
         )
-    if teacher.output_shape[-1] != classes:
+    if told != classes:
         raise ValueError(
-            f"The teacher {origin} tells {teacher.output_shape[-1]} classes "
-            f"apart, the student {classes}. Take a teacher of the same data."
+            f"The teacher {origin} tells {told} classes apart, the student "
+            f"{classes}. Take a teacher of the same data."
         )
     if _gives_probabilities(teacher, input_shape):
         raise ValueError(
@@ -151,9 +153,59 @@ def check_teacher(
         )
 
 
+def shapes_of(
+    model: keras.Model, role: str
+) -> tuple[tuple[int | None, ...], int]:
+    """Returns the shape of what a classifier takes, and its classes.
+
+    Args:
+        model: with one input and one output, `(batch, classes)`.
+        role: what messages call it.
+
+    Raises:
+        ValueError: if it has others, or its shapes are not known.
+    """
+    taken = getattr(model, "input_shape", None)
+    try:
+        told = model.output_shape
+    except AttributeError:  # of a subclass, or before it is built
+        told = None
+    if not (_is_shape(taken) and _is_shape(told) and told[-1]):
+        raise ValueError(
+            f"The {role} must have one input and one output, of known shapes. "
+            f"Received: {taken} and {told}. Wrap it: inputs = "
+            "keras.Input(shape); keras.Model(inputs, model(inputs))."
+        )
+    if told[-1] < 2:
+        raise ValueError(
+            f"The {role} must have a logit for each class, two or more. "
+            f"Received: {told[-1]}. End it in Dense(2), with labels 0 and 1."
+        )
+    return tuple(taken[1:]), told[-1]
+
+
+def _is_shape(shape):
+    return isinstance(shape, tuple) and all(
+        side is None or isinstance(side, int) for side in shape
+    )
+
+
+def ends_in_probabilities(model: keras.Model) -> bool:
+    """Returns whether the last operation is a softmax or a sigmoid."""
+    last = model
+    while isinstance(last, keras.Model):
+        if not getattr(last, "outputs", None):
+            return False
+        last = last.outputs[0]._keras_history.operation
+    names = ("softmax", "sigmoid")
+    activation = getattr(getattr(last, "activation", None), "__name__", "")
+    return activation in names or type(last).__name__.lower() in names
+
+
 def _gives_probabilities(model, input_shape):
     """Whether its outputs for noise are in [0, 1] and add up to 1."""
-    noise = np.random.default_rng(0).normal(0.0, 1.0, (4, *input_shape))
+    shape = [_ANY_SIDE if side is None else side for side in input_shape]
+    noise = np.random.default_rng(0).normal(0.0, 1.0, (4, *shape))
     outputs = model(noise.astype("float32"), training=False)
     outputs = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
     sums = outputs.sum(axis=-1)
@@ -161,13 +213,9 @@ def _gives_probabilities(model, input_shape):
 
 
 def _is_classifier(inputs, outputs):
-    are_shapes = all(
-        isinstance(shape, tuple)
-        and all(side is None or isinstance(side, int) for side in shape)
-        for shape in (inputs, outputs)
-    )
     return (
-        are_shapes
+        _is_shape(inputs)
+        and _is_shape(outputs)
         and len(inputs) == 4
         and inputs[-1] == 3
         and None not in inputs[1:]

@@ -385,6 +385,73 @@ def test_the_student_is_no_teacher_of_its_own():
     for teacher in (student, TeacherEnsemble([_network(8, 2), student])):
         with pytest.raises(ValueError, match="its own teacher"):
             Distiller(student=student, teacher=teacher)
+    shared = keras.Model(student.inputs, student.outputs)
+    with pytest.raises(ValueError, match="share layers"):
+        Distiller(student=student, teacher=shared)
+
+
+class _Subclass(keras.Model):
+    def call(self, inputs):
+        return inputs[:, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        (lambda: _network(8, 1, activation="softmax"), "ends in probabilities"),
+        (
+            lambda: keras.Sequential(
+                [_network(8, 1), keras.layers.Activation("sigmoid")]
+            ),
+            "ends in probabilities",
+        ),
+        (
+            lambda: keras.Sequential([layers.Flatten(), layers.Dense(CLASSES)]),
+            "Wrap it",
+        ),
+        (_Subclass, "Wrap it"),
+        (
+            lambda: keras.Model(
+                *(lambda i: (i, [layers.Flatten()(i), i]))(
+                    keras.Input((8, 8, 3))
+                )
+            ),
+            "one output",
+        ),
+        (
+            lambda: keras.Sequential(
+                [keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(1)]
+            ),
+            "Dense\\(2\\)",
+        ),
+    ],
+)
+def test_students_without_logits_are_refused(student, message):
+    with pytest.raises(ValueError, match=message):
+        Distiller(student=student(), teacher=_network(16, 0))
+
+
+def test_networks_for_images_of_any_size_are_taken():
+    distiller = _compiled(_network(8, 1, side=None), _network(16, 0, side=None))
+    logs = distiller.train_on_batch(*_batch(), return_dict=True)
+    assert logs["kd_loss"] > 0
+
+
+def test_predicts_before_it_is_compiled():
+    student = _network(8, 1)
+    distiller = Distiller(student=student, teacher=_network(16, 0))
+    images, _ = _batch()
+    found = distiller.predict(images, verbose=0)
+    _assert_equal([found], [student.predict(images, verbose=0)], 1e-6)
+
+
+def test_features_are_refused_with_cached_targets():
+    pair = FeaturePair(student_layer="relu", teacher_layer="relu")
+    distiller = _compiled(_network(8, 1), _network(8, 0), features=[pair])
+    images, labels = _batch()
+    batch = {"images": images, "teacher_logits": np.zeros((32, CLASSES))}
+    with pytest.raises(ValueError, match="cached targets has logits alone"):
+        distiller.train_on_batch(batch, labels)
 
 
 @pytest.mark.parametrize(
