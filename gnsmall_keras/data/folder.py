@@ -105,6 +105,12 @@ def _place(name, path):
 def _decode(data, name):
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.mode in ("I", "F"):
+                raise ValueError(
+                    "it has 32 bits a pixel, of no known range; save it with 8"
+                )
+            if image.mode.startswith("I;16"):  # RGB would clip, not scale
+                image = Image.fromarray((np.asarray(image) >> 8).astype("u1"))
             if (
                 image.mode in ("RGBA", "LA", "PA")
                 or "transparency" in image.info

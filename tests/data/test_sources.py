@@ -73,6 +73,7 @@ def test_test_split_is_optional(folder):
         ("L", 100, (32, 32), (100, 100, 100)),
         ("RGBA", (200, 100, 0, 0), (32, 32), (0, 0, 0)),
         ("RGB", (10, 20, 30), (64, 64), (10, 20, 30)),
+        ("I;16", 100 * 256 + 7, (32, 32), (100, 100, 100)),
     ],
 )
 def test_other_images_are_converted(folder, mode, color, size, expected):
