@@ -4,8 +4,11 @@ import dataclasses
 import hashlib
 import json
 import math
+import numbers
+import os
+import types
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from gnsmall_keras.models.catalogue import check_network
 from gnsmall_keras.models.spec import HEAD_UNITS, check_width
@@ -91,6 +94,9 @@ class TrainConfig:
     """How many share a step; `batch_size` is the images of each."""
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = _settled(field.name, field.type, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
         check_width(self.width)
         self._check_size()
         if self.recipe not in RECIPES:
@@ -251,8 +257,6 @@ class DistillConfig(TrainConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("teachers", "assistants", "teacher_weights"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, allowed in (
             ("strategy", ("baseline", "kd", "assistant", "ensemble")),
             ("loss", ("kd", "dkd", "standardized_kd", "dist")),
@@ -383,7 +387,8 @@ class ExportConfig:
                     f"`{name}` must be one of {allowed}. "
                     f"Received: {name}={getattr(self, name)!r}."
                 )
-        object.__setattr__(self, "float_layers", tuple(self.float_layers))
+        layers = _settled("float_layers", tuple[str, ...], self.float_layers)
+        object.__setattr__(self, "float_layers", layers)
         _check_whole("calibration_size", self.calibration_size, least=1)
         _check_whole("qat_epochs", self.qat_epochs, least=1)
         _check_whole("qat_images", self.qat_images, least=1)
@@ -458,6 +463,34 @@ def normalize_weights(
             f"Received: {weights!r} for {teachers} teachers."
         )
     return tuple(value / total for value in values)
+
+
+def _settled(name: str, hint: Any, value: Any) -> Any:
+    """Returns a value in the one form that names of runs are made of.
+
+    1 is 1.0 where it is real, a path its text, a list a tuple, as is one item.
+    """
+    if isinstance(hint, types.UnionType):  # or None
+        hint = get_args(hint)[0]
+        if value is None:
+            return None
+    if value is None:
+        raise ValueError(f"`{name}` must have a value. Received: None.")
+    if get_origin(hint) is tuple:
+        one = isinstance(value, (str, os.PathLike))
+        item = get_args(hint)[0]
+        return tuple(
+            _settled(name, item, each) for each in ([value] if one else value)
+        )
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, bool):
+        return value
+    if hint is float and isinstance(value, numbers.Real):
+        return float(value)
+    if hint is int and isinstance(value, numbers.Integral):
+        return int(value)
+    return value
 
 
 def _check_whole(name: str, value: Any, *, least: int) -> None:

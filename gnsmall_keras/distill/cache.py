@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -157,6 +158,7 @@ def cache_teacher(
     padding: int = PADDING,
     border: str = "zeros",
     progress: bool = True,
+    after_view: Callable[[], None] = lambda: None,
 ) -> CachedTeacher:
     """Computes a teacher's logits for `views` views of every image.
 
@@ -176,6 +178,7 @@ def cache_teacher(
         alternate: whether it is every other view of an image that is mirrored.
         padding, border: of `Augmentation`.
         progress: whether to print a line per view, live in a terminal.
+        after_view: called when a view is stored; what it raises ends the call.
 
     Raises:
         ValueError: if the teacher does not fit the data, `views` is no count,
@@ -200,7 +203,15 @@ def cache_teacher(
             classes=description["classes"],
             input_shape=images.shape[1:],
         )
-        _write_views(folder, teacher, images, description, missing, progress)
+        _write_views(
+            folder,
+            teacher,
+            images,
+            description,
+            missing,
+            progress=progress,
+            after_view=after_view,
+        )
     if (folder / _BEGUN_FILE).exists():
         (folder / _BEGUN_FILE).replace(folder / CACHE_FILE)
     return _open(folder, description)
@@ -333,7 +344,9 @@ def _open(folder, description):
     return CachedTeacher(logits=logits, **fields)
 
 
-def _write_views(folder, teacher, images, description, views, progress):
+def _write_views(
+    folder, teacher, images, description, views, *, progress, after_view
+):
     cut = _cutter(images, description)
     batches = len(views) * -(-len(images) // _BATCH_SIZE)
     with _progress_line(batches, shown=progress) as (advance, report):
@@ -349,6 +362,7 @@ def _write_views(folder, teacher, images, description, views, progress):
                 f"teacher, view {view + 1}/{description['views']}  "
                 f"{rate:,.0f} images/s"
             )
+            after_view()
 
 
 def _cutter(images, description):

@@ -109,7 +109,7 @@ def restore_checkpoint(
     if found is None:
         return Progress(0, {}, 0.0, teachers)
     state, arrays = found
-    _check_identity(path, state.pop("identity"), identity)
+    check_identity(path, state.pop("identity"), identity)
     progress = Progress(**state)
     progress = progress._replace(
         teachers=tuple(progress.teachers), machines=tuple(progress.machines)
@@ -176,7 +176,19 @@ def _read(file: Path) -> tuple[dict[str, Any], list[np.ndarray]] | None:
         return None
 
 
-def _check_identity(path, stored, identity):
+def check_identity(
+    path: Path, stored: dict[str, Any], identity: dict[str, Any]
+) -> None:
+    """Checks that what a file is of has not changed since.
+
+    Args:
+        path: the file.
+        stored: what decided its result, from JSON.
+        identity: what decides it now.
+
+    Raises:
+        ValueError: with all that is different.
+    """
     now = json.loads(json.dumps(identity))
     names = sorted(
         name

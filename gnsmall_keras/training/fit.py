@@ -72,6 +72,7 @@ def train(
     """
     if tensorboard:
         summary_writer()  # which says now if it is not there
+    _check_loss(config)
     folder = Path(out) / config.slug
     ended = folder / _ENDED_FILE
     if ended.is_file():  # an earlier call died after its training
@@ -95,6 +96,21 @@ def train(
     return record
 
 
+def _check_loss(config):
+    """DIST compares images with each other; TensorFlow's devices do not."""
+    apart = config.devices > 1 and keras.config.backend() == "tensorflow"
+    if (
+        apart
+        and getattr(config, "strategy", "baseline") != "baseline"
+        and getattr(config, "loss", "") == "dist"
+    ):
+        raise ValueError(
+            "loss='dist' correlates the images of the whole batch, of which "
+            "TensorFlow gives each device a part. Received: "
+            f"devices={config.devices}. Train on one, or set KERAS_BACKEND=jax."
+        )
+
+
 def _train(config, out, stop, devices, *, progress, tensorboard):
     dataset = load_data(config.data)
     splits = split(dataset, config)
@@ -111,7 +127,9 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
     student.folder.mkdir(parents=True, exist_ok=True)
     started_at = datetime.datetime.now(datetime.UTC)
     taught = find_teachers(config, dataset, splits, student)
-    cached = cached_teacher(config, dataset, splits.fitting, out, progress)
+    cached = cached_teacher(
+        config, dataset, splits.fitting, out, progress, stop
+    )
     if cached:
         described = {
             "name": config.cache,

@@ -1,5 +1,6 @@
 """The images of a run: fitted on, held out, watched, and read at the end."""
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -17,6 +18,7 @@ from gnsmall_keras.distill.cache import (
 )
 from gnsmall_keras.models.files import load_teacher, run_folder
 from gnsmall_keras.records import lock
+from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
 
 class Split(NamedTuple):
@@ -60,6 +62,7 @@ def cached_teacher(
     fitting: Split,
     runs: Path,
     progress: bool,
+    stop: StopRequest,
 ) -> CachedTeacher | None:
     """Opens the cache that a config names, if it does; a run's is made first.
 
@@ -69,17 +72,19 @@ def cached_teacher(
         fitting: the images that it is fitted on.
         runs: folder of all runs.
         progress: whether to print a line per view that is made.
+        stop: asked after each of these.
 
     Raises:
         ValueError: if the cache does not belong to the data, or its views are
             others than the config's.
+        TrainingInterrupted: if it was stopped between two views.
     """
     path = getattr(config, "cache", "")
     if not path:
         return None
     folder = run_folder(path, runs)
     if folder:
-        return _cache_run(folder, config, dataset, fitting, progress)
+        return _cache_run(folder, config, dataset, fitting, progress, stop)
     cached = CachedTeacher.load(
         path, images=fitting.images, labels=fitting.labels
     )
@@ -100,7 +105,7 @@ def cached_teacher(
     return cached
 
 
-def _cache_run(folder, config, dataset, fitting, progress):
+def _cache_run(folder, config, dataset, fitting, progress, stop):
     """Caches a run for what `config` fits on, unless that is done.
 
     Others that want the same wait. Views are named by the seed of the split.
@@ -122,7 +127,21 @@ def _cache_run(folder, config, dataset, fitting, progress):
             input_shape=fitting.images.shape[1:],
         )
         return cache_teacher(
-            teacher, *fitting, path=path, progress=progress, **options
+            teacher,
+            *fitting,
+            path=path,
+            progress=progress,
+            after_view=functools.partial(_after_view, path, stop),
+            **options,
+        )
+
+
+def _after_view(path, stop):
+    stop.steps += 1  # for the time was enough for something
+    if stop.reason:
+        raise TrainingInterrupted(
+            f"{stop.reason}. {path} holds the views so far: the same command "
+            "goes on there."
         )
 
 

@@ -134,6 +134,9 @@ def _taught_assistant(stage, teachers, dataset, splits):
                 f"{record['teachers']}, now {list(stage.teachers)}. Delete the "
                 "folder to train it anew."
             )
+        checkpoint.check_identity(
+            described, record.pop("identity", {}), stage.identity
+        )
         return load_model(stage.folder / MODEL_FILE), record
     stage.folder.mkdir(parents=True, exist_ok=True)
     model = create_network(stage.config, dataset)
@@ -161,7 +164,8 @@ def _taught_assistant(stage, teachers, dataset, splits):
         "history": done.history,
     }
     with records.replacing(described) as unfinished:
-        unfinished.write_text(json.dumps(record), encoding="utf-8")
+        text = json.dumps({**record, "identity": stage.identity})
+        unfinished.write_text(text, encoding="utf-8")
     checkpoint.remove(stage.folder / checkpoint.FILE)
     return model, record
 

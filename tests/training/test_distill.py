@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from gnsmall_keras.distill.losses import LOSSES
 from gnsmall_keras.models.files import load_model
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training import checkpoint, fit, learn
+from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 from gnsmall_keras.training.splits import split
 
 SMALL = {"width": 0.5, "epochs": 2, "batch_size": 128}
@@ -307,6 +309,24 @@ def test_a_live_teacher_sees_mixed_images(folder, tmp_path):
     assert record.history["loss"][1] < record.history["loss"][0]
 
 
+def test_equal_values_are_one_run():
+    config = DistillConfig(
+        width=1.0, temperature=4.0, mixup=1.0, teachers=("runs/a",)
+    )
+    same = DistillConfig(
+        width=1, temperature=np.int64(4), mixup=1, teachers="runs/a"
+    )
+    paths = dataclasses.replace(config, teachers=[Path("runs/a")])
+    assert config.slug == same.slug == paths.slug
+    assert config == same == paths
+
+
+@pytest.mark.parametrize("name", ["seed", "devices", "head_units", "width"])
+def test_what_has_a_default_is_not_none(name):
+    with pytest.raises(ValueError, match=f"`{name}` must have a value"):
+        TrainConfig(**{name: None})
+
+
 def test_lists_from_notebooks_become_tuples():
     config = DistillConfig(strategy="ensemble", teachers=["a", "b"])
     assert config.teachers == ("a", "b")
@@ -331,6 +351,52 @@ def test_another_teacher_does_not_go_on_with_the_old_ones_assistant(
     fit.train(config, out=tmp_path, progress=False)
     tiny_network("gns", classes=10, width=1.5).save(teacher)
     with pytest.raises(ValueError, match="an assistant of other teachers"):
+        fit.train(config, out=tmp_path, progress=False)
+
+
+def test_an_assistant_of_other_images_is_not_gone_on_with(
+    folder, tmp_path, monkeypatch
+):
+    config = chain_config(folder, epochs=1)
+    fit.train(config, out=tmp_path, progress=False)
+    digits = load_data("digits")
+    fewer = dataclasses.replace(
+        digits,
+        train_images=digits.train_images[1:],
+        train_labels=digits.train_labels[1:],
+    )
+    monkeypatch.setattr(fit, "load_data", lambda _: fewer)
+    with pytest.raises(
+        ValueError, match=r"stage\.json began otherwise. data_d"
+    ):
+        fit.train(config, out=tmp_path, progress=False)
+
+
+def test_a_cache_that_is_being_made_stops_between_views(
+    folder, tmp_path, monkeypatch
+):
+    (tmp_path / "teacher").mkdir()
+    model = folder / "teacher" / "model.keras"
+    (tmp_path / "teacher" / "model.keras").symlink_to(model)
+    config = DistillConfig(cache="teacher", **SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "reason", property(lambda _: "enough"))
+        with pytest.raises(TrainingInterrupted, match="holds the views so far"):
+            fit.train(config, out=tmp_path, progress=False)
+    (first,) = tmp_path.glob("teacher/cache-*/*.npy")
+    written = first.stat().st_mtime_ns
+    record = fit.train(config, out=tmp_path, progress=False)
+    assert len(record.history["loss"]) == config.epochs
+    assert first.stat().st_mtime_ns == written
+
+
+def test_dist_needs_the_whole_batch_on_one_device(folder, tmp_path):
+    config = DistillConfig(
+        teachers=(f"{folder}/teacher",), loss="dist", devices=2, **SMALL
+    )
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("devices of other backends see the whole batch")
+    with pytest.raises(ValueError, match="images of the whole batch"):
         fit.train(config, out=tmp_path, progress=False)
 
 
