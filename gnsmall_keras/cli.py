@@ -50,6 +50,16 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         printing.warn(f"error: {error}")
         return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == __package__:
+            raise  # a defect of ours
+        printing.warn(
+            f"error: {error}. Install what brings it: pip install "
+            "'gnsmall-keras[EXTRA]', where EXTRA is tensorflow, jax or torch "
+            "(KERAS_BACKEND names the one in use), export for .tflite files, "
+            "report for figures, notebooks for sweeps."
+        )
+        return 2
     except TrainingInterrupted as stop:
         printing.warn(f"stopped: {stop}")
         return _TEMPORARY

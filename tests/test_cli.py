@@ -1,5 +1,7 @@
 """The command line: one line and exit status 2 for every bad input."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -89,6 +91,19 @@ def test_bad_input_is_one_line(
     monkeypatch.chdir(tmp_path)
     assert message in _error(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_that_is_missing_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "gnsmall_keras.training.fit", None)
+    with pytest.raises(ModuleNotFoundError):  # ours is a defect
+        cli.main(["train"])
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    (tmp_path / "a.tflite").write_bytes(b"....TFL3")
+    error = _error(capsys, "benchmark", "a.tflite")
+    assert "ai_edge_litert" in error
+    assert "gnsmall-keras[EXTRA]" in error
 
 
 def test_evaluate_prints_accuracy_with_its_n(capsys, tmp_path):

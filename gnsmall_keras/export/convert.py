@@ -6,6 +6,7 @@ the file is what happens inside it (`python -m gnsmall_keras.export.convert`).
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import json
 import os
@@ -104,6 +105,11 @@ def convert(
 
 
 def _run_worker(work, *, speaks):
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ValueError(
+            "A .tflite file is made by TensorFlow, which is not installed. "
+            "Run: pip install 'gnsmall-keras[export]'"
+        )
     environment = {
         **os.environ,
         "KERAS_BACKEND": "tensorflow",
@@ -121,10 +127,10 @@ def _run_worker(work, *, speaks):
     if done.returncode == _REFUSED:
         raise ValueError((work / "refusal.txt").read_text())
     if done.returncode:
-        lines = "\n".join(done.stderr.splitlines()[-_ERROR_LINES:])
+        lines = " | ".join(done.stderr.splitlines()[-_ERROR_LINES:])
         raise ValueError(
-            "TensorFlow could not convert the model; its last lines "
-            f"were:\n{lines}"
+            "TensorFlow could not convert the model; its last lines were: "
+            f"{lines}"
         )
 
 
