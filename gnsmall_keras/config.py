@@ -8,7 +8,7 @@ import numbers
 import os
 import types
 from collections.abc import Sequence
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from gnsmall_keras.models.catalogue import check_network
 from gnsmall_keras.models.spec import HEAD_UNITS, check_width
@@ -476,14 +476,12 @@ def _settled(name: str, hint: Any, value: Any) -> Any:
             return None
     if value is None:
         raise ValueError(f"`{name}` must have a value. Received: None.")
-    if get_origin(hint) is tuple:
-        one = isinstance(value, (str, os.PathLike))
-        item = get_args(hint)[0]
-        return tuple(
-            _settled(name, item, each) for each in ([value] if one else value)
-        )
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        value = os.fspath(cast("os.PathLike[str]", value))
+    if get_origin(hint) is tuple:
+        item = get_args(hint)[0]
+        items = [value] if isinstance(value, str) else value
+        return tuple(_settled(name, item, each) for each in items)
     if isinstance(value, bool):
         return value
     if hint is float and isinstance(value, numbers.Real):

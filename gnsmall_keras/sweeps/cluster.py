@@ -1,6 +1,5 @@
 """Executes notebooks on a Ray cluster, each in a process of its own."""
 
-import collections
 import contextlib
 import functools
 import os
@@ -20,9 +19,15 @@ from gnsmall_keras.records import (
     replacing,
     scan_records,
 )
-from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, check_workers
+from gnsmall_keras.sweeps.jobs import (
+    Ended,
+    Engine,
+    Job,
+    Queue,
+    check_workers,
+    sources,
+)
 from gnsmall_keras.sweeps.process import SHARING, Ending, execute
-from gnsmall_keras.sweeps.sweep import sources
 from gnsmall_keras.sweeps.worker import LOCK_FILE
 
 _STARTS = 3  # of one run, where its machine or process is lost
@@ -134,16 +139,14 @@ def _check_address(address: str) -> None:
         ) from None
 
 
-def _run(
-    jobs: Sequence[Job], *, workers: int | None, address: str
-) -> Iterator[Ended]:
-    if not jobs:
+def _run(queue: Queue, *, workers: int | None, address: str) -> Iterator[Ended]:
+    if not queue:
         return
     _connect(address)
     try:
-        gpus, machines = _count(jobs)
+        gpus, machines = _count(queue.all)
         places = workers or gpus or machines
-        yield from _run_on(jobs, places, gpus)
+        yield from _run_on(queue, places, gpus)
     finally:
         _ray().shutdown()
 
@@ -186,14 +189,19 @@ def _count(jobs: Sequence[Job]) -> tuple[int, int]:
     return sum(gpus), len(taking)
 
 
-def _run_on(jobs: Sequence[Job], places: int, gpus: int) -> Iterator[Ended]:
+def _run_on(queue: Queue, places: int, gpus: int) -> Iterator[Ended]:
     ray = _ray()
-    waiting = collections.deque(_Attempt(job) for job in jobs)
+    again: list[_Attempt] = []  # lost with their machines
     started: dict[Any, _Attempt] = {}
     try:
-        while waiting or started:
-            while waiting and len(started) < places:
-                attempt = waiting.popleft()
+        while queue or again or started:
+            while len(started) < places:
+                if again:
+                    attempt = again.pop()
+                elif job := queue.take():
+                    attempt = _Attempt(job)
+                else:
+                    break
                 share = gpu_share(attempt.job.config.devices, places, gpus)
                 started[_submit(attempt.job, share)] = attempt
             done, _ = ray.wait(list(started), timeout=_POLL_SECONDS)
@@ -203,7 +211,7 @@ def _run_on(jobs: Sequence[Job], places: int, gpus: int) -> Iterator[Ended]:
                 if ended:
                     yield ended
                 else:
-                    waiting.appendleft(attempt._replace(lost=attempt.lost + 1))
+                    again.append(attempt._replace(lost=attempt.lost + 1))
     finally:
         _stop(started)
 

@@ -1,6 +1,6 @@
 """What a sweep hands to an engine, and what it gets back."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +24,64 @@ class Ended(NamedTuple):
     lost: int = 0  # how often its machine or process went before that
 
 
-# What takes jobs anywhere, and yields each as it ends.
-Engine = Callable[[Sequence[Job]], Iterator[Ended]]
+def sources(config: DistillConfig) -> tuple[str, ...]:
+    """Returns whom a run learns from: slugs of runs, files and networks."""
+    cache = (config.cache,) if config.cache else ()
+    return (*config.teachers, *config.assistants, *cache)
+
+
+class Queue:
+    """Jobs in their order; each waits for those that it learns from.
+
+    Iterating takes jobs one after the other.
+
+    Args:
+        jobs: of one sweep.
+    """
+
+    def __init__(self, jobs: Iterable[Job]):
+        self.all = tuple(jobs)
+        self._waiting = {job.config.slug: job for job in self.all}
+        self._unfinished = set(self._waiting)
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def __iter__(self) -> Iterator[Job]:
+        while job := self.take():
+            yield job
+
+    def take(self) -> Job | None:
+        """Returns the next job that may begin, if there is one now."""
+        for slug, job in self._waiting.items():
+            if self._unfinished.isdisjoint(sources(job.config)):
+                return self._waiting.pop(slug)
+        return None
+
+    def end(self, slug: str) -> None:
+        """Lets those begin that waited for a job."""
+        self._unfinished.discard(slug)
+
+    def lose(self, slug: str) -> list[tuple[Job, str]]:
+        """Takes those out that were to learn from a job that failed.
+
+        Returns:
+            Each with the teacher that it does not have: that job, or one that
+            is lost as well.
+        """
+        lost: list[tuple[Job, str]] = []
+        for job in [*self._waiting.values()]:
+            if slug in sources(job.config):
+                del self._waiting[job.config.slug]
+                lost.append((job, slug))
+        for job, _ in [*lost]:
+            lost += self.lose(job.config.slug)
+        return lost
+
+
+# What takes jobs from a queue, does them anywhere and yields each as it ends.
+# Whoever is yielded to tells the queue.
+Engine = Callable[[Queue], Iterator[Ended]]
 
 
 def check_workers(workers: int | None) -> None:

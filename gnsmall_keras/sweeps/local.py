@@ -1,6 +1,5 @@
 """Executes notebooks on this machine, each in a process of its own."""
 
-import collections
 import functools
 import os
 import subprocess
@@ -8,7 +7,13 @@ import time
 from collections.abc import Iterator, Sequence
 
 from gnsmall_keras.sweeps import process
-from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, check_workers
+from gnsmall_keras.sweeps.jobs import (
+    Ended,
+    Engine,
+    Job,
+    Queue,
+    check_workers,
+)
 
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 _COMPILED = "JAX_COMPILATION_CACHE_DIR"
@@ -30,23 +35,21 @@ def local_engine(workers: int | None = None) -> Engine:
     return functools.partial(_run, workers=workers)
 
 
-def _run(jobs: Sequence[Job], *, workers: int | None) -> Iterator[Ended]:
+def _run(queue: Queue, *, workers: int | None) -> Iterator[Ended]:
     gpus = visible_gpus()
     free = worker_environments(gpus, workers or max(1, len(gpus)))
-    common = {**compiled_programs(gpus, jobs), **os.environ}
-    wide = max((job.config.devices for job in jobs), default=1)
+    common = {**compiled_programs(gpus, queue.all), **os.environ}
+    wide = max((job.config.devices for job in queue.all), default=1)
     if wide > 1 and gpus and len(free) > 1:
         raise ValueError(
             f"{len(free)} workers have one GPU each. Received: a run with "
             f"devices={wide}. Set the number of workers to 1."
         )
-    waiting = collections.deque(jobs)
     running: list[tuple[process.Running, dict[str, str]]] = []
     try:
-        while waiting or running:
-            while waiting and free:
+        while queue or running:
+            while free and (job := queue.take()):
                 own = free.pop(0)
-                job = waiting.popleft()
                 started = process.start(job, {**common, **own})
                 running.append((started, own))
             for run, own in running.copy():

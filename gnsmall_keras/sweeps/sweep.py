@@ -18,7 +18,7 @@ from gnsmall_keras.records import (
     lock,
     scan_records,
 )
-from gnsmall_keras.sweeps.jobs import Ended, Engine, Job
+from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, Queue, sources
 from gnsmall_keras.sweeps.notebook import (
     check_notebook,
     find_notebook,
@@ -102,12 +102,6 @@ def _needed(
             needed.insert(0, teacher)
             names.update(sources(teacher))
     return needed
-
-
-def sources(config: DistillConfig) -> tuple[str, ...]:
-    """Returns whom a run learns from: slugs of runs, files and networks."""
-    cache = (config.cache,) if config.cache else ()
-    return (*config.teachers, *config.assistants, *cache)
 
 
 def stages(configs: Sequence[DistillConfig]) -> list[list[DistillConfig]]:
@@ -212,8 +206,8 @@ def run_all(
 ) -> Iterator[Outcome]:
     """Does runs; yields each as it ends, and goes on after one that failed.
 
-    A run begins after those that it learns from; if one of them fails, so does
-    it. A failure is a line of `failed.jsonl` beside the index.
+    A run begins once those that it learns from have ended; if one of them
+    fails, so does it. A failure is a line of `failed.jsonl` beside the index.
 
     Args:
         configs: the runs.
@@ -223,33 +217,28 @@ def run_all(
         notebook: what to execute; None: the training notebook.
     """
     notebook = notebook or find_notebook()
-    failed: set[str] = set()
-    for stage in stages(configs):
-        lost = [c for c in stage if not failed.isdisjoint(sources(c))]
-        jobs = [
-            Job(
-                config,
-                notebook,
-                out / config.slug / EXECUTED,
-                parameters_of(config, out, index),
-            )
-            for config in stage
-            if config not in lost
-        ]
-        ended = engine(jobs) if jobs else ()
-        for outcome in itertools.chain(
-            (_not_begun(config, failed) for config in lost),
-            map(_outcome, ended),
-        ):
+    queue = Queue(
+        Job(
+            config,
+            notebook,
+            out / config.slug / EXECUTED,
+            parameters_of(config, out, index),
+        )
+        for config in configs
+    )
+    for ended in engine(queue):
+        outcomes = [_outcome(ended)]
+        slug = ended.job.config.slug
+        queue.end(slug)
+        if outcomes[0].error is not None:
+            outcomes += [
+                Outcome(job.config, None, f"Its teacher {name} failed.", None)
+                for job, name in queue.lose(slug)
+            ]
+        for outcome in outcomes:
             if outcome.error is not None:
-                failed.add(outcome.config.slug)
                 append_line(_failure(outcome), index.with_name(FAILED_FILE))
             yield outcome
-
-
-def _not_begun(config: DistillConfig, failed: Collection[str]) -> Outcome:
-    name = next(name for name in sources(config) if name in failed)
-    return Outcome(config, None, f"Its teacher {name} failed.", None)
 
 
 def _outcome(ended: Ended) -> Outcome:

@@ -8,8 +8,8 @@ from support import ROOT
 
 from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.models.spec import PAPER_WIDTHS
+from gnsmall_keras.sweeps.jobs import sources
 from gnsmall_keras.sweeps.plan import SweepConfig, read_sweep
-from gnsmall_keras.sweeps.sweep import sources
 
 FILES = sorted((ROOT / "papermill_runs" / "sweeps").glob("*.toml"))
 BASELINE = '[parameters]\nstrategy = "baseline"\n'

@@ -19,7 +19,7 @@ from gnsmall_keras.records import (
     read_records,
 )
 from gnsmall_keras.sweeps import local, notebook, sweep, worker
-from gnsmall_keras.sweeps.jobs import Ended, Job
+from gnsmall_keras.sweeps.jobs import Ended, Job, Queue
 from gnsmall_keras.sweeps.plan import SweepConfig, read_sweep
 
 SWEEP = """
@@ -311,6 +311,18 @@ class TestTeachers:
             [self.second],
         ]
 
+    def test_wait_for_nobody_else_s(self, tmp_path):
+        runs = [self.big, self.baseline, self.middle, self.second]
+        queue = Queue(Job(run, tmp_path, tmp_path, {}) for run in runs)
+        taken = [queue.take(), queue.take()]
+        assert [job.config for job in taken] == [self.big, self.baseline]
+        assert queue.take() is None
+        queue.end(self.big.slug)  # while the baseline is trained
+        assert queue.take().config == self.middle
+        ((lost, teacher),) = queue.lose(self.middle.slug)
+        assert (lost.config, teacher) == (self.second, self.middle.slug)
+        assert not queue
+
     def test_are_runs_like_others_and_named_in_a_dry_run(self, command, capsys):
         names = [self.big.slug, self.baseline.slug]
         for run, teacher in (
@@ -339,7 +351,8 @@ class TestTeachers:
         assert second["error"] == f"Its teacher {self.middle.slug} failed."
         assert second["notebook"] is None
         printed = capsys.readouterr().out.splitlines()
-        assert printed[-2].endswith(f"teacher {self.middle.slug} failed.")
+        told = f"teacher {self.middle.slug} failed."
+        assert sum(line.endswith(told) for line in printed) == 1
         assert printed[-1] == "runs: 3 finished, 2 failed"
 
     def test_that_are_recorded_must_be_there(self, command, tmp_path, capsys):
@@ -400,4 +413,4 @@ class TestGpus:
         config = DistillConfig(strategy="baseline", devices=2)
         job = Job(config, tmp_path, tmp_path / "a.ipynb", {})
         with pytest.raises(ValueError, match="number of workers to 1"):
-            next(local.local_engine()([job]))
+            next(local.local_engine()(Queue([job])))
