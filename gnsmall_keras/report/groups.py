@@ -120,6 +120,9 @@ class Group:
         parts = [self.strategy]
         if self.strategy != "baseline":
             parts.append(_teaching(config))
+        if "teacher_seeds" in self.identity:
+            seeds = map(str, self.identity["teacher_seeds"])
+            parts.append(f"teachers of seed {', '.join(seeds)}")
         parts += [f"{name}={value}" for name, value in self._options()]
         if self.ambiguous:
             parts.append(f"group {self.digest}")
@@ -171,7 +174,11 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
         identity = identify(run.record, by_slug)
         _, members = groups.setdefault(key_of(identity), (identity, []))
         members.append(run)
-    found = [Group(identity, tuple(runs)) for identity, runs in groups.values()]
+    found = [
+        group
+        for identity, members in groups.values()
+        for group in _by_teachers_seeds(identity, members, by_slug)
+    ]
     names = Counter((group.first.data_digest, group.name) for group in found)
     return sorted(
         (
@@ -249,10 +256,47 @@ def identify(
 
 def _teacher(name, digests, by_slug, seen):
     """What a teacher is, whatever its seed."""
-    for part in PurePosixPath(name).parts[:-3:-1]:  # the file or the folder
+    for part in _last_parts(name):
         if part in by_slug and part not in seen:
             return _hash(identify(by_slug[part], by_slug, seen))
     return digests.get(name, name)
+
+
+def _by_teachers_seeds(identity, runs, by_slug):
+    """One group; or several, if a seed has teachers of its own and others.
+
+    A teacher of another seed has seen what its student holds out.
+    """
+    parts: dict[str, list[Run]] = {}
+    ways: dict[int, set[str]] = {}
+    for run in runs:
+        way = json.dumps(_teachers_seeds(run.record, by_slug))
+        parts.setdefault(way, []).append(run)
+        ways.setdefault(run.record.config["seed"], set()).add(way)
+    if all(len(found) == 1 for found in ways.values()):
+        return [Group(identity, tuple(runs))]
+    return [
+        Group({**identity, "teacher_seeds": json.loads(way)}, tuple(members))
+        for way, members in parts.items()
+    ]
+
+
+def _teachers_seeds(record, by_slug):
+    """Seeds of the runs that one learns from, or "own" where it is its own."""
+    names = [
+        *record.config.get("teachers", []),
+        *record.config.get("assistants", []),
+        record.config.get("cache", ""),
+    ]
+    parts = [part for name in names for part in _last_parts(name)]
+    seeds = [by_slug[part].config["seed"] for part in parts if part in by_slug]
+    own = record.config["seed"]
+    return ["own" if seed == own else seed for seed in seeds]
+
+
+def _last_parts(name):
+    """Of a path: the file's name, then the folder's."""
+    return PurePosixPath(name).parts[:-3:-1]
 
 
 def _teaching(config):

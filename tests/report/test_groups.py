@@ -108,6 +108,38 @@ def test_teachers_count_without_their_seed(make_record, runs_of, named):
     assert len(group_runs(runs_of(*students))) == 2
 
 
+def test_teachers_of_another_seed_are_not_mixed_with_own_ones(
+    make_record, runs_of
+):
+    teachers = [make_record(0.7, width=1.0, seed=seed) for seed in (0, 1)]
+    own, others = (
+        [
+            make_record(
+                accuracy, seed=seed, strategy="kd", teachers=(teacher.slug,)
+            )
+            for seed, teacher in enumerate(given)
+        ]
+        for accuracy, given in (
+            (0.8, teachers),
+            (0.6, [teachers[0], teachers[0]]),
+        )
+    )
+    # Where all seeds have the same teacher, it is one group.
+    assert [
+        len(group.runs) for group in group_runs(runs_of(*teachers, *others))
+    ] == [2, 2]
+    groups = group_runs(runs_of(*teachers, *own, others[1]))
+    found = {
+        group.how.partition("teachers of seed ")[2]: group.values("test_accuracy")
+        for group in groups
+        if group.strategy == "kd"
+    }
+    assert found == {
+        "own": pytest.approx({0: 80.0, 1: 80.0}),
+        "0": pytest.approx({1: 60.0}),
+    }
+
+
 def test_groups_of_one_name_are_told_apart(make_record, runs_of):
     records = [
         make_record(
