@@ -7,7 +7,7 @@ import math
 import numbers
 import os
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, cast, get_args, get_origin
 
 from gnsmall_keras.models.catalogue import check_network
@@ -393,7 +393,7 @@ class ExportConfig:
         _check_whole("qat_epochs", self.qat_epochs, least=1)
         _check_whole("qat_images", self.qat_images, least=1)
         for name in ("teacher", "qat_images", "qat_epochs"):
-            given = getattr(self, name) != getattr(type(self), name)
+            given = getattr(self, name) not in (None, getattr(type(self), name))
             if given and self.quantization != "int8-qat":
                 raise ValueError(
                     f"`{name}` belongs to quantization='int8-qat'. "
@@ -480,8 +480,15 @@ def _settled(name: str, hint: Any, value: Any) -> Any:
         value = os.fspath(cast("os.PathLike[str]", value))
     if get_origin(hint) is tuple:
         item = get_args(hint)[0]
-        items = [value] if isinstance(value, str) else value
+        many = isinstance(value, Iterable) and not isinstance(value, str)
+        items = cast("Iterable[Any]", value if many else [value])
         return tuple(_settled(name, item, each) for each in items)
+    if hint is bool and value in (0, 1):  # NumPy's as well
+        return bool(value)
+    kind = {bool: "True or False", str: "text"}.get(hint)
+    kind = "a number" if hint is float and isinstance(value, bool) else kind
+    if kind and not (hint is str and isinstance(value, str)):
+        raise ValueError(f"`{name}` must be {kind}. Received: {value!r}.")
     if isinstance(value, bool):
         return value
     if hint is float and isinstance(value, numbers.Real):

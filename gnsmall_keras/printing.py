@@ -127,7 +127,7 @@ def print_export(report):
         "arena on TFLite Micro": _arena(report),
         "smallest microcontroller": str(
             find_budget(report.size_bytes, report.arena_bytes)
-            or "none of our classes"
+            or ("none of our classes" if report.knows_micro else "unknown")
         ),
         "pieces on XNNPACK": f"{report.xnnpack_partitions}",
         **_edge_tpu_row(report.edge_tpu),
@@ -151,8 +151,9 @@ def print_export(report):
 def _arena(report):
     if report.arena_bytes is not None:
         return f"{report.arena_bytes:,} bytes"
-    there = "tflite-micro" in report.versions
-    return "does not run" if there else "unknown: tflite-micro not installed"
+    if report.knows_micro:
+        return "does not run"
+    return "unknown: tflite-micro not installed"
 
 
 def _edge_tpu_row(mapping):

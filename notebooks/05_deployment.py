@@ -238,7 +238,8 @@ for entry in sorted(measured, key=lambda entry: entry.sqnr_db)[:5]:
 #
 # float16 and dynamic store smaller weights and compute with floats; only int8
 # computes with integers. TensorFlow Lite Micro has no kernels for the two between;
-# `report.faults` has what it says of them.
+# `report.faults` has what it says of them. (Where it is not installed, nothing is
+# known of any.)
 
 # %%
 kinds = {kind: export("micro", kind) for kind in other_kinds} | {"int8": micro}
@@ -246,7 +247,7 @@ for kind, report in kinds.items():
     print(
         f"{kind:<8} {report.size_bytes:>10,} bytes  "
         f"accuracy {report.accuracy:.4f}  agreement {report.agreement:.4f}  "
-        f"on TFLite Micro: {'yes' if report.arena_bytes else 'no'}"
+        f"arena on TFLite Micro: {report.arena_bytes or '-'}"
     )
 
 # %%

@@ -105,11 +105,13 @@ def _place(name, path):
 def _decode(data, name):
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.mode in ("I", "F"):
+            # Older Pillows give 16-bit PNGs the mode "I".
+            png = image.mode == "I" and image.format == "PNG"
+            if image.mode in ("I", "F") and not png:
                 raise ValueError(
                     "it has 32 bits a pixel, of no known range; save it with 8"
                 )
-            if image.mode.startswith("I;16"):  # RGB would clip, not scale
+            if png or image.mode.startswith("I;16"):  # RGB would clip them
                 image = Image.fromarray((np.asarray(image) >> 8).astype("u1"))
             if (
                 image.mode in ("RGBA", "LA", "PA")

@@ -17,7 +17,11 @@ from gnsmall_keras.distill.features import (
 from gnsmall_keras.distill.losses import class_indices, get_loss
 from gnsmall_keras.distill.steps import STEPS
 from gnsmall_keras.distill.teachers import WEIGHTS, as_teacher
-from gnsmall_keras.models.files import ends_in_probabilities, shapes_of
+from gnsmall_keras.models.files import (
+    ends_in_probabilities,
+    shapes_of,
+    some_shape,
+)
 
 _FEATURES = "teacher_features"
 
@@ -127,7 +131,7 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         if not own.isdisjoint(map(id, teacher.variables)):
             raise ValueError(
                 "The student cannot be its own teacher, nor share layers with "
-                "it: they would be trained. For self-distillation give a copy: "
+                "it. Give it layers of its own; for self-distillation a copy: "
                 "keras.models.clone_model(student), with its weights set."
             )
         if ends_in_probabilities(self.student):
@@ -357,5 +361,7 @@ def _has_targets(x):
 
 def _output_shapes(model, found_layers):
     with recording(found_layers) as outputs:
-        model(ops.zeros((1, *model.input_shape[1:])), training=False)
+        model(
+            ops.zeros((1, *some_shape(model.input_shape[1:]))), training=False
+        )
     return [output.shape for output in outputs]

@@ -6,7 +6,7 @@ from keras import ops
 from gnsmall_keras.config import normalize_weights
 from gnsmall_keras.data.batches import TEACHER_LOGITS
 from gnsmall_keras.distill.losses import class_indices
-from gnsmall_keras.models.files import check_teacher
+from gnsmall_keras.models.files import check_teacher, some_shape
 
 WEIGHTS = "teacher_weights"
 _COMBINATIONS = ("probabilities", "logits", "per_teacher")
@@ -55,7 +55,8 @@ class FrozenTeacher:
             ValueError: see `check_teacher`.
         """
         if self._preprocess is not None:
-            input_shape = self._preprocess(ops.zeros((1, *input_shape))).shape
+            images = ops.zeros((1, *some_shape(input_shape)))
+            input_shape = self._preprocess(images).shape
             input_shape = tuple(input_shape[1:])
         check_teacher(self.model, classes=classes, input_shape=input_shape)
 

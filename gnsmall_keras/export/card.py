@@ -74,7 +74,8 @@ def _numbers(report, record):
         "TensorFlow Lite Micro": _micro(report, compared),
         "LiteRT's XNNPACK": _xnnpack(report, compared),
         "smallest class of microcontrollers": str(
-            find_budget(report.size_bytes, report.arena_bytes) or "none of ours"
+            find_budget(report.size_bytes, report.arena_bytes)
+            or ("none of ours" if report.knows_micro else "unknown")
         ),
         "bytes": f"{report.size_bytes:,}",
         "parameters": f"{report.parameters:,}",
@@ -91,8 +92,7 @@ def _numbers(report, record):
 
 def _micro(report, compared):
     if report.arena_bytes is None:
-        there = "tflite-micro" in report.versions
-        return "does not run it" if there else "unknown"
+        return "does not run it" if report.knows_micro else "unknown"
     arena = f"arena of {report.arena_bytes:,} bytes"
     steps = report.micro_difference_lsb
     if steps is None:  # of a file that is not of integers
@@ -147,9 +147,10 @@ def _teachers(record):
     strategy = record.config.get("strategy", "baseline")
     if strategy == "baseline":
         return ""
+    names = [*record.config["teachers"], record.config.get("cache", "")]
     return (
-        f" It learned from {', '.join(record.config['teachers'])} by the "
-        f'strategy "{strategy}".'
+        f" It learned from {', '.join(filter(None, names))} by the strategy "
+        f'"{strategy}".'
     )
 
 
@@ -245,8 +246,12 @@ def teachers_of(
         among its teachers have none.
     """
     found: dict[str, RunRecord] = {}
-    names = ("teachers", "assistants")
-    for name in (n for key in names for n in record.config.get(key, ())):
+    names = [
+        *record.config.get("teachers", ()),
+        *record.config.get("assistants", ()),
+        record.config.get("cache", ""),
+    ]
+    for name in names:
         teacher = find(name)
         if teacher:
             own = [*teachers_of(teacher, find), teacher]

@@ -148,7 +148,8 @@ def find_budget(size_bytes: int, arena_bytes: int | None) -> Budget | None:
 
     Args:
         size_bytes: of the file.
-        arena_bytes: that it needs on TensorFlow Lite Micro; None: does not run.
+        arena_bytes: that it needs on TensorFlow Lite Micro; None: it does not
+            run, or that is not known.
     """
     for budget in BUDGETS.values():
         if (

@@ -80,6 +80,11 @@ class ExportReport:
     micro_difference_lsb: int | None
     versions: dict[str, str]
 
+    @property
+    def knows_micro(self) -> bool:
+        """Whether TFLite Micro was there to try the file."""
+        return "tflite-micro" in self.versions
+
     def to_json(self) -> str:
         """Returns the report as indented JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)

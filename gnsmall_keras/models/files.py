@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -170,9 +171,10 @@ def shapes_of(
         told = model.output_shape
     except AttributeError:  # of a subclass, or before it is built
         told = None
-    if not (_is_shape(taken) and _is_shape(told) and told[-1]):
+    flat = _is_shape(told) and len(told) == 2
+    if not (_is_shape(taken) and flat and told[-1]):
         raise ValueError(
-            f"The {role} must have one input and one output, of known shapes. "
+            f"The {role} must have one input and one output (batch, classes). "
             f"Received: {taken} and {told}. Wrap it: inputs = "
             "keras.Input(shape); keras.Model(inputs, model(inputs))."
         )
@@ -182,6 +184,11 @@ def shapes_of(
             f"Received: {told[-1]}. End it in Dense(2), with labels 0 and 1."
         )
     return tuple(taken[1:]), told[-1]
+
+
+def some_shape(shape: Sequence[int | None]) -> tuple[int, ...]:
+    """Returns a shape of images that a network of this input shape takes."""
+    return tuple(_ANY_SIDE if side is None else side for side in shape)
 
 
 def _is_shape(shape):
@@ -204,8 +211,8 @@ def ends_in_probabilities(model: keras.Model) -> bool:
 
 def _gives_probabilities(model, input_shape):
     """Whether its outputs for noise are in [0, 1] and add up to 1."""
-    shape = [_ANY_SIDE if side is None else side for side in input_shape]
-    noise = np.random.default_rng(0).normal(0.0, 1.0, (4, *shape))
+    shape = (4, *some_shape(input_shape))
+    noise = np.random.default_rng(0).normal(0.0, 1.0, shape)
     outputs = model(noise.astype("float32"), training=False)
     outputs = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
     sums = outputs.sum(axis=-1)

@@ -134,9 +134,9 @@ def _taught_assistant(stage, teachers, dataset, splits):
                 f"{record['teachers']}, now {list(stage.teachers)}. Delete the "
                 "folder to train it anew."
             )
-        checkpoint.check_identity(
-            described, record.pop("identity", {}), stage.identity
-        )
+        before = record.pop("identity", None)  # older files have none
+        if before is not None:
+            checkpoint.check_identity(described, before, stage.identity)
         return load_model(stage.folder / MODEL_FILE), record
     stage.folder.mkdir(parents=True, exist_ok=True)
     model = create_network(stage.config, dataset)

@@ -432,9 +432,16 @@ def test_students_without_logits_are_refused(student, message):
 
 
 def test_networks_for_images_of_any_size_are_taken():
-    distiller = _compiled(_network(8, 1, side=None), _network(16, 0, side=None))
-    logs = distiller.train_on_batch(*_batch(), return_dict=True)
-    assert logs["kd_loss"] > 0
+    pair = FeaturePair(student_layer="relu", teacher_layer="relu")
+    resized = FrozenTeacher(_network(16, 0), preprocess=layers.Resizing(8, 8))
+    for teacher, features in (
+        (_network(16, 0, side=None), [pair]),
+        (resized, []),
+    ):
+        student = _network(8, 1, side=None)
+        distiller = _compiled(student, teacher, features=features)
+        logs = distiller.train_on_batch(*_batch(), return_dict=True)
+        assert logs["kd_loss"] > 0
 
 
 def test_predicts_before_it_is_compiled():

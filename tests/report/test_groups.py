@@ -130,7 +130,9 @@ def test_teachers_of_another_seed_are_not_mixed_with_own_ones(
     ] == [2, 2]
     groups = group_runs(runs_of(*teachers, *own, others[1]))
     found = {
-        group.how.partition("teachers of seed ")[2]: group.values("test_accuracy")
+        group.how.partition("teachers of seed ")[2]: group.values(
+            "test_accuracy"
+        )
         for group in groups
         if group.strategy == "kd"
     }

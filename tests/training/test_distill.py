@@ -314,11 +314,31 @@ def test_equal_values_are_one_run():
         width=1.0, temperature=4.0, mixup=1.0, teachers=("runs/a",)
     )
     same = DistillConfig(
-        width=1, temperature=np.int64(4), mixup=1, teachers="runs/a"
+        shuffle=np.True_,
+        augment=1,
+        width=1,
+        temperature=np.int64(4),
+        mixup=1,
+        teachers="runs/a",
     )
     paths = dataclasses.replace(config, teachers=[Path("runs/a")])
     assert config.slug == same.slug == paths.slug
     assert config == same == paths
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"shuffle": "yes"},
+        {"label_smoothing": True},
+        {"teachers": 5},
+        {"teacher_weights": True},
+    ],
+)
+def test_what_is_no_value_of_a_field_is_refused(values):
+    (name,) = values
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        DistillConfig(**{"teachers": ("a",), **values})
 
 
 @pytest.mark.parametrize("name", ["seed", "devices", "head_units", "width"])
