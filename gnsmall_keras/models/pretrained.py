@@ -29,7 +29,7 @@ GHOSTNETV3_SMALL = {
     ),
     (0.5, 1280): Pretrained(
         "gns-w0.5-cifar10.keras",
-        "36b94b991193b0185daa83ae07be3655b2191796669d1517962f4df05ad0169f",
+        "00f8dc1d55b3c73801aa19545a4dacc845e636a3fade0e12d1eff0ce85414759",
     ),
     (1.0, 1280): Pretrained(
         "gns-w1-cifar10.keras",
