@@ -483,18 +483,19 @@ def _settled(name: str, hint: Any, value: Any) -> Any:
         many = isinstance(value, Iterable) and not isinstance(value, str)
         items = cast("Iterable[Any]", value if many else [value])
         return tuple(_settled(name, item, each) for each in items)
-    if hint is bool and value in (0, 1):  # NumPy's as well
-        return bool(value)
-    kind = {bool: "True or False", str: "text"}.get(hint)
-    kind = "a number" if hint is float and isinstance(value, bool) else kind
-    if kind and not (hint is str and isinstance(value, str)):
+    kind, fits = {
+        bool: ("True or False", value in (0, 1)),  # NumPy's as well
+        str: ("text", isinstance(value, str)),
+        float: ("a number", not isinstance(value, bool)),
+    }.get(hint, ("", True))
+    if not fits:
         raise ValueError(f"`{name}` must be {kind}. Received: {value!r}.")
-    if isinstance(value, bool):
-        return value
+    if hint is bool:
+        return bool(value)
     if hint is float and isinstance(value, numbers.Real):
         return float(value)
     if hint is int and isinstance(value, numbers.Integral):
-        return int(value)
+        return value if isinstance(value, bool) else int(value)  # for its rule
     return value
 
 

@@ -98,7 +98,6 @@ def test_a_package_that_is_missing_is_named(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gnsmall_keras.training.fit", None)
     with pytest.raises(ModuleNotFoundError):  # ours is a defect
         cli.main(["train"])
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     (tmp_path / "a.tflite").write_bytes(b"....TFL3")
     error = _error(capsys, "benchmark", "a.tflite")

@@ -173,7 +173,6 @@ def export_tflite(
             macs=evaluation.count_macs(deployed),
             calibration=calibration if converted.floats else None,
             calibration_images=len(calibration_images),
-            float_layers=list(float_layers),
             qat=_training(training, converted),
             layers=layers,
             **described,
@@ -216,6 +215,7 @@ def _describe(data, config) -> dict[str, Any]:
     return {
         "size_bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
+        "float_layers": list(config.float_layers),
         "ops": contents.ops,
         "dtypes": contents.dtypes,
         "edge_tpu": predict_mapping(data) if target.name == "edgetpu" else None,
