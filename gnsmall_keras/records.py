@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -71,6 +72,14 @@ class RunRecord:
     def key(self) -> str:
         """What a repeated line has in common with the first."""
         return f"{self.digest} {self.started_at}"
+
+    @property
+    def sources(self) -> list[str]:
+        """Whom it learned from: runs, files and networks."""
+        config = self.config
+        cache = [config["cache"]] if config.get("cache") else []
+        named = (config.get(name, ()) for name in ("teachers", "assistants"))
+        return [*itertools.chain.from_iterable(named), *cache]
 
     @property
     def machines(self) -> str:

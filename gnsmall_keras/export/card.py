@@ -246,12 +246,7 @@ def teachers_of(
         among its teachers have none.
     """
     found: dict[str, RunRecord] = {}
-    names = [
-        *record.config.get("teachers", ()),
-        *record.config.get("assistants", ()),
-        record.config.get("cache", ""),
-    ]
-    for name in names:
+    for name in record.sources:
         teacher = find(name)
         if teacher:
             own = [*teachers_of(teacher, find), teacher]

@@ -283,12 +283,7 @@ def _by_teachers_seeds(identity, runs, by_slug):
 
 def _teachers_seeds(record, by_slug):
     """Seeds of the runs that one learns from, or "own" where it is its own."""
-    names = [
-        *record.config.get("teachers", []),
-        *record.config.get("assistants", []),
-        record.config.get("cache", ""),
-    ]
-    parts = [part for name in names for part in _last_parts(name)]
+    parts = [part for name in record.sources for part in _last_parts(name)]
     seeds = [by_slug[part].config["seed"] for part in parts if part in by_slug]
     own = record.config["seed"]
     return ["own" if seed == own else seed for seed in seeds]
