@@ -2,10 +2,10 @@
 
 Usage: pip install "jax[cuda13]"
        KERAS_BACKEND=jax JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 \
-           python benchmarks/gpu_kernels.py [batch] [width]
+           python benchmarks/gpu_kernels.py [batch] [width] [recipe]
 
-XLA compiles for a GPU that is described to it. Of the step of GN-S with the
-recipe "paper", for branches at once and for statistics of the input
+XLA compiles for a GPU that is described to it. Of the step of GN-S, for what is
+done at once on GPUs (branches, and matrices of Muon) and for the ways of CPUs
 (docs/adr/0011): kernels by kind, what they read and write, seconds to compile.
 Products of matrices and convolutions are chosen without trying them, which on
 a GPU would make the step several times slower than it is (docs/log.md); their
@@ -56,7 +56,7 @@ _LINE = re.compile(r"\s+(?:ROOT )?%(\S+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
 _NO_KERNELS = {"parameter", "constant", "bitcast", "tuple", "get-tuple-element"}
 
 
-def compile_step(batch_size: int, width: float) -> str:
+def compile_step(batch_size: int, width: float, recipe: str) -> str:
     """Returns the optimised program of the way that is set, as text."""
     import jax
     from jax.experimental import topologies
@@ -70,7 +70,7 @@ def compile_step(batch_size: int, width: float) -> str:
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
     model = ghostnetv3_small(width)
-    compile_model(model, RECIPES["paper"], steps=39_200)
+    compile_model(model, RECIPES[recipe], steps=39_200)
     batch = (
         np.zeros((batch_size, 32, 32, 3), np.float32),
         np.zeros((batch_size,), np.int32),
@@ -109,17 +109,23 @@ def _size(shape):
 
 
 if __name__ == "__main__":
-    batch, width = [*sys.argv[1:], *("256", "1.0")[len(sys.argv) - 1 :]]
+    defaults = "256", "1.0", "paper"
+    batch, width, recipe = [*sys.argv[1:], *defaults[len(sys.argv) - 1 :]]
     version = importlib.metadata.version("jax")
-    print(f"GN-S {width}, {batch} images, for an H100, JAX {version}")
+    print(
+        f"GN-S {width}, {batch} images, recipe {recipe}, for an H100, "
+        f"JAX {version}"
+    )
     with on_devices():
         for way, at_once in WAYS.items():
             kernels.is_jax_on_gpu = lambda at_once=at_once: at_once
             began = time.perf_counter()
-            kinds, moved = count(compile_step(int(batch), float(width)))
+            program = compile_step(int(batch), float(width), recipe)
+            kinds, moved = count(program)
+            total = kinds.total()
             kinds = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
             print(
-                f"{way}: {moved / 1e9:.2f} GB, "
+                f"{way}: {total} kernels, {moved / 1e9:.2f} GB, "
                 f"{time.perf_counter() - began:.0f} s; {kinds}",
                 flush=True,
             )

@@ -1,7 +1,11 @@
 """PyTorch's SGD with coupled weight decay, and Muon for 1x1 kernels."""
 
+import collections
+
 import keras
 from keras import ops
+
+from gnsmall_keras.models import kernels
 
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
@@ -138,17 +142,46 @@ class PointwiseMuon(CoupledSGD):
 
     def update_step(self, gradient, variable, learning_rate):
         """Moves `variable` one step against `gradient`."""
-        index = self._get_variable_index(variable)
-        if not self._matrices[index]:
+        if not self._is_matrix(variable):
             super().update_step(gradient, variable, learning_rate)
             return
+        momentum = self._gather_momentum(gradient, variable)
+        self._move(variable, self._make_orthogonal(momentum), learning_rate)
+
+    def _backend_update_step(self, gradients, variables, learning_rate):
+        """Moves all variables; on JAX with a GPU all matrices at once.
+
+        The number of kernels sets a step's time there (docs/adr/0011).
+        """
+        if not kernels.is_jax_on_gpu():
+            super()._backend_update_step(gradients, variables, learning_rate)
+            return
+        matrices, momenta = [], []
+        for gradient, variable in zip(gradients, variables, strict=True):
+            if self._is_matrix(variable):
+                matrices.append(variable)
+                momenta.append(self._gather_momentum(gradient, variable))
+            else:
+                super().update_step(gradient, variable, learning_rate)
+        steps = _at_once(self._make_orthogonal, momenta)
+        for variable, step in zip(matrices, steps, strict=True):
+            self._move(variable, step, learning_rate)
+
+    def _is_matrix(self, variable):
+        return self._matrices[self._get_variable_index(variable)]
+
+    def _gather_momentum(self, gradient, variable):
+        """Returns where the variable would go with SGD."""
         gradient = ops.cast(gradient, variable.dtype)
-        velocity = self.velocities[index]
+        velocity = self.velocities[self._get_variable_index(variable)]
         updated = self.momentum * velocity + gradient
         self.assign(velocity, updated)
-        step = self._muon.zeropower_via_newtonschulz5(
-            gradient + self.momentum * updated, steps=5
-        )
+        return gradient + self.momentum * updated
+
+    def _make_orthogonal(self, momentum):
+        return self._muon.zeropower_via_newtonschulz5(momentum, steps=5)
+
+    def _move(self, variable, step, learning_rate):
         scale = max(variable.shape[-2:]) ** 0.5
         rate = ops.cast(learning_rate, variable.dtype) * self.muon_scale
         step = scale * step + self.muon_weight_decay * variable
@@ -184,3 +217,53 @@ def _is_pointwise(variable):
         and variable.name == "kernel"
         and "classifier" not in variable.path
     )
+
+
+def _at_once(make_orthogonal, matrices):
+    """Returns `make_orthogonal` of each of `(..., rows, columns)`.
+
+    Lying and filled up with zeros, which stay zero, those of about as many
+    rows are one stack.
+    """
+    stacks = collections.defaultdict(list)
+    for index, matrix in enumerate(matrices):
+        rows = min(matrix.shape[-2:])
+        stacks[max(rows - 1, 15).bit_length()].append(index)
+    results = [None] * len(matrices)
+    for indices in stacks.values():
+        lying = [_lay(matrices[index]) for index in indices]
+        rows, columns = (
+            max(matrix.shape[axis] for matrix in lying) for axis in (1, 2)
+        )
+        stack = ops.concatenate(
+            [
+                ops.pad(
+                    matrix,
+                    (
+                        (0, 0),
+                        (0, rows - matrix.shape[1]),
+                        (0, columns - matrix.shape[2]),
+                    ),
+                )
+                for matrix in lying
+            ]
+        )
+        stack = make_orthogonal(stack)
+        first = 0
+        for index, matrix in zip(indices, lying, strict=True):
+            count, height, width = matrix.shape
+            part = stack[first : first + count, :height, :width]
+            first += count
+            shape = matrices[index].shape
+            if shape[-2] > shape[-1]:
+                part = ops.transpose(part, (0, 2, 1))
+            results[index] = ops.reshape(part, shape)
+    return results
+
+
+def _lay(matrix):
+    """Returns `(..., rows, columns)` as a stack, with rows <= columns."""
+    matrix = ops.reshape(matrix, (-1, *matrix.shape[-2:]))
+    if matrix.shape[1] > matrix.shape[2]:
+        matrix = ops.transpose(matrix, (0, 2, 1))
+    return matrix

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from support import TESTS
 
+from gnsmall_keras.models import kernels
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.training.optimizers import CoupledSGD, PointwiseMuon
 from gnsmall_keras.training.schedules import WarmupCosine, WarmupLinear
@@ -71,6 +72,29 @@ def test_muon_makes_singular_values_one():
     assert np.all((kernel * gradients[0]).sum(axis=(1, 2, 3, 4)) < 0)
     expected = _pytorch_sgd(np.zeros(5), [gradients[1]], [0.5], 0.9, 0.0)
     np.testing.assert_allclose(gamma, expected, rtol=1e-5)
+
+
+def test_muon_of_all_matrices_at_once_is_that_of_each(monkeypatch):
+    """As on JAX with a GPU; of standing, lying and branched kernels."""
+    shapes = [(1, 1, 6, 4), (3, 1, 1, 4, 6), (1, 1, 40, 10), (1, 1, 20, 33)]
+    generator = np.random.default_rng(0)
+    gradients = [generator.normal(size=shape) for shape in (*shapes, (5,))]
+    found = {}
+    for at_once in (False, True):
+        monkeypatch.setattr(kernels, "is_jax_on_gpu", lambda a=at_once: a)
+        variables = [
+            keras.Variable(np.ones(gradient.shape), name="kernel")
+            for gradient in gradients
+        ]
+        optimizer = PointwiseMuon(0.5, muon_weight_decay=0.1)
+        for _ in range(2):
+            optimizer.apply(
+                [keras.ops.cast(g, "float32") for g in gradients], variables
+            )
+        found[at_once] = map(keras.ops.convert_to_numpy, variables)
+    for each, together in zip(found[False], found[True], strict=True):
+        assert not np.allclose(each, 1)
+        np.testing.assert_allclose(together, each, rtol=2e-5, atol=2e-6)
 
 
 def test_muon_leaves_the_classifier_and_larger_kernels_to_sgd():
