@@ -32,12 +32,6 @@ class Progress(NamedTuple):
     steps: int = 0  # of the epoch that is not complete
     machines: tuple[dict[str, Any], ...] = ()  # where, the present one last
 
-    @property
-    def hardware(self) -> dict[str, Any]:
-        """The machine that it ended on, with those `before` it."""
-        *before, last = self.machines
-        return {**last, "before": before} if before else last
-
 
 def save_checkpoint(
     model: keras.Model,

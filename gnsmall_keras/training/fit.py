@@ -121,7 +121,7 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
         stop,
         progress,
         dataset.digest,
-        _describe_machine(devices),
+        {**records.describe_hardware(), "devices": devices},
         tensorboard=tensorboard,
     )
     student.folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
         done,
         distillation=taught.described,
         started_at=started_at.isoformat(timespec="seconds"),
-        hardware=done.hardware,
+        hardware=_describe_machines(student.machine, done.machines),
     )
     save_model(model, student.folder / MODEL_FILE)
     with records.replacing(student.folder / _ENDED_FILE) as unfinished:
@@ -200,15 +200,10 @@ def _record(config, dataset, splits, model, done, **circumstances):
     )
 
 
-def _describe_machine(devices):
-    """Where it trains, and with what: it may have begun elsewhere."""
-    backend = keras.config.backend()
-    version = records.package_versions().get(backend, "")
-    return {
-        **records.describe_hardware(),
-        "devices": devices,
-        "backend": f"{backend} {version}".strip(),
-    }
+def _describe_machines(machine, machines):
+    """The one that ended the training, with those before it."""
+    before = list(machines[:-1])
+    return {**machine, "before": before} if before else machine
 
 
 def _measure_test(model, dataset):

@@ -55,8 +55,12 @@ class Stage(NamedTuple):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that decides its result but for rounding, less the teachers."""
-        return {**self.config.identity, "data_digest": self.data_digest}
+        """All that decides its result, but for the teachers."""
+        return {
+            **self.config.identity,
+            "backend": keras.config.backend(),
+            "data_digest": self.data_digest,
+        }
 
 
 def create_network(config: TrainConfig, dataset: Dataset) -> keras.Model:

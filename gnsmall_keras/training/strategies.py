@@ -161,7 +161,6 @@ def _taught_assistant(stage, teachers, dataset, splits):
             model, *splits.validation
         ),
         "train_seconds": round(done.seconds, 1),
-        "hardware": done.hardware,
         "history": done.history,
     }
     with records.replacing(described) as unfinished:
