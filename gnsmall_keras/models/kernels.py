@@ -75,8 +75,9 @@ def depthwise_conv(inputs, kernel, *, strides=1, padding="same"):
 def is_jax_on_gpu():
     """Whether JAX computes on a GPU here: where it is, not what there is.
 
-    There the time of a step is set by how many kernels it has, and branches
-    are best computed side by side, in one tensor (docs/adr/0011).
+    There the time of a step is set by how many kernels it has: branches and
+    Muon's matrices are best computed side by side, in one tensor
+    (docs/adr/0011).
     """
     if _BACKEND != "jax":
         return False

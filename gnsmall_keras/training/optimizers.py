@@ -145,7 +145,7 @@ class PointwiseMuon(CoupledSGD):
         if not self._is_matrix(variable):
             super().update_step(gradient, variable, learning_rate)
             return
-        momentum = self._gather_momentum(gradient, variable)
+        momentum = self._update_velocity(gradient, variable)
         self._move(variable, self._make_orthogonal(momentum), learning_rate)
 
     def _backend_update_step(self, gradients, variables, learning_rate):
@@ -160,18 +160,18 @@ class PointwiseMuon(CoupledSGD):
         for gradient, variable in zip(gradients, variables, strict=True):
             if self._is_matrix(variable):
                 matrices.append(variable)
-                momenta.append(self._gather_momentum(gradient, variable))
+                momenta.append(self._update_velocity(gradient, variable))
             else:
                 super().update_step(gradient, variable, learning_rate)
-        steps = _at_once(self._make_orthogonal, momenta)
+        steps = _in_stacks(self._make_orthogonal, momenta)
         for variable, step in zip(matrices, steps, strict=True):
             self._move(variable, step, learning_rate)
 
     def _is_matrix(self, variable):
         return self._matrices[self._get_variable_index(variable)]
 
-    def _gather_momentum(self, gradient, variable):
-        """Returns where the variable would go with SGD."""
+    def _update_velocity(self, gradient, variable):
+        """Updates it; returns Nesterov's step, not yet orthogonal."""
         gradient = ops.cast(gradient, variable.dtype)
         velocity = self.velocities[self._get_variable_index(variable)]
         updated = self.momentum * velocity + gradient
@@ -219,11 +219,11 @@ def _is_pointwise(variable):
     )
 
 
-def _at_once(make_orthogonal, matrices):
+def _in_stacks(make_orthogonal, matrices):
     """Returns `make_orthogonal` of each of `(..., rows, columns)`.
 
-    Lying and filled up with zeros, which stay zero, those of about as many
-    rows are one stack.
+    They are laid on their longer side, and those of up to 16, 32, 64, ... rows
+    are stacked, filled up with zeros, which stay zero.
     """
     stacks = collections.defaultdict(list)
     for index, matrix in enumerate(matrices):

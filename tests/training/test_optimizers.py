@@ -76,22 +76,30 @@ def test_muon_makes_singular_values_one():
 
 def test_muon_of_all_matrices_at_once_is_that_of_each(monkeypatch):
     """As on JAX with a GPU; of standing, lying and branched kernels."""
-    shapes = [(1, 1, 6, 4), (3, 1, 1, 4, 6), (1, 1, 40, 10), (1, 1, 20, 33)]
+    shapes = [(1, 1, 6, 4), (3, 1, 1, 6, 4), (1, 1, 40, 10), (1, 1, 20, 33)]
     generator = np.random.default_rng(0)
     gradients = [generator.normal(size=shape) for shape in (*shapes, (5,))]
-    found = {}
+    found, calls = {}, []
+    make_orthogonal = PointwiseMuon._make_orthogonal
+
+    def count(self, momentum):
+        calls[-1] += 1
+        return make_orthogonal(self, momentum)
+
+    monkeypatch.setattr(PointwiseMuon, "_make_orthogonal", count)
     for at_once in (False, True):
         monkeypatch.setattr(kernels, "is_jax_on_gpu", lambda a=at_once: a)
         variables = [
-            keras.Variable(np.ones(gradient.shape), name="kernel")
+            keras.Variable(np.ones(gradient.shape, "float32"), name="kernel")
             for gradient in gradients
         ]
         optimizer = PointwiseMuon(0.5, muon_weight_decay=0.1)
-        for _ in range(2):
-            optimizer.apply(
-                [keras.ops.cast(g, "float32") for g in gradients], variables
-            )
-        found[at_once] = map(keras.ops.convert_to_numpy, variables)
+        calls.append(0)
+        optimizer.apply(
+            [keras.ops.cast(g, "float32") for g in gradients], variables
+        )
+        found[at_once] = [keras.ops.convert_to_numpy(v) for v in variables]
+    assert calls == [4, 2]  # those of up to 16 rows, and the one of 20
     for each, together in zip(found[False], found[True], strict=True):
         assert not np.allclose(each, 1)
         np.testing.assert_allclose(together, each, rtol=2e-5, atol=2e-6)
