@@ -7,9 +7,9 @@ Usage: pip install "jax[cuda13]"
 XLA compiles for a GPU that is described to it. Of the step of GN-S, for what is
 done at once on GPUs (branches, and matrices of Muon) and for the ways of CPUs
 in both (docs/adr/0011): kernels by kind, what they read and write, seconds to
-compile. Products of matrices and convolutions are chosen without trying them, which on
-a GPU would make the step several times slower than it is (docs/log.md); their
-number is right. Minutes on a CPU.
+compile. Products of matrices and convolutions are chosen without trying them,
+which on a GPU would make the step several times slower than it is
+(docs/log.md); their number is right. Minutes on a CPU.
 """
 
 import collections
