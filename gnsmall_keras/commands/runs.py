@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from gnsmall_keras import printing
+from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import PositionalPath
 
 
@@ -42,7 +42,7 @@ def sweep(
             --no-resume is an error where there are any.
         dry_run: prints what would run, and writes nothing.
     """
-    from gnsmall_keras.records import INDEX_FILE
+    from gnsmall_keras.records.run import INDEX_FILE
     from gnsmall_keras.sweeps import plan
     from gnsmall_keras.sweeps import sweep as sweeps
     from gnsmall_keras.sweeps.jobs import sources
@@ -97,8 +97,8 @@ def records(
         indices: JSON-lines files, earlier ones first.
         out: the new file; may be one of them.
     """
-    from gnsmall_keras.exports import ExportRecord
-    from gnsmall_keras.records import RunRecord, merge_records
+    from gnsmall_keras.records.export import ExportRecord
+    from gnsmall_keras.records.run import RunRecord, merge_records
 
     if not indices:
         raise ValueError(
@@ -152,10 +152,10 @@ def report(
         images: data whose images are shown where the winner was wrong:
             "digits", "cifar10", "cifar100" or a path.
     """
-    from gnsmall_keras.report.build import write_report
+    from gnsmall_keras.report.pages.build import write_report
+    from gnsmall_keras.report.pages.study import write_study
     from gnsmall_keras.report.reading import read_runs
     from gnsmall_keras.report.study import read_study
-    from gnsmall_keras.report.study_page import write_study
 
     limits = {
         "max_parameters": max_parameters,
@@ -220,7 +220,7 @@ def _check_report(files, study, winner, limits, images):
 
 
 def _print_winner(reading, limits):
-    from gnsmall_keras.export.targets import BUDGETS
+    from gnsmall_keras.devices.targets import BUDGETS
     from gnsmall_keras.report.costs import find_cost
     from gnsmall_keras.report.winner import count_unknown, find_winner
 

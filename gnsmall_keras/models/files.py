@@ -10,7 +10,8 @@ import numpy as np
 
 # Importing the layers registers them, so that Keras can read them back.
 from gnsmall_keras.models import layers as _layers  # noqa: F401
-from gnsmall_keras.records import MODEL_FILE, replacing
+from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.records.run import MODEL_FILE
 
 _ANY_SIDE = 32  # of images for a network that takes all sizes
 

@@ -11,11 +11,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from gnsmall_keras.records import replacing
-from gnsmall_keras.training.interruption import (
-    StopRequest,
-    TrainingInterrupted,
-)
+from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
 FILE = "checkpoint.npz"
 BEST_FILE = "best.weights.h5"  # of the student, where a run selects

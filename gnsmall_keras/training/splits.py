@@ -17,7 +17,7 @@ from gnsmall_keras.distill.cache import (
     images_digest,
 )
 from gnsmall_keras.models.files import load_teacher, run_folder
-from gnsmall_keras.records import lock
+from gnsmall_keras.records.jsonl import lock
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
 
