@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from gnsmall_keras.data.augment import MEAN, STD
-from gnsmall_keras.export.flatbuffer import Network, find_layer
+from gnsmall_keras.export.graph import Graph, find_layer
 from gnsmall_keras.quantization import post_training as quantize
 from gnsmall_keras.quantization.qat import (
     QuantizationTraining,
@@ -194,14 +194,14 @@ def _convert(converter, quantization="float32", images=None):
 
 
 def _integers(folder, job, floats, images, layers):
-    network = Network(floats, layers)
+    network = Graph(floats, layers)
     quantize.prepare(network, images, job["calibration"])
     losses = []
     if job["quantization"] == "int8-qat":
         training = QuantizationTraining.load(folder)
         # uint8 would be converted by an operator of its own.
         before = quantize.to_integers(network, input_dtype="int8")
-        losses = learn_quantization(network, Network(before), training)
+        losses = learn_quantization(network, Graph(before), training)
     (folder / "float.tflite").write_bytes(network.to_bytes())
     names = [operator.layer for operator in network.operators]
     told = {"layers": names, "losses": losses}
