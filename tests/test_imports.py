@@ -28,7 +28,6 @@ LEVELS = {
     "distill": 2,
     "training": 3,
     "export.graph": 3.5,  # the format of a file, read and written
-    "export.flatbuffer": 3.5,
     "export.operators": 3.5,
     "export.metadata": 3.5,
     "devices": 4,
