@@ -8,7 +8,7 @@ github.com/huyvnphan/PyTorch_CIFAR10: the last average pool leaves one pixel.
 import keras
 from keras import layers
 
-from gnsmall_keras.models.layers import KaimingNormal
+from gnsmall_keras.models.branched import KaimingNormal
 from gnsmall_keras.models.teachers.blocks import (
     check_arguments,
     classifier,
