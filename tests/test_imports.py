@@ -22,6 +22,7 @@ LEVELS = {
     "data": 1,
     "models": 1,
     "records.predictions": 1,
+    "distill.divergences": 1,
     "distill.losses": 1,
     "training.schedules": 1,
     "distill": 2,
@@ -56,6 +57,7 @@ ALLOWED = {
     ("papermill", "sweeps.notebook"),
     ("papermill", "sweeps.worker"),
     ("ray", "sweeps.cluster"),
+    ("ray", "sweeps.connection"),
     ("matplotlib", "report.figures.drawing"),
     ("matplotlib", "report.figures.labels"),
 }
