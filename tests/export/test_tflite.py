@@ -29,7 +29,8 @@ from gnsmall_keras.export import rewrite as rules
 from gnsmall_keras.export import tflite
 from gnsmall_keras.export.convert import Conversion
 from gnsmall_keras.export.graph import Graph
-from gnsmall_keras.export.rewrite import rewrite, settled_scale
+from gnsmall_keras.export.rewrite import rewrite
+from gnsmall_keras.export.rounding import settled_scale
 from gnsmall_keras.export.tflite import export_tflite
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.quantization.calibration import (
