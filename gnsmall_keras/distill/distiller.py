@@ -17,6 +17,7 @@ from gnsmall_keras.distill.features import (
 from gnsmall_keras.distill.losses import class_indices, get_loss
 from gnsmall_keras.distill.steps import STEPS
 from gnsmall_keras.distill.teachers import WEIGHTS, as_teacher
+from gnsmall_keras.models import keras_private
 from gnsmall_keras.models.files import (
     ends_in_probabilities,
     shapes_of,
@@ -202,12 +203,13 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         total = (1.0 - self.label_weight) * terms[0]
         for pair, term in zip(self._pairs, terms[1:], strict=True):
             total = total + pair.weight * term
-        if self._compile_loss is not None:
-            label_loss = self._compile_loss(y, y_pred, sample_weight)
+        compiled = keras_private.compiled_loss(self)
+        if compiled is not None:
+            label_loss = compiled(y, y_pred, sample_weight)
             total = total + self.label_weight * label_loss
             terms.append(label_loss)
         for regularizer in self.losses:
-            total = total + self._aggregate_additional_loss(regularizer)
+            total = total + keras_private.scale_loss(self, regularizer)
         size = ops.shape(y_pred)[0]
         # Without a compiled loss there is one term fewer.
         for tracker, term in zip(self._term_trackers, terms, strict=False):

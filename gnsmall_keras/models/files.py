@@ -10,6 +10,7 @@ import numpy as np
 
 # Importing the layers registers them, so that Keras can read them back.
 from gnsmall_keras.models import layers as _layers  # noqa: F401
+from gnsmall_keras.models.keras_private import operation_of
 from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.records.run import MODEL_FILE
 
@@ -204,7 +205,7 @@ def ends_in_probabilities(model: keras.Model) -> bool:
     while isinstance(last, keras.Model):
         if not getattr(last, "outputs", None):
             return False
-        last = last.outputs[0]._keras_history.operation
+        last = operation_of(last.outputs[0])
     names = ("softmax", "sigmoid")
     activation = getattr(getattr(last, "activation", None), "__name__", "")
     return activation in names or type(last).__name__.lower() in names
