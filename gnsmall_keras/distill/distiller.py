@@ -1,6 +1,8 @@
 """Knowledge distillation as a Keras model."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -89,7 +91,7 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         self.label_weight = self._number("label_weight", label_weight)
         self.temperature = self._number("temperature", temperature)
         self._pairs = tuple(features)
-        self._frozen = _Untracked()
+        self._frozen, self._step = _Untracked(), _Step()
         self._adapters = adapters  # None until a teacher tells the shapes
         self._term_trackers = [
             keras.metrics.Mean(name=name) for name in self._term_names()
@@ -164,7 +166,7 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         layers = self._frozen.student_layers if training else ()
         with recording(layers) as outputs:
             logits = self.student(inputs, training=training)
-        self._frozen.student_features = outputs
+        self._step.student_features = outputs
         return logits
 
     def _with_targets(self, data):
@@ -196,8 +198,8 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
 
         Without targets in `x` it is the compiled loss and the regularisers.
         """
-        self._frozen.logs_terms = training and _has_targets(x)
-        if not self._frozen.logs_terms:
+        self._step.logs_terms = training and _has_targets(x)
+        if not self._step.logs_terms:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         terms = self._target_losses(x, y, y_pred, sample_weight)
         total = (1.0 - self.label_weight) * terms[0]
@@ -245,12 +247,12 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         for index, (pair, feature) in enumerate(
             zip(self._pairs, given, strict=True)
         ):
-            own = self._frozen.student_features[index]
+            own = self._step.student_features[index]
             adapter = self._adapters[index]
             own = adapter(own) if adapter else own
             values = feature_loss(pair, feature, own)
             terms.append(self._mean(values, values, sample_weight))
-        self._frozen.student_features = ()
+        self._step.student_features = ()
         return terms
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -262,7 +264,7 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
             self._update_agreement(x, y_pred)
         logs = super().compute_metrics(x, y, y_pred, sample_weight)
         for tracker in self._term_trackers:
-            if not self._frozen.logs_terms:
+            if not self._step.logs_terms:
                 logs.pop(tracker.name, None)
         return logs
 
@@ -346,8 +348,21 @@ class _Untracked:
         self.teacher = None
         self.student_layers = ()
         self.teacher_layers = ()
-        self.student_features = ()
-        self.logs_terms = False  # of the step that is being traced
+
+
+@dataclasses.dataclass
+class _Step:
+    """What methods that Keras calls in turn hand on, within a step.
+
+    Attributes:
+        student_features: outputs of the pairs' layers; `call` records them,
+            `compute_loss` reads and drops them.
+        logs_terms: whether `compute_loss` has updated the means of the terms,
+            which `compute_metrics` then reports.
+    """
+
+    student_features: Sequence[Any] = ()
+    logs_terms: bool = False
 
 
 class _Mean(keras.losses.Loss):
