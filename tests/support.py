@@ -20,12 +20,12 @@ sys.path.insert(0, str(TESTS / "parity"))
 from fill import fill  # noqa: E402
 
 from gnsmall_keras.data.augment import normalize  # noqa: E402
-from gnsmall_keras.models import layers  # noqa: E402
+from gnsmall_keras.models import branched  # noqa: E402
+from gnsmall_keras.models.branched import KaimingNormal  # noqa: E402
 from gnsmall_keras.models.ghostnet import ghostnetv3_small  # noqa: E402
 from gnsmall_keras.models.layers import (  # noqa: E402
     BranchedConv2D,
     BranchedDepthwiseConv2D,
-    KaimingNormal,
 )
 
 
@@ -245,6 +245,6 @@ def network_with_moments(dataset, **options):
     keras.utils.set_random_seed(0)
     model = ghostnetv3_small(**options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "MOMENTUM", 0.0)
+        patch.setattr(branched, "MOMENTUM", 0.0)
         model(normalize(dataset.train_images[:64]), training=True)
     return model

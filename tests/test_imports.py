@@ -15,7 +15,6 @@ LEVELS = {
     "models.catalogue": 0,
     "devices.targets": 0,
     "recipes": 0,
-    "shipped": 0,
     "records.jsonl": 0,
     "records.provenance": 0,
     "config": 0.5,  # values made of them
@@ -23,12 +22,12 @@ LEVELS = {
     "data": 1,
     "models": 1,
     "records.predictions": 1,
+    "distill.divergences": 1,
     "distill.losses": 1,
     "training.schedules": 1,
     "distill": 2,
     "training": 3,
     "export.graph": 3.5,  # the format of a file, read and written
-    "export.flatbuffer": 3.5,
     "export.operators": 3.5,
     "export.metadata": 3.5,
     "devices": 4,
@@ -58,6 +57,7 @@ ALLOWED = {
     ("papermill", "sweeps.notebook"),
     ("papermill", "sweeps.worker"),
     ("ray", "sweeps.cluster"),
+    ("ray", "sweeps.connection"),
     ("matplotlib", "report.figures.drawing"),
     ("matplotlib", "report.figures.labels"),
 }

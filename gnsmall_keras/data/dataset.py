@@ -48,6 +48,22 @@ class Dataset:
             sha.update(np.ascontiguousarray(array))
         return sha.hexdigest()[:16]
 
+    def check_classes(self, model: str, classes: int) -> None:
+        """Checks that a model has one output for each class.
+
+        Args:
+            model: what the message calls it.
+            classes: its outputs.
+
+        Raises:
+            ValueError: if they differ.
+        """
+        if classes != self.classes:
+            raise ValueError(
+                f"{model} tells {classes} classes apart, {self.name!r} has "
+                f"{self.classes}. Give the data it was trained on."
+            )
+
 
 def split_indices(
     labels: np.ndarray, *, fraction: float, seed: int

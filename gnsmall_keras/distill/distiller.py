@@ -1,6 +1,8 @@
 """Knowledge distillation as a Keras model."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -22,6 +24,7 @@ from gnsmall_keras.distill.features import (
 from gnsmall_keras.distill.losses import class_indices, get_loss
 from gnsmall_keras.distill.steps import STEPS
 from gnsmall_keras.distill.teachers import WEIGHTS, as_teacher
+from gnsmall_keras.models import keras_private
 
 _FEATURES = "teacher_features"
 
@@ -88,7 +91,7 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         self.label_weight = self._number("label_weight", label_weight)
         self.temperature = self._number("temperature", temperature)
         self._pairs = tuple(features)
-        self._frozen = _Untracked()
+        self._frozen, self._step = _Untracked(), _Step()
         self._adapters = adapters  # None until a teacher tells the shapes
         self._term_trackers = [
             keras.metrics.Mean(name=name) for name in self._term_names()
@@ -163,7 +166,7 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         layers = self._frozen.student_layers if training else ()
         with recording(layers) as outputs:
             logits = self.student(inputs, training=training)
-        self._frozen.student_features = outputs
+        self._step.student_features = outputs
         return logits
 
     def _with_targets(self, data):
@@ -195,19 +198,20 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
 
         Without targets in `x` it is the compiled loss and the regularisers.
         """
-        self._frozen.logs_terms = training and _has_targets(x)
-        if not self._frozen.logs_terms:
+        self._step.logs_terms = training and _has_targets(x)
+        if not self._step.logs_terms:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         terms = self._target_losses(x, y, y_pred, sample_weight)
         total = (1.0 - self.label_weight) * terms[0]
         for pair, term in zip(self._pairs, terms[1:], strict=True):
             total = total + pair.weight * term
-        if self._compile_loss is not None:
-            label_loss = self._compile_loss(y, y_pred, sample_weight)
+        compiled = keras_private.compiled_loss(self)
+        if compiled is not None:
+            label_loss = compiled(y, y_pred, sample_weight)
             total = total + self.label_weight * label_loss
             terms.append(label_loss)
         for regularizer in self.losses:
-            total = total + self._aggregate_additional_loss(regularizer)
+            total = total + keras_private.scale_loss(self, regularizer)
         size = ops.shape(y_pred)[0]
         # Without a compiled loss there is one term fewer.
         for tracker, term in zip(self._term_trackers, terms, strict=False):
@@ -243,12 +247,12 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         for index, (pair, feature) in enumerate(
             zip(self._pairs, given, strict=True)
         ):
-            own = self._frozen.student_features[index]
+            own = self._step.student_features[index]
             adapter = self._adapters[index]
             own = adapter(own) if adapter else own
             values = feature_loss(pair, feature, own)
             terms.append(self._mean(values, values, sample_weight))
-        self._frozen.student_features = ()
+        self._step.student_features = ()
         return terms
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -260,7 +264,7 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
             self._update_agreement(x, y_pred)
         logs = super().compute_metrics(x, y, y_pred, sample_weight)
         for tracker in self._term_trackers:
-            if not self._frozen.logs_terms:
+            if not self._step.logs_terms:
                 logs.pop(tracker.name, None)
         return logs
 
@@ -344,8 +348,21 @@ class _Untracked:
         self.teacher = None
         self.student_layers = ()
         self.teacher_layers = ()
-        self.student_features = ()
-        self.logs_terms = False  # of the step that is being traced
+
+
+@dataclasses.dataclass
+class _Step:
+    """What methods that Keras calls in turn hand on, within a step.
+
+    Attributes:
+        student_features: outputs of the pairs' layers; `call` records them,
+            `compute_loss` reads and drops them.
+        logs_terms: whether `compute_loss` has updated the means of the terms,
+            which `compute_metrics` then reports.
+    """
+
+    student_features: Sequence[Any] = ()
+    logs_terms: bool = False
 
 
 class _Mean(keras.losses.Loss):

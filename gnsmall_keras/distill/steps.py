@@ -8,6 +8,8 @@ import contextlib
 
 import keras
 
+from gnsmall_keras.models import keras_private
+
 
 class TensorFlowStep:
     """Before the gradient tape of Keras's step is opened."""
@@ -113,11 +115,11 @@ class JaxStep:
             yield
         except BaseException:
             self.jax_state_sync()  # `evaluate` leaves it to its caller
-            if not self._jax_state_synced:  # not one step has run
+            if not keras_private.is_synced(self):  # not one step has run
                 for variable, value in zip(variables, before, strict=True):
                     variable.assign(value)
                 self.reset_metrics()
-                self._jax_state_synced = True
+                keras_private.set_synced(self)
             raise
 
     def _replicas(self):

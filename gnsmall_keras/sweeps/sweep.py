@@ -17,7 +17,7 @@ from gnsmall_keras.records.run import (
     RunRecord,
     scan_records,
 )
-from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, Queue, sources
+from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, Queue, sorter, sources
 from gnsmall_keras.sweeps.notebook import (
     check_notebook,
     find_notebook,
@@ -105,17 +105,12 @@ def _needed(
 
 def stages(configs: Sequence[DistillConfig]) -> list[list[DistillConfig]]:
     """Returns the runs in stages: each learns from those of earlier ones."""
-    waiting = {config.slug: config for config in configs}
+    by_slug = {config.slug: config for config in configs}
+    order = sorter(by_slug)
     found: list[list[DistillConfig]] = []
-    while waiting:
-        ready = [
-            config
-            for config in waiting.values()
-            if waiting.keys().isdisjoint(sources(config))
-        ]
-        found.append(ready)
-        for config in ready:
-            del waiting[config.slug]
+    while ready := order.get_ready():
+        found.append([c for slug, c in by_slug.items() if slug in ready])
+        order.done(*ready)
     return found
 
 

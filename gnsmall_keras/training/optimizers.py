@@ -5,11 +5,11 @@ import collections
 import keras
 from keras import ops
 
-from gnsmall_keras.models import kernels
+from gnsmall_keras.models import keras_private, kernels
 
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
-class CoupledSGD(keras.optimizers.Optimizer):
+class CoupledSGD(keras_private.Optimizer):
     """SGD as `torch.optim.SGD(nesterov=True)` computes it.
 
     `keras.optimizers.SGD` differs twice: its `weight_decay` is decoupled from
@@ -54,9 +54,9 @@ class CoupledSGD(keras.optimizers.Optimizer):
         """Moves `variable` one step against `gradient`."""
         learning_rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
-        if self.coupled_weight_decay and self._use_weight_decay(variable):
+        if self.coupled_weight_decay and self.decays(variable):
             gradient = gradient + self.coupled_weight_decay * variable
-        velocity = self.velocities[self._get_variable_index(variable)]
+        velocity = self.velocities[self.index_of(variable)]
         updated = self.momentum * velocity + gradient
         self.assign(velocity, updated)
         step = learning_rate * (gradient + self.momentum * updated)
@@ -77,11 +77,7 @@ class CoupledSGD(keras.optimizers.Optimizer):
         """
         if not self.use_ema:
             return
-        for variable, average in zip(
-            self._trainable_variables,
-            self._model_variables_moving_average,
-            strict=True,
-        ):
+        for variable, average in self.averages():
             value = ops.convert_to_numpy(variable.value)
             variable.assign(average.value)
             average.assign(value)
@@ -148,13 +144,13 @@ class PointwiseMuon(CoupledSGD):
         momentum = self._update_velocity(gradient, variable)
         self._move(variable, self._make_orthogonal(momentum), learning_rate)
 
-    def _backend_update_step(self, gradients, variables, learning_rate):
+    def update_all(self, gradients, variables, learning_rate):
         """Moves all variables; on JAX with a GPU all matrices at once.
 
         The number of kernels sets a step's time there (docs/adr/0011).
         """
         if not kernels.is_jax_on_gpu():
-            super()._backend_update_step(gradients, variables, learning_rate)
+            super().update_all(gradients, variables, learning_rate)
             return
         matrices, momenta = [], []
         for gradient, variable in zip(gradients, variables, strict=True):
@@ -168,12 +164,12 @@ class PointwiseMuon(CoupledSGD):
             self._move(variable, step, learning_rate)
 
     def _is_matrix(self, variable):
-        return self._matrices[self._get_variable_index(variable)]
+        return self._matrices[self.index_of(variable)]
 
     def _update_velocity(self, gradient, variable):
         """Updates it; returns Nesterov's step, not yet orthogonal."""
         gradient = ops.cast(gradient, variable.dtype)
-        velocity = self.velocities[self._get_variable_index(variable)]
+        velocity = self.velocities[self.index_of(variable)]
         updated = self.momentum * velocity + gradient
         self.assign(velocity, updated)
         return gradient + self.momentum * updated

@@ -27,7 +27,7 @@ from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.export import convert as converting
 from gnsmall_keras.export.convert import convert
-from gnsmall_keras.export.flatbuffer import Network, find_layer
+from gnsmall_keras.export.graph import Graph, find_layer
 from gnsmall_keras.export.tflite import export_tflite
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
@@ -145,7 +145,7 @@ def test_a_file_for_phones_need_not_run_on_microcontrollers(
 
 
 def test_equalized_network_computes_the_same(converted, images, tmp_path):
-    network = Network(converted.floats)
+    network = Graph(converted.floats)
     data = network.to_bytes()
     lows, highs = find_extremes(data, images)
     largest = {t: np.maximum(-lows[t], highs[t]) for t in lows}
@@ -192,10 +192,10 @@ def test_one_odd_image_does_not_set_the_ranges(monkeypatch, images):
 def test_units_that_never_wake_leave_a_file_that_loads(
     model, converted, images, tmp_path
 ):
-    network = Network(converted.floats, _names(model))
-    for number, operator in enumerate(network.operators):
+    network = Graph(converted.floats, _names(model))
+    for operator in network.operators:
         if operator.layer == "head_conv":
-            bias = network.own_input(number, 2)
+            bias = network.own_input(operator, 2)
             network.set_constant(bias, network.constant(bias) - 1e3)
     prepare(network, images, "minmax")
     data = to_integers(network, input_dtype="int8")
@@ -219,7 +219,7 @@ def test_rounding_of_values_and_kernels():
 
 def test_simulation_computes_what_the_file_does(converted, images):
     """Each operator alone, from the file's own values."""
-    network, quantized = Network(converted.floats), Network(converted.data)
+    network, quantized = Graph(converted.floats), Graph(converted.data)
     layer = Int8Simulation(network, quantized)
     (traced,) = trace(converted.data, images[:1], reference=True)
     values = {network.inputs[0]: images[:1].astype(np.float32)}
@@ -336,8 +336,8 @@ def test_few_images_are_of_all_classes(model, dataset):
 def test_learning_changes_weights_but_not_the_normalisation(
     converted, images, dataset
 ):
-    network = Network(converted.floats)
-    layer = Int8Simulation(network, Network(converted.data))
+    network = Graph(converted.floats)
+    layer = Int8Simulation(network, Graph(converted.data))
     (first, *_, last) = [op for op in network.operators if op.is_linear]
     kept = network.constant(first.inputs[1])
     before = network.constant(last.inputs[1])
@@ -365,7 +365,7 @@ def test_operators_are_compared_one_by_one(converted, images):
 
 
 def test_chosen_layers_stay_float(model, converted):
-    network = Network(converted.floats, _names(model))
+    network = Graph(converted.floats, _names(model))
     data = to_integers(network, input_dtype="int8", float_layers=["stem"])
     contents = read_contents(data)
     assert contents.ops["DEQUANTIZE"] == contents.ops["QUANTIZE"] == 1

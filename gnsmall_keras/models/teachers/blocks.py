@@ -7,7 +7,7 @@ A layer is named as its entry in the original's state dict, with `-` for `.`
 import keras
 from keras import layers
 
-from gnsmall_keras.models.layers import MOMENTUM, KaimingNormal
+from gnsmall_keras.models.branched import MOMENTUM, KaimingNormal
 
 EPSILON = 1e-5  # PyTorch's, of BatchNorm
 
