@@ -13,6 +13,7 @@ from gnsmall_keras.models.layers import (
     BranchedConv2D,
     BranchedDepthwiseConv2D,
 )
+from gnsmall_keras.native.choice import network_for_inference
 
 
 class BlockCounts(NamedTuple):
@@ -120,6 +121,14 @@ def predict_logits(
     Returns:
         Logits `(n, classes)`, float32.
     """
+    native = network_for_inference(model)
+    if native is not None:
+        return np.concatenate(
+            [
+                native.predict(normalize(images[start : start + batch_size]))
+                for start in range(0, len(images), batch_size)
+            ]
+        )
     distribution = keras.distribution.distribution()
     devices = distribution.num_model_replicas if distribution else 1
     batch_size -= batch_size % devices

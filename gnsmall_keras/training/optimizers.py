@@ -1,11 +1,14 @@
 """PyTorch's SGD with coupled weight decay, and Muon for 1x1 kernels."""
 
 import collections
+import itertools
+import math
+import operator
 
 import keras
 from keras import ops
 
-from gnsmall_keras.models import kernels
+from gnsmall_keras.models import flat, kernels
 
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
@@ -27,7 +30,13 @@ class CoupledSGD(keras.optimizers.Optimizer):
             `exclude_from_weight_decay` before `build` to spare variables.
         **kwargs: of `keras.optimizers.Optimizer`. With `use_ema` the averages
             stay beside the weights until `exchange_averages`.
+
+    Attributes:
+        updates_at_once: whether a step moves all variables as one vector, by
+            the same arithmetic in a fraction of the operations; on one device.
     """
+
+    updates_at_once = False
 
     def __init__(
         self,
@@ -61,6 +70,62 @@ class CoupledSGD(keras.optimizers.Optimizer):
         self.assign(velocity, updated)
         step = learning_rate * (gradient + self.momentum * updated)
         self.assign_sub(variable, step)
+
+    def _backend_update_step(self, gradients, variables, learning_rate):
+        """Moves all variables."""
+        if not self.updates_at_once:
+            super()._backend_update_step(gradients, variables, learning_rate)
+            return
+        pairs = list(zip(variables, gradients, strict=True))
+        decayed = self.coupled_weight_decay and [
+            self._use_weight_decay(variable) and not self._is_matrix(variable)
+            for variable in variables
+        ]
+        if decayed:  # come first
+            pairs = [
+                *itertools.compress(pairs, decayed),
+                *itertools.compress(pairs, map(operator.not_, decayed)),
+            ]
+        # Matrices come last.
+        pairs.sort(key=lambda pair: self._is_matrix(pair[0]))
+        variables, gradients = zip(*pairs, strict=True)
+        weights, gradient = flat.join(variables), flat.join(gradients)
+        if decayed:
+            count = sum(
+                math.prod(variable.shape)
+                for variable, _ in pairs[: sum(decayed)]
+            )
+            part = (
+                gradient[:count] + self.coupled_weight_decay * weights[:count]
+            )
+            gradient = ops.concatenate([part, gradient[count:]])
+        velocities = [
+            self.velocities[self._get_variable_index(variable)]
+            for variable in variables
+        ]
+        updated = self.momentum * flat.join(velocities) + gradient
+        flat.assign(velocities, updated)
+        step = gradient + self.momentum * updated
+        moved = self._moved(variables, weights, step, learning_rate)
+        flat.assign(variables, moved)
+
+    def _is_matrix(self, variable):
+        return False
+
+    def _moved(self, variables, weights, step, learning_rate):
+        """Where a step takes all weights; each a vector."""
+        return weights - ops.cast(learning_rate, weights.dtype) * step
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        if not (self.use_ema and self.updates_at_once):
+            super()._update_model_variables_moving_average(trainable_variables)
+            return
+        averages = self._model_variables_moving_average
+        weights = flat.join(trainable_variables)
+        later = ops.cast(ops.not_equal(self.iterations, 0), weights.dtype)
+        momentum = later * self.ema_momentum
+        average = momentum * flat.join(averages) + (1 - momentum) * weights
+        flat.assign(averages, average)
 
     def finalize_variable_values(self, var_list):
         """Leaves the weights alone at the end of `fit`.
@@ -153,7 +218,7 @@ class PointwiseMuon(CoupledSGD):
 
         The number of kernels sets a step's time there (docs/adr/0011).
         """
-        if not kernels.is_jax_on_gpu():
+        if self.updates_at_once or not kernels.is_jax_on_gpu():
             super()._backend_update_step(gradients, variables, learning_rate)
             return
         matrices, momenta = [], []
@@ -166,6 +231,26 @@ class PointwiseMuon(CoupledSGD):
         steps = _in_stacks(self._make_orthogonal, momenta)
         for variable, step in zip(matrices, steps, strict=True):
             self._move(variable, step, learning_rate)
+
+    def _moved(self, variables, weights, step, learning_rate):
+        matrices = [v for v in variables if self._is_matrix(v)]
+        if not matrices:
+            return super()._moved(variables, weights, step, learning_rate)
+        shapes = [tuple(variable.shape) for variable in matrices]
+        rest = weights.shape[0] - sum(map(math.prod, shapes))
+        moved = super()._moved((), weights[:rest], step[:rest], learning_rate)
+        steps = _by_shape(
+            self._make_orthogonal, flat.split(step[rest:], shapes)
+        )
+        scaled = flat.join(
+            [
+                max(shape[-2:]) ** 0.5 * s
+                for shape, s in zip(shapes, steps, strict=True)
+            ]
+        )
+        rate = ops.cast(learning_rate, weights.dtype) * self.muon_scale
+        scaled = scaled + self.muon_weight_decay * weights[rest:]
+        return ops.concatenate([moved, weights[rest:] - rate * scaled])
 
     def _is_matrix(self, variable):
         return self._matrices[self._get_variable_index(variable)]
@@ -217,6 +302,30 @@ def _is_pointwise(variable):
         and variable.name == "kernel"
         and "classifier" not in variable.path
     )
+
+
+def _by_shape(make_orthogonal, matrices):
+    """Returns `make_orthogonal` of each of `(..., rows, columns)`.
+
+    Those that have one shape, laid on their longer side, go together.
+    """
+    stacks = collections.defaultdict(list)
+    lying = [_lay(matrix) for matrix in matrices]
+    for index, matrix in enumerate(lying):
+        stacks[tuple(matrix.shape[1:])].append(index)
+    results = [None] * len(matrices)
+    for indices in stacks.values():
+        stack = ops.concatenate([lying[index] for index in indices])
+        stack, first = make_orthogonal(stack), 0
+        for index in indices:
+            count = lying[index].shape[0]
+            part = stack[first : first + count]
+            first += count
+            shape = matrices[index].shape
+            if shape[-2] > shape[-1]:
+                part = ops.transpose(part, (0, 2, 1))
+            results[index] = ops.reshape(part, shape)
+    return results
 
 
 def _in_stacks(make_orthogonal, matrices):
