@@ -1,0 +1,115 @@
+// Vectors of floats, and how a batch of images lies in memory.
+//
+// Images come in blocks of IMAGES. A map of `channels` values per pixel is
+//
+//     (block, y, x, channel, image in the block)        image innermost
+//
+// so every operation works on whole vectors of images, whatever the number of
+// channels, and channels can be cut and joined without moving them. A cache
+// line of padding follows each pixel: no two neighbours share a cache set.
+//
+// Where the batch does not fill its last block, the values of the missing
+// images are kept at exactly zero: every operation is linear in its inputs but
+// for biases, and those are multiplied by `valid` (1 for an image, else 0).
+// Sums over a batch therefore need no other care.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace gns {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, REGISTERS = 32;
+#elif defined(__AVX__)
+constexpr int LANES = 8, REGISTERS = 16;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, REGISTERS = 32;
+#else
+constexpr int LANES = 4, REGISTERS = 16;
+#endif
+constexpr int VECTORS = 4;                // per block of images
+constexpr int IMAGES = LANES * VECTORS;   // in a block
+constexpr int PADDING = 16;               // floats after each pixel
+constexpr float EPSILON = 1e-5f;          // models/fusion.py
+
+typedef float Vector __attribute__((vector_size(4 * LANES)));
+typedef std::int32_t Integers __attribute__((vector_size(4 * LANES)));
+
+#define GNS_INLINE inline __attribute__((always_inline))
+#define GNS_UNROLL _Pragma("GCC unroll 32")
+
+GNS_INLINE Vector load(const float* from) {
+  return *reinterpret_cast<const Vector*>(from);
+}
+GNS_INLINE void store(float* to, Vector value) {
+  *reinterpret_cast<Vector*>(to) = value;
+}
+GNS_INLINE Vector splat(float value) { return Vector{} + value; }
+
+// Comparisons keep NaN: max(x, 0) of NaN is NaN.
+GNS_INLINE Vector relu(Vector x) { return x < Vector{} ? Vector{} : x; }
+// The gradient where the output of a ReLU is above zero.
+GNS_INLINE Vector where_positive(Vector output, Vector gradient) {
+  return output > Vector{} ? gradient : Vector{};
+}
+GNS_INLINE Vector clip(Vector x, float low, float high) {
+  x = x < splat(low) ? splat(low) : x;
+  return x > splat(high) ? splat(high) : x;
+}
+
+GNS_INLINE float sum_of(Vector v) {
+  float part[LANES];
+  std::memcpy(part, &v, sizeof v);
+  for (int half = LANES / 2; half; half /= 2)
+    for (int i = 0; i < half; i++) part[i] += part[i + half];
+  return part[0];
+}
+
+// exp(x) to two units in the last place: 2^n times a polynomial of the rest.
+GNS_INLINE Vector exponential(Vector x) {
+  x = clip(x, -87.f, 87.f);
+  const Vector shift = splat(12582912.f);  // 1.5 * 2^23 rounds to whole numbers
+  Vector whole = (x * splat(1.44269504f) + shift) - shift;
+  Vector rest =
+      x - whole * splat(.693145752f) - whole * splat(1.42860677e-6f);
+  Vector p = splat(1.9875691e-4f);
+  p = p * rest + splat(1.3981999e-3f);
+  p = p * rest + splat(8.3334519e-3f);
+  p = p * rest + splat(4.1665795e-2f);
+  p = p * rest + splat(.16666666f);
+  p = p * rest + splat(.5f);
+  p = p * rest * rest + rest + splat(1.f);
+  typedef std::uint32_t Bits __attribute__((vector_size(4 * LANES)));
+  Bits exponent = reinterpret_cast<Bits>(
+      __builtin_convertvector(whole, Integers));
+  exponent = (exponent + 127u) << 23;
+  return p * reinterpret_cast<Vector>(exponent);
+}
+
+// Some channels of a map; `first` points at the first of them.
+struct View {
+  float* first;
+  int height, width, channels;
+  std::size_t pixel;  // floats from one pixel to the next
+
+  // The pixel's values; index = (block * height + y) * width + x.
+  float* at(int index) const { return first + index * pixel; }
+  float* at(int block, int y, int x) const {
+    return at((block * height + y) * width + x);
+  }
+  int pixels() const { return height * width; }  // of one block
+};
+
+// Pointers to `count` pixels of row y, from column x on; outside of the image
+// to zeros.
+GNS_INLINE void point_at_row(const View& view, const float* zeros, int block,
+                             int y, int x, int count, const float** to) {
+  for (int i = 0; i < count; i++) {
+    bool inside =
+        y >= 0 && y < view.height && x + i >= 0 && x + i < view.width;
+    to[i] = inside ? view.at(block, y, x + i) : zeros;
+  }
+}
+
+}  // namespace gns
