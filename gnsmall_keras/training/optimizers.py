@@ -1,9 +1,8 @@
 """PyTorch's SGD with coupled weight decay, and Muon for 1x1 kernels."""
 
 import collections
-import itertools
+import functools
 import math
-import operator
 
 import keras
 from keras import ops
@@ -73,59 +72,74 @@ class CoupledSGD(keras.optimizers.Optimizer):
 
     def _backend_update_step(self, gradients, variables, learning_rate):
         """Moves all variables."""
-        if not self.updates_at_once:
+        everything = len(variables) == len(self._trainable_variables)
+        if not (self.updates_at_once and everything):
             super()._backend_update_step(gradients, variables, learning_rate)
             return
-        pairs = list(zip(variables, gradients, strict=True))
-        decayed = self.coupled_weight_decay and [
-            self._use_weight_decay(variable) and not self._is_matrix(variable)
-            for variable in variables
-        ]
-        if decayed:  # come first
-            pairs = [
-                *itertools.compress(pairs, decayed),
-                *itertools.compress(pairs, map(operator.not_, decayed)),
-            ]
-        # Matrices come last.
-        pairs.sort(key=lambda pair: self._is_matrix(pair[0]))
-        variables, gradients = zip(*pairs, strict=True)
-        weights, gradient = flat.join(variables), flat.join(gradients)
-        if decayed:
-            count = sum(
-                math.prod(variable.shape)
-                for variable, _ in pairs[: sum(decayed)]
+        moved = self.move_at_once(
+            variables, gradients, self.velocities, learning_rate, xp=ops
+        )
+        for targets, values in zip(
+            (variables, self.velocities), moved, strict=True
+        ):
+            for variable, value in zip(targets, values, strict=True):
+                variable.assign(value)
+
+    def move_at_once(self, weights, gradients, velocities, rate, *, xp):
+        """Returns weights and velocities after a step, as `update_step` does.
+
+        Args:
+            weights, gradients, velocities: lists in the order of `build`.
+            rate: the learning rate.
+            xp: `numpy` or `keras.ops`, for lists of arrays or of tensors.
+        """
+        groups = self._groups()
+        order = [index for group in groups for index in group]
+        shapes = flat.shapes_of([self._trainable_variables[i] for i in order])
+        weight, gradient, velocity = (
+            flat.join([values[index] for index in order], xp=xp)
+            for values in (weights, gradients, velocities)
+        )
+        count = sum(math.prod(shape) for shape in shapes[: len(groups[0])])
+        if count:
+            decayed = (
+                gradient[:count] + self.coupled_weight_decay * weight[:count]
             )
-            part = (
-                gradient[:count] + self.coupled_weight_decay * weights[:count]
-            )
-            gradient = ops.concatenate([part, gradient[count:]])
-        velocities = [
-            self.velocities[self._get_variable_index(variable)]
-            for variable in variables
-        ]
-        updated = self.momentum * flat.join(velocities) + gradient
-        flat.assign(velocities, updated)
-        step = gradient + self.momentum * updated
-        moved = self._moved(variables, weights, step, learning_rate)
-        flat.assign(variables, moved)
+            gradient = xp.concatenate([decayed, gradient[count:]])
+        velocity = self.momentum * velocity + gradient
+        step = gradient + self.momentum * velocity
+        matrices = shapes[len(order) - len(groups[2]) :]
+        weight = self._moved(weight, step, matrices, rate, xp=xp)
+        return tuple(
+            _in_order(flat.split(values, shapes), order)
+            for values in (weight, velocity)
+        )
+
+    def _groups(self):
+        """Indices of variables: with coupled decay, without, and matrices."""
+        groups = [], [], []
+        for index, variable in enumerate(self._trainable_variables):
+            if self._is_matrix(variable):
+                groups[2].append(index)
+            elif self.coupled_weight_decay and self._use_weight_decay(variable):
+                groups[0].append(index)
+            else:
+                groups[1].append(index)
+        return groups
 
     def _is_matrix(self, variable):
         return False
 
-    def _moved(self, variables, weights, step, learning_rate):
-        """Where a step takes all weights; each a vector."""
-        return weights - ops.cast(learning_rate, weights.dtype) * step
+    def _moved(self, weight, step, matrices, rate, *, xp):
+        """Where a step takes all weights; the last are matrices of shapes."""
+        return weight - rate * step
 
-    def _update_model_variables_moving_average(self, trainable_variables):
-        if not (self.use_ema and self.updates_at_once):
-            super()._update_model_variables_moving_average(trainable_variables)
-            return
-        averages = self._model_variables_moving_average
-        weights = flat.join(trainable_variables)
-        later = ops.cast(ops.not_equal(self.iterations, 0), weights.dtype)
-        momentum = later * self.ema_momentum
-        average = momentum * flat.join(averages) + (1 - momentum) * weights
-        flat.assign(averages, average)
+    def average_at_once(self, averages, weights, iteration, *, xp):
+        """Returns averages of weights, as Keras has them; lists of arrays."""
+        momentum = self.ema_momentum * (iteration != 0)
+        average, weight = (flat.join(v, xp=xp) for v in (averages, weights))
+        average = momentum * average + (1 - momentum) * weight
+        return flat.split(average, flat.shapes_of(self._trainable_variables))
 
     def finalize_variable_values(self, var_list):
         """Leaves the weights alone at the end of `fit`.
@@ -232,25 +246,35 @@ class PointwiseMuon(CoupledSGD):
         for variable, step in zip(matrices, steps, strict=True):
             self._move(variable, step, learning_rate)
 
-    def _moved(self, variables, weights, step, learning_rate):
-        matrices = [v for v in variables if self._is_matrix(v)]
+    def _moved(self, weight, step, matrices, rate, *, xp):
         if not matrices:
-            return super()._moved(variables, weights, step, learning_rate)
-        shapes = [tuple(variable.shape) for variable in matrices]
-        rest = weights.shape[0] - sum(map(math.prod, shapes))
-        moved = super()._moved((), weights[:rest], step[:rest], learning_rate)
+            return weight - rate * step
+        rest = weight.shape[0] - sum(map(math.prod, matrices))
         steps = _by_shape(
-            self._make_orthogonal, flat.split(step[rest:], shapes)
+            functools.partial(self._newton_schulz, xp=xp),
+            flat.split(step[rest:], matrices),
+            xp=xp,
         )
-        scaled = flat.join(
+        scales = [max(shape[-2:]) ** 0.5 for shape in matrices]
+        scaled = [s * scale for s, scale in zip(steps, scales, strict=True)]
+        turned = flat.join(scaled, xp=xp)
+        turned = turned + self.muon_weight_decay * weight[rest:]
+        return xp.concatenate(
             [
-                max(shape[-2:]) ** 0.5 * s
-                for shape, s in zip(shapes, steps, strict=True)
+                weight[:rest] - rate * step[:rest],
+                weight[rest:] - rate * self.muon_scale * turned,
             ]
         )
-        rate = ops.cast(learning_rate, weights.dtype) * self.muon_scale
-        scaled = scaled + self.muon_weight_decay * weights[rest:]
-        return ops.concatenate([moved, weights[rest:] - rate * scaled])
+
+    def _newton_schulz(self, x, *, xp):
+        """Keras's iteration on a stack of `(rows, columns)`, rows <= columns."""
+        a, b, c = self._muon.muon_a, self._muon.muon_b, self._muon.muon_c
+        norm = xp.sqrt(xp.sum(xp.square(x), axis=(-2, -1), keepdims=True))
+        x = x / (norm + 1e-7)
+        for _ in range(5):
+            square = x @ xp.swapaxes(x, -2, -1)
+            x = a * x + (b * square + c * square @ square) @ x
+        return x
 
     def _is_matrix(self, variable):
         return self._matrices[self._get_variable_index(variable)]
@@ -304,27 +328,34 @@ def _is_pointwise(variable):
     )
 
 
-def _by_shape(make_orthogonal, matrices):
+def _in_order(values, order):
+    """Returns values that were taken in an order as they were before."""
+    result = [None] * len(order)
+    for index, value in zip(order, values, strict=True):
+        result[index] = value
+    return result
+
+
+def _by_shape(make_orthogonal, matrices, *, xp):
     """Returns `make_orthogonal` of each of `(..., rows, columns)`.
 
     Those that have one shape, laid on their longer side, go together.
     """
     stacks = collections.defaultdict(list)
-    lying = [_lay(matrix) for matrix in matrices]
+    lying = [_lay(matrix, xp=xp) for matrix in matrices]
     for index, matrix in enumerate(lying):
         stacks[tuple(matrix.shape[1:])].append(index)
     results = [None] * len(matrices)
     for indices in stacks.values():
-        stack = ops.concatenate([lying[index] for index in indices])
+        stack = xp.concatenate([lying[index] for index in indices])
         stack, first = make_orthogonal(stack), 0
         for index in indices:
-            count = lying[index].shape[0]
-            part = stack[first : first + count]
-            first += count
+            part = stack[first : first + lying[index].shape[0]]
+            first += lying[index].shape[0]
             shape = matrices[index].shape
             if shape[-2] > shape[-1]:
-                part = ops.transpose(part, (0, 2, 1))
-            results[index] = ops.reshape(part, shape)
+                part = xp.swapaxes(part, -2, -1)
+            results[index] = xp.reshape(part, shape)
     return results
 
 
@@ -370,9 +401,9 @@ def _in_stacks(make_orthogonal, matrices):
     return results
 
 
-def _lay(matrix):
+def _lay(matrix, *, xp=ops):
     """Returns `(..., rows, columns)` as a stack, with rows <= columns."""
-    matrix = ops.reshape(matrix, (-1, *matrix.shape[-2:]))
+    matrix = xp.reshape(matrix, (-1, *matrix.shape[-2:]))
     if matrix.shape[1] > matrix.shape[2]:
-        matrix = ops.transpose(matrix, (0, 2, 1))
+        matrix = xp.swapaxes(matrix, -2, -1)
     return matrix
