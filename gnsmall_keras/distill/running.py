@@ -2,6 +2,7 @@
 
 import keras
 
+from gnsmall_keras.data.batches import IMAGES
 from gnsmall_keras.distill.labels import are_indices, check_labels
 from gnsmall_keras.native import choice
 
@@ -41,8 +42,10 @@ class Running:
             self.jit_compile = False  # it would not compile the engine
         optimizer = getattr(self, "optimizer", None)
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if native and optimizer:
+            optimizer.build(self.trainable_variables)
         if hasattr(optimizer, "updates_at_once"):
-            optimizer.updates_at_once = native is not None
+            optimizer.updates_at_once = hasattr(native, "train")
 
     def make_train_function(self, force=False):
         """Prepares `fit`; see `keras.Model.make_train_function`."""
@@ -66,9 +69,25 @@ class Running:
         """The student's logits, by the kernels that were chosen."""
         frozen = self._frozen
         native = frozen.native if training else frozen.inference
+        if training and not hasattr(native, "train"):
+            native = None  # it has a whole step, `_native_step`
         if native is None or _is_symbolic(images):
             return self.student(images, training=training)
         return native.train(images) if training else native.infer(images)
+
+    def _native_step(self, data):
+        """Keras's training step, with the student's part by the engine."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        images = x[IMAGES] if isinstance(x, dict) else x
+
+        def loss_of(logits):
+            loss = self.compute_loss(x, y, logits, sample_weight)
+            size = keras.ops.shape(images)[0]
+            self._loss_tracker.update_state(loss, sample_weight=size)
+            return self.optimizer.scale_loss(loss)
+
+        logits = self._frozen.native.train_step(images, self.optimizer, loss_of)
+        return self.compute_metrics(x, y, logits, sample_weight)
 
     def fit(self, x=None, y=None, *args, **kwargs):
         """Trains the student; see `keras.Model.fit`.

@@ -17,8 +17,10 @@ class TensorFlowStep:
 
     def train_step(self, data):
         """Trains on one batch."""
-        data = self._with_checked_labels(data)
-        return super().train_step(self._with_targets(data))
+        data = self._with_targets(self._with_checked_labels(data))
+        if self._frozen.native:
+            return self._native_step(data)
+        return super().train_step(data)
 
     def _with_checked_labels(self, data):
         """A batch whose labels stop the graph if they are no classes."""
@@ -75,6 +77,8 @@ class TorchStep:
         self._check_batch(data)
         with torch.no_grad():
             data = self._with_targets(data)
+        if self._frozen.native:
+            return self._native_step(data)
         return super().train_step(data)
 
     def test_step(self, data):

@@ -131,9 +131,18 @@ def _native(matched):
     reason = _why_unavailable()
     if reason:
         raise NativeUnavailable(reason)
-    from gnsmall_keras.native.network import NativeNetwork
+    backend = keras.config.backend()
+    if backend == "tensorflow":
+        from gnsmall_keras.native.on_tensorflow import TensorFlowNetwork
 
-    return NativeNetwork(matched)
+        return TensorFlowNetwork(matched)
+    if backend == "torch":
+        from gnsmall_keras.native.on_torch import TorchNetwork
+
+        return TorchNetwork(matched)
+    from gnsmall_keras.native.on_jax import JaxNetwork
+
+    return JaxNetwork(matched)
 
 
 @functools.cache

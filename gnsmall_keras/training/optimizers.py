@@ -1,13 +1,14 @@
 """PyTorch's SGD with coupled weight decay, and Muon for 1x1 kernels."""
 
-import collections
 import functools
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from gnsmall_keras.models import flat, kernels
+from gnsmall_keras.training.stacks import by_shape, in_order, in_stacks
 
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
@@ -32,7 +33,8 @@ class CoupledSGD(keras.optimizers.Optimizer):
 
     Attributes:
         updates_at_once: whether a step moves all variables as one vector, by
-            the same arithmetic in a fraction of the operations; on one device.
+            the same arithmetic in a fraction of the operations. For one
+            device; JAX alone asks for it, elsewhere arrays are moved.
     """
 
     updates_at_once = False
@@ -111,7 +113,7 @@ class CoupledSGD(keras.optimizers.Optimizer):
         matrices = shapes[len(order) - len(groups[2]) :]
         weight = self._moved(weight, step, matrices, rate, xp=xp)
         return tuple(
-            _in_order(flat.split(values, shapes), order)
+            in_order(flat.split(values, shapes), order)
             for values in (weight, velocity)
         )
 
@@ -134,10 +136,10 @@ class CoupledSGD(keras.optimizers.Optimizer):
         """Where a step takes all weights; the last are matrices of shapes."""
         return weight - rate * step
 
-    def average_at_once(self, averages, weights, iteration, *, xp):
-        """Returns averages of weights, as Keras has them; lists of arrays."""
-        momentum = self.ema_momentum * (iteration != 0)
-        average, weight = (flat.join(v, xp=xp) for v in (averages, weights))
+    def average_at_once(self, averages, weights, iteration):
+        """Returns averages of weights after a step; lists of arrays."""
+        momentum = np.float32(self.ema_momentum * (iteration != 0))
+        average, weight = (flat.join(v, xp=np) for v in (averages, weights))
         average = momentum * average + (1 - momentum) * weight
         return flat.split(average, flat.shapes_of(self._trainable_variables))
 
@@ -242,7 +244,7 @@ class PointwiseMuon(CoupledSGD):
                 momenta.append(self._update_velocity(gradient, variable))
             else:
                 super().update_step(gradient, variable, learning_rate)
-        steps = _in_stacks(self._make_orthogonal, momenta)
+        steps = in_stacks(self._make_orthogonal, momenta)
         for variable, step in zip(matrices, steps, strict=True):
             self._move(variable, step, learning_rate)
 
@@ -250,7 +252,7 @@ class PointwiseMuon(CoupledSGD):
         if not matrices:
             return weight - rate * step
         rest = weight.shape[0] - sum(map(math.prod, matrices))
-        steps = _by_shape(
+        steps = by_shape(
             functools.partial(self._newton_schulz, xp=xp),
             flat.split(step[rest:], matrices),
             xp=xp,
@@ -267,7 +269,7 @@ class PointwiseMuon(CoupledSGD):
         )
 
     def _newton_schulz(self, x, *, xp):
-        """Keras's iteration on a stack of `(rows, columns)`, rows <= columns."""
+        """Keras's iteration on a stack of matrices with rows <= columns."""
         a, b, c = self._muon.muon_a, self._muon.muon_b, self._muon.muon_c
         norm = xp.sqrt(xp.sum(xp.square(x), axis=(-2, -1), keepdims=True))
         x = x / (norm + 1e-7)
@@ -326,84 +328,3 @@ def _is_pointwise(variable):
         and variable.name == "kernel"
         and "classifier" not in variable.path
     )
-
-
-def _in_order(values, order):
-    """Returns values that were taken in an order as they were before."""
-    result = [None] * len(order)
-    for index, value in zip(order, values, strict=True):
-        result[index] = value
-    return result
-
-
-def _by_shape(make_orthogonal, matrices, *, xp):
-    """Returns `make_orthogonal` of each of `(..., rows, columns)`.
-
-    Those that have one shape, laid on their longer side, go together.
-    """
-    stacks = collections.defaultdict(list)
-    lying = [_lay(matrix, xp=xp) for matrix in matrices]
-    for index, matrix in enumerate(lying):
-        stacks[tuple(matrix.shape[1:])].append(index)
-    results = [None] * len(matrices)
-    for indices in stacks.values():
-        stack = xp.concatenate([lying[index] for index in indices])
-        stack, first = make_orthogonal(stack), 0
-        for index in indices:
-            part = stack[first : first + lying[index].shape[0]]
-            first += lying[index].shape[0]
-            shape = matrices[index].shape
-            if shape[-2] > shape[-1]:
-                part = xp.swapaxes(part, -2, -1)
-            results[index] = xp.reshape(part, shape)
-    return results
-
-
-def _in_stacks(make_orthogonal, matrices):
-    """Returns `make_orthogonal` of each of `(..., rows, columns)`.
-
-    They are laid on their longer side, and those of up to 16, 32, 64, ... rows
-    are stacked, filled up with zeros, which stay zero.
-    """
-    stacks = collections.defaultdict(list)
-    for index, matrix in enumerate(matrices):
-        rows = min(matrix.shape[-2:])
-        stacks[max(rows - 1, 15).bit_length()].append(index)
-    results = [None] * len(matrices)
-    for indices in stacks.values():
-        lying = [_lay(matrices[index]) for index in indices]
-        rows, columns = (
-            max(matrix.shape[axis] for matrix in lying) for axis in (1, 2)
-        )
-        stack = ops.concatenate(
-            [
-                ops.pad(
-                    matrix,
-                    (
-                        (0, 0),
-                        (0, rows - matrix.shape[1]),
-                        (0, columns - matrix.shape[2]),
-                    ),
-                )
-                for matrix in lying
-            ]
-        )
-        stack = make_orthogonal(stack)
-        first = 0
-        for index, matrix in zip(indices, lying, strict=True):
-            count, height, width = matrix.shape
-            part = stack[first : first + count, :height, :width]
-            first += count
-            shape = matrices[index].shape
-            if shape[-2] > shape[-1]:
-                part = ops.transpose(part, (0, 2, 1))
-            results[index] = ops.reshape(part, shape)
-    return results
-
-
-def _lay(matrix, *, xp=ops):
-    """Returns `(..., rows, columns)` as a stack, with rows <= columns."""
-    matrix = xp.reshape(matrix, (-1, *matrix.shape[-2:]))
-    if matrix.shape[1] > matrix.shape[2]:
-        matrix = xp.swapaxes(matrix, -2, -1)
-    return matrix
