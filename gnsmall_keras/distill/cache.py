@@ -27,9 +27,9 @@ from rich.progress import (
 
 from gnsmall_keras.data.augment import PADDING, Augmentation, normalize
 from gnsmall_keras.data.batches import TrainingBatches
-from gnsmall_keras.models.files import check_teacher
+from gnsmall_keras.distill.checks import check_teacher
 from gnsmall_keras.native.choice import network_for_inference
-from gnsmall_keras.records import replacing
+from gnsmall_keras.records.jsonl import replacing
 
 SCHEMA = 2  # also changes with what Augmentation.view makes of a seed
 CACHE_FILE = "cache.json"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gnsmall_keras.records import lock
+from gnsmall_keras.records.jsonl import lock
 
 FLAGS = ("-std=c++17", "-O2", "-march=native", "-shared", "-fPIC", "-pthread")
 SOURCES = Path(__file__).parent

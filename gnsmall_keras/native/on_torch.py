@@ -19,8 +19,10 @@ class TorchNetwork(NativeNetwork):
         known = self._tensors
         for variable in variables:
             if id(variable) not in known:
-                known[id(variable)] = variable, variable.value.detach()
-        return [known[id(variable)][1].numpy() for variable in variables]
+                known[id(variable)] = variable, variable.value
+        return [
+            known[id(variable)][1].detach().numpy() for variable in variables
+        ]
 
     def infer(self, images):
         """Returns the logits of a batch in inference mode."""

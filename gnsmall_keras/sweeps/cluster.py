@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gnsmall_keras.records import (
+from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.records.run import (
     INDEX_FILE,
     MODEL_FILE,
     RECORD_FILE,
     RunRecord,
     append_record,
-    replacing,
     scan_records,
 )
 from gnsmall_keras.sweeps.jobs import (

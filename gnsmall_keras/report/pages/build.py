@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
-from gnsmall_keras.records import RunRecord, replacing
+from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.report import tables
-from gnsmall_keras.report.drawing import Drawing, render
-from gnsmall_keras.report.figures import draw_all
-from gnsmall_keras.report.groups import (
-    Group,
-    compare,
-    data_name,
-    group_runs,
-)
+from gnsmall_keras.report.figures.drawing import Drawing, render
+from gnsmall_keras.report.figures.overview import draw_all
+from gnsmall_keras.report.groups import Group, compare, data_name, group_runs
 from gnsmall_keras.report.reading import Reading
 from gnsmall_keras.report.winner import find_winners
 

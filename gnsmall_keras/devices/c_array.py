@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from gnsmall_keras.export.checks import read_contents
+from gnsmall_keras.devices.checks import read_contents
+from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.export.metadata import check_labels, read_labels
-from gnsmall_keras.export.runtime import TFLiteModel
-from gnsmall_keras.records import replacing
+from gnsmall_keras.records.jsonl import replacing
 
 # Builtin operators that MicroMutableOpResolver has a method "Add..." for, in
 # tensorflow/lite/micro/micro_mutable_op_resolver.h.

@@ -14,7 +14,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from gnsmall_keras.export.targets import find_budget
+from gnsmall_keras.devices.targets import find_budget
 from gnsmall_keras.models import spec
 from gnsmall_keras.models.catalogue import NETWORKS
 

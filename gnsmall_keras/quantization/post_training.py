@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gnsmall_keras.export.calibration import find_extremes, set_ranges
-from gnsmall_keras.export.equalize import equalize
 from gnsmall_keras.export.flatbuffer import Network
+from gnsmall_keras.quantization.calibration import find_extremes, set_ranges
+from gnsmall_keras.quantization.equalize import equalize
 
 
 def prepare(network: Network, images: np.ndarray, calibration: str) -> None:

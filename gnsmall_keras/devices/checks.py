@@ -3,8 +3,8 @@
 import collections
 import dataclasses
 
+from gnsmall_keras.devices.targets import Target
 from gnsmall_keras.export.flatbuffer import Network
-from gnsmall_keras.export.targets import Target
 
 _FLOATS = ("FLOAT16", "FLOAT32", "FLOAT64")
 _NEEDED = {

@@ -64,7 +64,7 @@ TRANSPOSE_CONV UNPACK ZEROS_LIKE
 MICRO_OPERATORS = frozenset(_MICRO.split())
 
 # coral.ai, "TensorFlow models on the Edge TPU", table of supported operations.
-# Their limits are checked by `gnsmall_keras.export.edgetpu`.
+# Their limits are checked by `gnsmall_keras.devices.edgetpu`.
 _EDGETPU = """
 ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS
 FULLY_CONNECTED L2_NORMALIZATION LOGISTIC LSTM MAXIMUM MAX_POOL_2D MEAN

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterable
 
 from gnsmall_keras.models.catalogue import NETWORKS
-from gnsmall_keras.report.drawing import (
+from gnsmall_keras.report.figures.drawing import (
     BLACK,
     COLOURS,
     GREY,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gnsmall_keras.report.drawing import (
+from gnsmall_keras.report.figures.drawing import (
     COLOURS,
     MARKERS,
     STYLE,

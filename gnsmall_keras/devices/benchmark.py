@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from gnsmall_keras import exports
-from gnsmall_keras.export.checks import read_contents
+from gnsmall_keras.devices.checks import read_contents
+from gnsmall_keras.devices.resnet8 import RESNET8, resnet8
+from gnsmall_keras.devices.runtime import TFLiteModel, installed_runtimes
 from gnsmall_keras.export.operators import count_macs, split
-from gnsmall_keras.export.resnet8 import RESNET8, resnet8
-from gnsmall_keras.export.runtime import TFLiteModel, installed_runtimes
-from gnsmall_keras.records import describe_hardware, package_versions
+from gnsmall_keras.records import export as exports
+from gnsmall_keras.records.provenance import describe_hardware, package_versions
 
 # A turn in a round, of a file and of an operator; at least one call.
 _SLICE_SECONDS = 0.02

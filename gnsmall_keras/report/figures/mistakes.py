@@ -3,8 +3,8 @@
 import textwrap
 from typing import Any
 
-from gnsmall_keras.records import RunRecord
-from gnsmall_keras.report.drawing import Drawing, new_figure
+from gnsmall_keras.records.run import RunRecord
+from gnsmall_keras.report.figures.drawing import Drawing, new_figure
 
 MOST_COUNTS = 20  # classes of which a figure has names and counts
 _LONGEST = 14  # characters of a class's name

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnsmall_keras.report import tables
-from gnsmall_keras.report.build import insert_results, write_files
-from gnsmall_keras.report.drawing import Drawing, render
+from gnsmall_keras.report.figures.drawing import Drawing, render
+from gnsmall_keras.report.figures.study import draw_study
 from gnsmall_keras.report.groups import Group
+from gnsmall_keras.report.pages.build import insert_results, write_files
 from gnsmall_keras.report.study import Study
-from gnsmall_keras.report.study_figures import draw_study
 
 
 def write_study(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gnsmall_keras.report.drawing import (
+from gnsmall_keras.report.figures.drawing import (
     BLACK,
     COLOURS,
     GREY,

@@ -15,12 +15,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from gnsmall_keras.models.layers import (
-    BranchedConv2D,
-    BranchedDepthwiseConv2D,
-)
+from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
 from gnsmall_keras.models.teachers import efficientnet
-from gnsmall_keras.models.torch_files import read_state_dict
+from gnsmall_keras.models.torch.files import read_state_dict
 
 
 class Layout(NamedTuple):

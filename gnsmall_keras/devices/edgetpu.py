@@ -9,11 +9,11 @@ import dataclasses
 
 import numpy as np
 
-from gnsmall_keras.export.graph import Graph
-from gnsmall_keras.export.targets import (
+from gnsmall_keras.devices.targets import (
     EDGETPU_OPERATORS,
     EDGETPU_PARAMETER_BYTES,
 )
+from gnsmall_keras.export.graph import Graph
 
 _SOFTMAX_ELEMENTS = 16_000
 

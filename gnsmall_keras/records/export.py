@@ -7,13 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gnsmall_keras.records import (
-    RECORD_FILE,
-    RunRecord,
-    append_line,
-    parse_object,
-    scan_lines,
-)
+from gnsmall_keras.records.jsonl import append_line, parse_object, scan_lines
+from gnsmall_keras.records.run import RECORD_FILE, RunRecord
 
 SCHEMA = 1
 EXPORTS_FILE = "exports.jsonl"  # beside the index of runs

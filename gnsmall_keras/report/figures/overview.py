@@ -4,16 +4,16 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from gnsmall_keras.exports import ExportRecord
-from gnsmall_keras.report.accuracies import (
+from gnsmall_keras.records.export import ExportRecord
+from gnsmall_keras.report.figures.accuracies import (
     draw_curves,
     draw_differences,
     draw_widths,
 )
-from gnsmall_keras.report.drawing import STYLE, Drawing, load_matplotlib
-from gnsmall_keras.report.fronts import COSTS, draw_pareto
+from gnsmall_keras.report.figures.drawing import STYLE, Drawing, load_matplotlib
+from gnsmall_keras.report.figures.fronts import COSTS, draw_pareto
+from gnsmall_keras.report.figures.mistakes import draw_confusion, draw_mistakes
 from gnsmall_keras.report.groups import Group, compare, data_name
-from gnsmall_keras.report.mistakes import draw_confusion, draw_mistakes
 from gnsmall_keras.report.winner import find_winners
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from gnsmall_keras import evaluation
 from gnsmall_keras.config import (
     ExportConfig,
     TrainConfig,
@@ -18,14 +17,15 @@ from gnsmall_keras.config import (
 )
 from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
 from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.distill.checks import check_teacher, load_teacher
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
-from gnsmall_keras.export.calibration import calibration_indices
 from gnsmall_keras.export.flatbuffer import Network
-from gnsmall_keras.export.simulation import Int8Simulation
 from gnsmall_keras.models.deploy import to_deploy
-from gnsmall_keras.models.files import check_teacher, load_teacher
-from gnsmall_keras.records import RunRecord
+from gnsmall_keras.quantization.calibration import calibration_indices
+from gnsmall_keras.quantization.simulation import Int8Simulation
+from gnsmall_keras.records.run import RunRecord
+from gnsmall_keras.training import evaluation
 from gnsmall_keras.training.callbacks import ProgressLine, StopOnNaN
 from gnsmall_keras.training.schedules import WarmupCosine
 from gnsmall_keras.training.splits import split

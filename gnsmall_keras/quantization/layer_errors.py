@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gnsmall_keras.export.calibration import trace
 from gnsmall_keras.export.flatbuffer import Network
+from gnsmall_keras.quantization.calibration import trace
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

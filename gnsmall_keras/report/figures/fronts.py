@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from gnsmall_keras.exports import ExportRecord
 from gnsmall_keras.models.spec import COUNTS
+from gnsmall_keras.records.export import ExportRecord
 from gnsmall_keras.report.costs import find_group_cost
-from gnsmall_keras.report.drawing import (
+from gnsmall_keras.report.figures.drawing import (
     BLACK,
     COLOURS,
     GREY,
@@ -20,8 +20,8 @@ from gnsmall_keras.report.drawing import (
     spread_accuracies,
     tick_sizes,
 )
+from gnsmall_keras.report.figures.labels import place_labels
 from gnsmall_keras.report.groups import Group, estimate
-from gnsmall_keras.report.labels import place_labels
 from gnsmall_keras.report.published import (
     PAPER_EPOCHS,
     PAPER_RUNS,
