@@ -45,7 +45,7 @@ def sweep(
         dry_run: prints what would run, and writes nothing.
         kernels: what computes GhostNets, as in `gnsmall train`.
     """
-    from gnsmall_keras.native.choice import VARIABLE
+    from gnsmall_keras.config import KERNELS_VARIABLE
     from gnsmall_keras.records.run import INDEX_FILE
     from gnsmall_keras.sweeps import plan
     from gnsmall_keras.sweeps import sweep as sweeps
@@ -61,7 +61,7 @@ def sweep(
         sweeps.check_teachers(todo, out)
         return 0
     if kernels != "auto":
-        os.environ[VARIABLE] = kernels  # of the processes that train
+        os.environ[KERNELS_VARIABLE] = kernels  # of the processes that train
     executing = _engine(engine, workers, address)
     sweeps.check_sweep(out)
     with sweeps.locked(out, index):

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 import keras
 from rich.console import Console
 
+from gnsmall_keras.config import KERNELS, KERNELS_VARIABLE
 from gnsmall_keras.native.build import NativeUnavailable, library
 from gnsmall_keras.native.match import Mismatch, match
 
 if TYPE_CHECKING:
     from gnsmall_keras.native.network import NativeNetwork
 
-KERNELS = ("auto", "keras", "native")
-VARIABLE = "GNSMALL_KERNELS"
 _chosen: contextvars.ContextVar[str] = contextvars.ContextVar(
     "kernels", default="auto"
 )
@@ -38,7 +37,7 @@ def check_kernels(kernels: str) -> str:
     for name, value in (
         ("kernels", kernels),
         ("kernels", _chosen.get()),
-        (VARIABLE, os.environ.get(VARIABLE) or "auto"),
+        (KERNELS_VARIABLE, os.environ.get(KERNELS_VARIABLE) or "auto"),
     ):
         if value not in KERNELS:
             raise ValueError(
