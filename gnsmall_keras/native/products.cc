@@ -81,9 +81,17 @@ void add_tile(int pixels, const Lines& x, const Lines& y, float* out,
         GNS_UNROLL for (int i = 0; i < I; i++) sum[i][j] += left[i] * right;
       }
     }
-  GNS_UNROLL for (int i = 0; i < I; i++)
-    GNS_UNROLL for (int j = 0; j < J; j++)
-      out[i * stride + j] += sum_of(sum[i][j]);
+  GNS_UNROLL for (int i = 0; i < I; i++) {
+    float* to = out + i * stride;
+    if constexpr (J == 4) {
+      Four old;
+      std::memcpy(&old, to, sizeof old);
+      old += sums_of(sum[i]);
+      std::memcpy(to, &old, sizeof old);
+    } else {
+      GNS_UNROLL for (int j = 0; j < J; j++) to[j] += sum_of(sum[i][j]);
+    }
+  }
 }
 
 typedef void Tile(int, const Lines&, const Lines&, float*, int);
