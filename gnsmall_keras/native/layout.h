@@ -45,7 +45,8 @@ GNS_INLINE Vector load(const float* from) {
 GNS_INLINE void store(float* to, Vector value) {
   *reinterpret_cast<Vector*>(to) = value;
 }
-GNS_INLINE Vector splat(float value) { return Vector{} + value; }
+// Less zero, not plus: compilers leave that out, it keeps the sign of zero.
+GNS_INLINE Vector splat(float value) { return value - Vector{}; }
 
 // Comparisons keep NaN: max(x, 0) of NaN is NaN.
 GNS_INLINE Vector relu(Vector x) { return x < Vector{} ? Vector{} : x; }
