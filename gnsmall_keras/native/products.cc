@@ -9,7 +9,7 @@ namespace {
 // Rows of a register block: with VECTORS columns, it must leave registers for
 // the operands.
 constexpr int ROWS = REGISTERS == 32 ? 6 : 3;
-constexpr int TILE_ROWS = REGISTERS == 32 ? 4 : 3, TILE_COLUMNS = 4;
+constexpr int TILE_ROWS = REGISTERS == 32 ? 6 : 3, TILE_COLUMNS = 4;
 // Floats of two maps that stay in a core's second cache.
 constexpr std::size_t CACHED = REGISTERS == 32 ? 1 << 18 : 1 << 16;
 
@@ -73,7 +73,7 @@ void add_tile(int pixels, const Lines& x, const Lines& y, float* out,
     GNS_UNROLL for (int j = 0; j < J; j++) sum[i][j] = Vector{};
   const float *a = x.first, *b = y.first;
   for (int p = 0; p < pixels; p++, a += x.pixel, b += y.pixel)
-    for (int n = 0; n < IMAGES; n += LANES) {
+    GNS_UNROLL for (int n = 0; n < IMAGES; n += LANES) {
       Vector left[I];
       GNS_UNROLL for (int i = 0; i < I; i++) left[i] = load(a + i * IMAGES + n);
       GNS_UNROLL for (int j = 0; j < J; j++) {
