@@ -112,6 +112,27 @@ struct Depthwise::Loops {
     });
   }
 
+  // sums[t] += sum over outputs and images of d times the pixel of tap t.
+  template <int P>
+  static GNS_INLINE void add_taps(float* sums, const Vector (&d)[HELD][P],
+                                  const float* (&pixels)[ROWS][WIDE<P>],
+                                  std::size_t at) {
+    // Rows of taps whose sums are in registers together.
+    constexpr int R = REGISTERS == 32 && TAPS <= 9 ? ROWS : 1;
+    GNS_UNROLL for (int first = 0; first < ROWS; first += R) {
+      float* to = sums + first * COLUMNS * LANES;
+      Vector sum[R * COLUMNS];
+      GNS_UNROLL for (int t = 0; t < R * COLUMNS; t++)
+        sum[t] = load(to + t * LANES);
+      GNS_UNROLL for (int j = 0; j < HELD; j++)
+        GNS_UNROLL for (int r = 0; r < R; r++)
+          correlate_sums<COLUMNS, STRIDE, P>(sum + r * COLUMNS, d[j],
+                                             pixels[first + r], at + j * LANES);
+      GNS_UNROLL for (int t = 0; t < R * COLUMNS; t++)
+        store(to + t * LANES, sum[t]);
+    }
+  }
+
   // Sums of dy times each tap's pixel, and of dy, (channels, TAPS + 1).
   void measure_gradient(PartialSums& partial) const {
     View dy = context.gradients(layer.y_);
@@ -119,32 +140,26 @@ struct Depthwise::Loops {
       for (int row = strip.top; row < strip.bottom; row++)
         cut_row(y.width, [&](auto constant, int left) {
           constexpr int P = decltype(constant)::value;
-          const float* pixels[ROWS][WIDE<P>];
+          const float *pixels[ROWS][WIDE<P>], *from[P];
           point<P>(strip, row, left, pixels);
+          point_at_row(dy, nullptr, strip.block, row, left, P, from);
           float* sums = partial.slot(slot);
-          for (int c = 0; c < channels; c++, sums += (TAPS + 1) * LANES)
-            for (int j = 0; j < VECTORS; j++) {
-              const std::size_t n = std::size_t(c) * IMAGES + j * LANES;
-              Vector d[P], all = load(sums + TAPS * LANES);
-              GNS_UNROLL for (int p = 0; p < P; p++) {
-                d[p] = load(dy.at(strip.block, row, left + p) + n);
-                all += d[p];
-              }
-              store(sums + TAPS * LANES, all);
-              for (int r = 0; r < ROWS; r++)
-                add_row<P>(sums + r * COLUMNS * LANES, d, pixels[r], n);
+          for (int c = 0; c < channels; c++, sums += (TAPS + 1) * LANES) {
+            Vector all = load(sums + TAPS * LANES);
+            for (int h = 0; h < VECTORS; h += HELD) {
+              const std::size_t at = std::size_t(c) * IMAGES + h * LANES;
+              Vector d[HELD][P];
+              GNS_UNROLL for (int j = 0; j < HELD; j++)
+                GNS_UNROLL for (int p = 0; p < P; p++) {
+                  d[j][p] = load(from[p] + at + j * LANES);
+                  all += d[j][p];
+                }
+              add_taps<P>(sums, d, pixels, at);
             }
+            store(sums + TAPS * LANES, all);
+          }
         });
     });
-  }
-
-  template <int P>
-  static GNS_INLINE void add_row(float* sums, const Vector (&d)[P],
-                                 const float* const* pixels, std::size_t n) {
-    Vector sum[COLUMNS];
-    GNS_UNROLL for (int t = 0; t < COLUMNS; t++) sum[t] = load(sums + t * LANES);
-    correlate_sums<COLUMNS, STRIDE, P>(sum, d, pixels, n);
-    GNS_UNROLL for (int t = 0; t < COLUMNS; t++) store(sums + t * LANES, sum[t]);
   }
 
   // Writes dz_b, and sums of it times each tap's pixel,
@@ -156,88 +171,134 @@ struct Depthwise::Loops {
       for (int row = strip.top; row < strip.bottom; row++)
         cut_row(y.width, [&](auto constant, int left) {
           constexpr int P = decltype(constant)::value;
-          const float* pixels[ROWS][WIDE<P>];
+          const float *pixels[ROWS][WIDE<P>], *from[P];
           point<P>(strip, row, left, pixels);
+          point_at_row(dy, nullptr, strip.block, row, left, P, from);
           float* sums = partial.slot(slot);
           for (int c = 0; c < channels; c++)
             for (int b = 0; b < branches; b++, sums += TAPS * LANES) {
               Affine affine = saved.affine[c * (branches + 1) + b];
               const float* kernel = &saved.kernels[(c * branches + b) * TAPS];
+              float* to = dz[b].at(strip.block, row, left);
               for (int h = 0; h < VECTORS; h += HELD) {
                 const std::size_t at = std::size_t(c) * IMAGES + h * LANES;
-                Vector z[P][HELD] = {};
+                Vector z[P][HELD] = {}, d[HELD][P];
                 convolve<P>(z, kernel, pixels, at);
-                GNS_UNROLL for (int j = 0; j < HELD; j++) {
-                  const std::size_t n = at + j * LANES;
-                  Vector d[P];
+                GNS_UNROLL for (int j = 0; j < HELD; j++)
                   GNS_UNROLL for (int p = 0; p < P; p++) {
-                    d[p] = splat(affine.a) *
-                               load(dy.at(strip.block, row, left + p) + n) +
-                           splat(affine.c) * z[p][j] +
-                           splat(affine.e) * valid[h + j];
-                    store(dz[b].at(strip.block, row, left + p) + n, d[p]);
+                    d[j][p] =
+                        splat(affine.a) * load(from[p] + at + j * LANES) +
+                        splat(affine.c) * z[p][j] +
+                        splat(affine.e) * valid[h + j];
+                    store(to + p * dz[b].pixel + at + j * LANES, d[j][p]);
                   }
-                  for (int r = 0; r < ROWS; r++)
-                    add_row<P>(sums + r * COLUMNS * LANES, d, pixels[r], n);
-                }
+                add_taps<P>(sums, d, pixels, at);
               }
             }
         });
     });
   }
 
-  // dx[p] = sum over branches and taps t of k_b[t] dz_b[(p - t) / STRIDE],
-  // where that is a pixel, and what comes through the scaled pixel.
+  // What comes to dx[p] through the scaled pixel: a dy + c x + e.
+  GNS_INLINE void add_scaled(Strip strip, int row, int column) const {
+    if (row % STRIDE || column % STRIDE) return;
+    View dy = context.gradients(layer.y_), dx = context.gradients(layer.x_);
+    const Vector* valid = context.valid(strip.block);
+    const float* here = x.at(strip.block, row, column);
+    const float* from = dy.at(strip.block, row / STRIDE, column / STRIDE);
+    float* to = dx.at(strip.block, row, column);
+    for (int c = 0; c < channels; c++) {
+      const Affine affine = saved.affine[c * (branches + 1) + branches];
+      GNS_UNROLL for (int j = 0; j < VECTORS; j++) {
+        const int n = c * IMAGES + j * LANES;
+        store(to + n, load(to + n) + splat(affine.a) * load(from + n) +
+                          splat(affine.c) * load(here + n) +
+                          splat(affine.e) * valid[j]);
+      }
+    }
+  }
+
+  // dx[p] = sum over branches b and taps t of k_b[t] dz_b[(p - t) / STRIDE],
+  // where that is a pixel.
   void input_gradient(const View* dz) const {
-    View dy = context.gradients(layer.y_);
     const bool add = context.has_gradient(layer.x_);
     View dx = context.gradients(layer.x_);
     context.work.strips(x.height, [&](Strip strip) {
-      const Vector* valid = context.valid(strip.block);
-      for (int row = strip.top; row < strip.bottom; row++)
-        for (int column = 0; column < x.width; column++) {
-          int taps[TAPS], count = 0;
-          std::ptrdiff_t places[TAPS];
-          for (int t = 0; t < TAPS; t++) {
-            int r = row + ABOVE - t / COLUMNS, q = column + BESIDE - t % COLUMNS;
-            if (r < 0 || q < 0 || r % STRIDE || q % STRIDE) continue;
-            if (r / STRIDE >= y.height || q / STRIDE >= y.width) continue;
-            taps[count] = t;
-            places[count++] =
-                dz[0].at(strip.block, r / STRIDE, q / STRIDE) - dz[0].first;
-          }
-          const bool middle =
-              layer.scale_ && row % STRIDE == 0 && column % STRIDE == 0;
-          const float* here = x.at(strip.block, row, column);
-          const float* from =
-              dy.at(strip.block, row / STRIDE, column / STRIDE);
-          float* to = dx.at(strip.block, row, column);
-          for (int c = 0; c < channels; c++) {
-            const std::size_t at = std::size_t(c) * IMAGES;
-            Vector sum[VECTORS];
-            GNS_UNROLL for (int j = 0; j < VECTORS; j++)
-              sum[j] = add ? load(to + at + j * LANES) : Vector{};
-            for (int b = 0; b < branches; b++) {
-              const float* kernel = &saved.kernels[(c * branches + b) * TAPS];
-              for (int i = 0; i < count; i++) {
-                Vector k = splat(kernel[taps[i]]);
-                const float* d = dz[b].first + places[i] + at;
-                GNS_UNROLL for (int j = 0; j < VECTORS; j++)
-                  sum[j] += k * load(d + j * LANES);
-              }
-            }
-            if (middle) {
-              Affine affine = saved.affine[c * (branches + 1) + branches];
-              GNS_UNROLL for (int j = 0; j < VECTORS; j++)
-                sum[j] += splat(affine.a) * load(from + at + j * LANES) +
-                          splat(affine.c) * load(here + at + j * LANES) +
-                          splat(affine.e) * valid[j];
-            }
-            GNS_UNROLL for (int j = 0; j < VECTORS; j++)
-              store(to + at + j * LANES, sum[j]);
-          }
-        }
+      for (int row = strip.top; row < strip.bottom; row++) {
+        if constexpr (STRIDE == 1)
+          cut_row(x.width, [&](auto constant, int left) {
+            gather_together<decltype(constant)::value>(dz, dx, add, strip,
+                                                       row, left);
+          });
+        else
+          for (int column = 0; column < x.width; column++)
+            gather(dz, dx, add, strip, row, column);
+        for (int column = 0; column < x.width && layer.scale_; column++)
+          add_scaled(strip, row, column);
+      }
     });
+  }
+
+  // Stride 1: a correlation of dz with kernels turned by half a circle.
+  template <int P>
+  void gather_together(const View* dz, const View& dx, bool add, Strip strip,
+                       int row, int left) const {
+    float* to = dx.at(strip.block, row, left);
+    for (int b = 0; b < branches; b++) {
+      const float* pixels[ROWS][WIDE<P>];
+      for (int r = 0; r < ROWS; r++)
+        point_at_row(dz[b], context.zeros, strip.block, row + r - ABOVE,
+                     left - BESIDE, WIDE<P>, pixels[r]);
+      for (int c = 0; c < channels; c++) {
+        float turned[TAPS];
+        for (int t = 0; t < TAPS; t++)
+          turned[t] =
+              saved.kernels[(c * branches + b) * TAPS + TAPS - 1 - t];
+        for (int h = 0; h < VECTORS; h += HELD) {
+          const std::size_t at = std::size_t(c) * IMAGES + h * LANES;
+          Vector sum[P][HELD] = {};
+          if (add || b)
+            GNS_UNROLL for (int p = 0; p < P; p++)
+              GNS_UNROLL for (int j = 0; j < HELD; j++)
+                sum[p][j] = load(to + p * dx.pixel + at + j * LANES);
+          convolve<P>(sum, turned, pixels, at);
+          GNS_UNROLL for (int p = 0; p < P; p++)
+            GNS_UNROLL for (int j = 0; j < HELD; j++)
+              store(to + p * dx.pixel + at + j * LANES, sum[p][j]);
+        }
+      }
+    }
+  }
+
+  // Any stride, one pixel: only some taps of the windows reach it.
+  void gather(const View* dz, const View& dx, bool add, Strip strip, int row,
+              int column) const {
+    int taps[TAPS], count = 0;
+    std::ptrdiff_t places[TAPS];
+    for (int t = 0; t < TAPS; t++) {
+      int r = row + ABOVE - t / COLUMNS, q = column + BESIDE - t % COLUMNS;
+      if (r < 0 || q < 0 || r % STRIDE || q % STRIDE) continue;
+      if (r / STRIDE >= y.height || q / STRIDE >= y.width) continue;
+      taps[count] = t;
+      places[count++] =
+          dz[0].at(strip.block, r / STRIDE, q / STRIDE) - dz[0].first;
+    }
+    float* to = dx.at(strip.block, row, column);
+    for (int c = 0; c < channels; c++) {
+      const std::size_t at = std::size_t(c) * IMAGES;
+      Vector sum[VECTORS] = {};
+      GNS_UNROLL for (int j = 0; j < VECTORS && add; j++)
+        sum[j] = load(to + at + j * LANES);
+      for (int b = 0; b < branches; b++)
+        for (int i = 0; i < count; i++) {
+          Vector k = splat(saved.kernels[(c * branches + b) * TAPS + taps[i]]);
+          const float* d = dz[b].first + places[i] + at;
+          GNS_UNROLL for (int j = 0; j < VECTORS; j++)
+            sum[j] += k * load(d + j * LANES);
+        }
+      GNS_UNROLL for (int j = 0; j < VECTORS; j++)
+        store(to + at + j * LANES, sum[j]);
+    }
   }
 };
 

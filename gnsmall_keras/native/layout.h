@@ -45,7 +45,8 @@ GNS_INLINE Vector load(const float* from) {
 GNS_INLINE void store(float* to, Vector value) {
   *reinterpret_cast<Vector*>(to) = value;
 }
-GNS_INLINE Vector splat(float value) { return Vector{} + value; }
+// Less zero, not plus: compilers leave that out, it keeps the sign of zero.
+GNS_INLINE Vector splat(float value) { return value - Vector{}; }
 
 // Comparisons keep NaN: max(x, 0) of NaN is NaN.
 GNS_INLINE Vector relu(Vector x) { return x < Vector{} ? Vector{} : x; }
@@ -58,12 +59,33 @@ GNS_INLINE Vector clip(Vector x, float low, float high) {
   return x > splat(high) ? splat(high) : x;
 }
 
-GNS_INLINE float sum_of(Vector v) {
-  float part[LANES];
+// Sums over lanes, by halves down to four lanes.
+typedef float Four __attribute__((vector_size(16)));
+GNS_INLINE Four sum_to_four(Vector v) {
+  Four part[LANES / 4];
   std::memcpy(part, &v, sizeof v);
-  for (int half = LANES / 2; half; half /= 2)
-    for (int i = 0; i < half; i++) part[i] += part[i + half];
+  GNS_UNROLL for (int half = LANES / 8; half; half /= 2)
+    GNS_UNROLL for (int i = 0; i < half; i++) part[i] += part[i + half];
   return part[0];
+}
+GNS_INLINE float sum_of(Vector v) {
+  Four part = sum_to_four(v);
+  return (part[0] + part[2]) + (part[1] + part[3]);
+}
+#if defined(__clang__)
+#define GNS_PICK(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+typedef std::int32_t FourIntegers __attribute__((vector_size(16)));
+#define GNS_PICK(a, b, i, j, k, l) \
+  __builtin_shuffle(a, b, FourIntegers{i, j, k, l})
+#endif
+// The sums of four vectors, as one.
+GNS_INLINE Four sums_of(const Vector* v) {
+  Four a = sum_to_four(v[0]), b = sum_to_four(v[1]);
+  Four c = sum_to_four(v[2]), d = sum_to_four(v[3]);
+  Four ab = GNS_PICK(a, b, 0, 4, 1, 5) + GNS_PICK(a, b, 2, 6, 3, 7);
+  Four cd = GNS_PICK(c, d, 0, 4, 1, 5) + GNS_PICK(c, d, 2, 6, 3, 7);
+  return GNS_PICK(ab, cd, 0, 1, 4, 5) + GNS_PICK(ab, cd, 2, 3, 6, 7);
 }
 
 // exp(x) to two units in the last place: 2^n times a polynomial of the rest.

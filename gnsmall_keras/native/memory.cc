@@ -11,8 +11,13 @@ namespace gns {
 namespace {
 
 constexpr std::size_t HUGE_PAGE = std::size_t(1) << 21, LINE = 64;
-// A free buffer may be this many times as large as asked for.
-constexpr double TOO_LARGE = 1.5;
+// Sizes are rounded up to four steps in each power of two: a step asks for what
+// the one before gave back, to the buffer.
+std::size_t rounded(std::size_t floats) {
+  std::size_t step = 1024;
+  while (8 * step <= floats) step *= 2;
+  return (floats + step - 1) / step * step;
+}
 
 }  // namespace
 
@@ -22,17 +27,14 @@ Pool::~Pool() {
 
 Buffer Pool::take(std::size_t floats) {
   std::lock_guard<std::mutex> lock(mutex_);
-  auto best = free_.end();
-  for (auto it = free_.begin(); it != free_.end(); ++it)
-    if (it->floats >= floats && it->floats <= TOO_LARGE * floats + 4096 &&
-        (best == free_.end() || it->floats < best->floats))
-      best = it;
-  if (best != free_.end()) {
-    Buffer found = *best;
-    *best = free_.back();
-    free_.pop_back();
-    return found;
-  }
+  floats = rounded(floats);
+  // The one given back last is most likely in a cache.
+  for (auto it = free_.rbegin(); it != free_.rend(); ++it)
+    if (it->floats == floats) {
+      Buffer found = *it;
+      free_.erase(std::next(it).base());
+      return found;
+    }
   // Buffers begin at different cache sets, or two maps read and written side
   // by side would meet in the same ones.
   std::size_t offset = made_++ * 5 % 61 * LINE;
@@ -47,7 +49,7 @@ Buffer Pool::take(std::size_t floats) {
   Buffer made;
   made.allocation = allocation;
   made.data = reinterpret_cast<float*>(static_cast<char*>(allocation) + offset);
-  made.floats = (bytes - offset) / sizeof(float);
+  made.floats = floats;
   return made;
 }
 

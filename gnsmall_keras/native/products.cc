@@ -9,7 +9,7 @@ namespace {
 // Rows of a register block: with VECTORS columns, it must leave registers for
 // the operands.
 constexpr int ROWS = REGISTERS == 32 ? 6 : 3;
-constexpr int TILE_ROWS = REGISTERS == 32 ? 4 : 3, TILE_COLUMNS = 4;
+constexpr int TILE_ROWS = REGISTERS == 32 ? 6 : 3, TILE_COLUMNS = 4;
 // Floats of two maps that stay in a core's second cache.
 constexpr std::size_t CACHED = REGISTERS == 32 ? 1 << 18 : 1 << 16;
 
@@ -73,7 +73,7 @@ void add_tile(int pixels, const Lines& x, const Lines& y, float* out,
     GNS_UNROLL for (int j = 0; j < J; j++) sum[i][j] = Vector{};
   const float *a = x.first, *b = y.first;
   for (int p = 0; p < pixels; p++, a += x.pixel, b += y.pixel)
-    for (int n = 0; n < IMAGES; n += LANES) {
+    GNS_UNROLL for (int n = 0; n < IMAGES; n += LANES) {
       Vector left[I];
       GNS_UNROLL for (int i = 0; i < I; i++) left[i] = load(a + i * IMAGES + n);
       GNS_UNROLL for (int j = 0; j < J; j++) {
@@ -81,9 +81,17 @@ void add_tile(int pixels, const Lines& x, const Lines& y, float* out,
         GNS_UNROLL for (int i = 0; i < I; i++) sum[i][j] += left[i] * right;
       }
     }
-  GNS_UNROLL for (int i = 0; i < I; i++)
-    GNS_UNROLL for (int j = 0; j < J; j++)
-      out[i * stride + j] += sum_of(sum[i][j]);
+  GNS_UNROLL for (int i = 0; i < I; i++) {
+    float* to = out + i * stride;
+    if constexpr (J == 4) {
+      Four old;
+      std::memcpy(&old, to, sizeof old);
+      old += sums_of(sum[i]);
+      std::memcpy(to, &old, sizeof old);
+    } else {
+      GNS_UNROLL for (int j = 0; j < J; j++) to[j] += sum_of(sum[i][j]);
+    }
+  }
 }
 
 typedef void Tile(int, const Lines&, const Lines&, float*, int);
