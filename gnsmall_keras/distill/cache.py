@@ -37,6 +37,7 @@ from gnsmall_keras.distill.cached import (
     view_file,
 )
 from gnsmall_keras.distill.checks import check_teacher
+from gnsmall_keras.native.choice import network_for_inference
 from gnsmall_keras.records.jsonl import replacing
 
 _BEGUN_FILE = "begun.json"  # becomes CACHE_FILE when every view is there
@@ -204,10 +205,12 @@ def _predict(teacher, cut, description, advance):
     count = description["images"]
     size = min(_BATCH_SIZE, count)
     logits = np.empty((count, description["classes"]), np.float16)
+    native = network_for_inference(teacher)
+    predict = native.predict if native else teacher.predict_on_batch
     for start in range(0, count, size):
         # The last batch is filled up, so that one shape is compiled.
         indices = np.arange(start, start + size) % count
-        found = teacher.predict_on_batch(normalize(cut(indices)))
+        found = predict(normalize(cut(indices)))
         logits[start : start + size] = _to_float16(found)[: count - start]
         advance()
     return logits

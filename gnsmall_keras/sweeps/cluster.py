@@ -43,6 +43,7 @@ _STOP_SECONDS = 60
 # What decides a result: a machine of the cluster has them from the sweep. Ray
 # would set the threads itself, to one.
 _FROM_SWEEP = (
+    "GNSMALL_KERNELS",
     "KERAS_BACKEND",
     "OMP_NUM_THREADS",
     "TF_ENABLE_ONEDNN_OPTS",

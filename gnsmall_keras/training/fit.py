@@ -95,6 +95,8 @@ def learn(
             "loss": config.loss,
             "expects_teacher": True,
         }
+    path = stage.folder / checkpoint.FILE
+    options["kernels"] = checkpoint.kernels_to_go_on_with(path)
     distiller = Distiller(student=model, teacher=teachers, **options)
     compile_model(distiller, recipe, steps=recipe.epochs * len(batches))
     return _fit(distiller, batches, watched, stage)
@@ -166,6 +168,7 @@ def _fit(distiller, batches, watched, stage):
     before = checkpoint.restore_checkpoint(
         distiller, path, identity=stage.identity, teachers=stage.teachers
     )
+    before = before._replace(kernels=distiller.chosen_kernels)
     best = stage.folder / checkpoint.BEST_FILE
     saving = checkpoint.SaveCheckpoints(
         path,
