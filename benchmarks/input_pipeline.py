@@ -13,7 +13,7 @@ import time
 import keras
 import numpy as np
 
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.training.splits import Split, batches
 
 IMAGES = 50_000
@@ -45,8 +45,8 @@ def _rate(config):
 def main(recipe: str) -> None:
     """Prints the rate, and its ratio to that without augmentation."""
     options = {"recipe": recipe, "batch_size": 256}
-    augmented = _rate(TrainConfig(**options))
-    plain = _rate(TrainConfig(**options, augment=False))
+    augmented = _rate(RunConfig(**options))
+    plain = _rate(RunConfig(**options, augment=False))
     print(
         f"{keras.config.backend()}, recipe {recipe}, batch 256: "
         f"{augmented:,.0f} augmented images/s; {augmented / plain:.2f} of "

@@ -12,7 +12,6 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "CachedTeacher": "distill.cache",
     "Dataset": "data.dataset",
-    "DistillConfig": "config",
     "Distiller": "distill.distiller",
     "ExportConfig": "config",
     "ExportReport": "export.tflite",
@@ -22,11 +21,11 @@ _PUBLIC = {
     "LayerError": "quantization.layer_errors",
     "QuantizationTraining": "quantization.qat",
     "Report": "report.overview",
+    "RunConfig": "config",
     "RunRecord": "records.run",
     "SweepConfig": "sweeps.plan",
     "TFLiteModel": "devices.runtime",
     "TeacherEnsemble": "distill.teachers",
-    "TrainConfig": "config",
     "cache_teacher": "distill.cache",
     "calibration_split": "quantization.calibration",
     "count_blocks": "models.counting",
@@ -54,6 +53,10 @@ __all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("DistillConfig", "TrainConfig"):
+        from gnsmall_keras.config import older_name
+
+        return older_name(name, stacklevel=3)
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{_PUBLIC[name]}")

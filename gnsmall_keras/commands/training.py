@@ -3,15 +3,19 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Literal
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import Flat, Running, seconds
 from gnsmall_keras.commands.files import export_network
-from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
+from gnsmall_keras.config import (
+    Distilling,
+    ExportConfig,
+    Protocol,
+    RunConfig,
+)
 
-_DIGITS_QUICKSTART = TrainConfig(data="digits", epochs=12, batch_size=64)
-_CIFAR_QUICKSTART = TrainConfig(data="cifar10", width=0.5, epochs=1)
+_DIGITS_QUICKSTART = RunConfig(data="digits", epochs=12, batch_size=64)
+_CIFAR_QUICKSTART = RunConfig(data="cifar10", width=0.5, epochs=1)
 
 
 def quickstart(out: Path = Path("runs")) -> None:
@@ -55,7 +59,7 @@ def quickstart(out: Path = Path("runs")) -> None:
     printing.console.print(f"Files: {folder}")
 
 
-def train(config: Flat[TrainConfig], running: Flat[Running]) -> None:
+def train(config: Flat[RunConfig], running: Flat[Running]) -> None:
     """Trains one network and appends a record of the run.
 
     The same command goes on where an interrupted one was.
@@ -75,7 +79,7 @@ def train(config: Flat[TrainConfig], running: Flat[Running]) -> None:
     printing.print_record(record, running.out / record.slug)
 
 
-def distill(config: Flat[DistillConfig], running: Flat[Running]) -> None:
+def distill(config: Flat[Distilling], running: Flat[Running]) -> None:
     """Trains a student from teachers and appends a record of the run.
 
     The same command goes on where an interrupted one was.
@@ -95,7 +99,7 @@ def cache_teacher(
     seed: int = 0,
     augment: bool = True,
     recipe: str = "quick",
-    protocol: Literal["validation", "paper"] = "validation",
+    protocol: Protocol = "validation",
     validation_fraction: float = 0.1,
 ) -> None:
     """Stores a teacher's logits of the training images, for `--cache`.
@@ -120,7 +124,7 @@ def cache_teacher(
     from gnsmall_keras.models.files import load_teacher
     from gnsmall_keras.training.splits import split
 
-    config = TrainConfig(
+    config = RunConfig(
         data=data,
         seed=seed,
         augment=augment,

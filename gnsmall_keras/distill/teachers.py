@@ -3,13 +3,13 @@
 import keras
 from keras import ops
 
-from gnsmall_keras.config import normalize_weights
+from gnsmall_keras.config import Combine, normalize_weights
 from gnsmall_keras.data.batches import TEACHER_LOGITS
 from gnsmall_keras.distill.losses import class_indices
+from gnsmall_keras.fields import check
 from gnsmall_keras.models.files import check_teacher, some_shape
 
 WEIGHTS = "teacher_weights"
-_COMBINATIONS = ("probabilities", "logits", "per_teacher")
 CONFIDENCE = "confidence"
 
 
@@ -108,12 +108,7 @@ class TeacherEnsemble:
             raise ValueError(
                 "`teachers` must hold at least one teacher. Received none."
             )
-        if combine not in _COMBINATIONS:
-            raise ValueError(
-                f"`combine` must be one of {_COMBINATIONS}. "
-                f"Received: {combine!r}."
-            )
-        self._combine = combine
+        self._combine = check("combine", Combine, combine)
         self._weights = (
             None
             if isinstance(weights, str)

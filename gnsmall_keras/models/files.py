@@ -69,16 +69,6 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     return model
 
 
-def run_folder(name: str, runs: Path) -> Path | None:
-    """Returns the folder of the run `name` in `runs`, if there is one.
-
-    So a config names its teachers wherever that folder is.
-    """
-    folder = runs / name
-    named = folder.parent == runs and (folder / MODEL_FILE).is_file()
-    return folder if named else None
-
-
 def load_teacher(
     path: str | os.PathLike,
     *,

@@ -11,7 +11,7 @@ import numpy as np
 
 from gnsmall_keras.config import (
     ExportConfig,
-    TrainConfig,
+    RunConfig,
     check_label_weight,
     check_temperature,
 )
@@ -205,7 +205,7 @@ def prepare_training(
     names = ("protocol", "validation_fraction", "seed")
     parted = {name: run.config[name] for name in names} if run else {}
     fitting, held_out, _ = split(
-        dataset, TrainConfig(data=dataset.name, **parted)
+        dataset, RunConfig(data=dataset.name, **parted)
     )
     chosen = slice(None)
     if config.qat_images is not None:  # some of every class

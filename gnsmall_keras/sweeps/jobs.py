@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.config import RunConfig
 
 
 class Job(NamedTuple):
     """One execution of a notebook."""
 
-    config: DistillConfig
+    config: RunConfig
     notebook: Path
     executed: Path  # where the executed one is written
     parameters: dict[str, Any]
@@ -22,12 +22,6 @@ class Ended(NamedTuple):
     job: Job
     error: str | None  # why it failed
     lost: int = 0  # how often its machine or process went before that
-
-
-def sources(config: DistillConfig) -> tuple[str, ...]:
-    """Returns whom a run learns from: slugs of runs, files and networks."""
-    cache = (config.cache,) if config.cache else ()
-    return (*config.teachers, *config.assistants, *cache)
 
 
 class Queue:
@@ -54,7 +48,7 @@ class Queue:
     def take(self) -> Job | None:
         """Returns the next job that may begin, if there is one now."""
         for slug, job in self._waiting.items():
-            if self._unfinished.isdisjoint(sources(job.config)):
+            if self._unfinished.isdisjoint(job.config.sources):
                 return self._waiting.pop(slug)
         return None
 
@@ -71,7 +65,7 @@ class Queue:
         """
         lost: list[tuple[Job, str]] = []
         for job in [*self._waiting.values()]:
-            if slug in sources(job.config):
+            if slug in job.config.sources:
                 del self._waiting[job.config.slug]
                 lost.append((job, slug))
         for job, _ in [*lost]:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.shipped import find_shipped
 
 KERNEL = "python3"
@@ -23,9 +23,7 @@ def find_notebook() -> Path:
     )
 
 
-def parameters_of(
-    config: DistillConfig, out: Path, index: Path
-) -> dict[str, Any]:
+def parameters_of(config: RunConfig, out: Path, index: Path) -> dict[str, Any]:
     """Returns what papermill is to put into the notebook: every parameter.
 
     So no run depends on a default of the notebook's.

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from gnsmall_keras.config import complete
+from gnsmall_keras.records.folders import CHECKPOINT_FILE as FILE  # noqa: F401
 from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
-FILE = "checkpoint.npz"
 BEST_FILE = "best.weights.h5"  # of the student, where a run selects
 _STATE = "state"
 
@@ -186,7 +187,10 @@ def check_identity(
     Raises:
         ValueError: with all that is different.
     """
-    now = json.loads(json.dumps(identity))
+    stored, now = (
+        json.loads(json.dumps(complete(values)))
+        for values in (stored, identity)
+    )
     names = sorted(
         name
         for name in stored.keys() | now.keys()

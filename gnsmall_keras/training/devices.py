@@ -7,9 +7,10 @@ from typing import Any
 
 import keras
 
+from gnsmall_keras.config import Device
+from gnsmall_keras.fields import check
 from gnsmall_keras.models.kernels import is_jax_on_gpu
 
-KINDS = ("auto", "cpu", "gpu")
 _STEPS_AT_ONCE = 25
 
 
@@ -99,10 +100,7 @@ def on_one_gpu() -> bool:
 def _choose(kind, count):
     """Names of the first `count` devices of a kind."""
     backend = keras.config.backend()
-    if kind not in KINDS:
-        raise ValueError(
-            f"`device` must be one of {KINDS}. Received: device={kind!r}."
-        )
+    check("device", Device, kind)
     if count > 1 and backend == "torch":
         raise ValueError(
             "On PyTorch a training has one device; TensorFlow and JAX can "

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.batches import (
     EvaluationBatches,
     RemainingBatches,
@@ -44,7 +44,7 @@ class Stage(NamedTuple):
     """One network to train: the student, or an assistant on the way."""
 
     name: str
-    config: TrainConfig
+    config: RunConfig
     folder: Path
     stop: StopRequest
     progress: bool  # whether to print
@@ -63,7 +63,7 @@ class Stage(NamedTuple):
         }
 
 
-def create_network(config: TrainConfig, dataset: Dataset) -> keras.Model:
+def create_network(config: RunConfig, dataset: Dataset) -> keras.Model:
     """Returns the config's network with its seed's initial weights."""
     keras.utils.set_random_seed(config.seed)
     options = {"classes": dataset.classes}
@@ -88,7 +88,7 @@ def learn(
     config = stage.config
     recipe = config.resolved_recipe
     options = {}
-    if isinstance(config, DistillConfig) and config.strategy != "baseline":
+    if config.strategy != "baseline":
         options = {
             "label_weight": config.label_weight,
             "temperature": config.temperature,

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import keras
 
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.files import save_model
 from gnsmall_keras.records import predictions, provenance
+from gnsmall_keras.records.folders import ENDED_FILE, begun_name
 from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.records.run import (
     INDEX_FILE,
@@ -34,12 +35,9 @@ from gnsmall_keras.training.splits import (
 )
 from gnsmall_keras.training.strategies import Taught, find_teachers
 
-# The record, while it is not in the index or the checkpoint is still there.
-_ENDED_FILE = "ended.json"
-
 
 def train(
-    config: TrainConfig,
+    config: RunConfig,
     *,
     out: str | os.PathLike = "runs",
     index: str | os.PathLike | None = None,
@@ -58,7 +56,7 @@ def train(
     with the same weights.
 
     Args:
-        config: what to train; a `DistillConfig` names teachers.
+        config: what to train, and from which teachers.
         out: folder of all runs.
         index: the JSON-lines file of records; by default `out/index.jsonl`.
         progress: whether to print a line per epoch, live in a terminal.
@@ -81,8 +79,9 @@ def train(
     if tensorboard:
         summary_writer()  # which says now if it is not there
     _check_loss(config)
-    folder = Path(out) / config.slug
-    ended = folder / _ENDED_FILE
+    name = begun_name(config, Path(out))
+    folder = Path(out) / name.slug
+    ended = folder / ENDED_FILE
     if ended.is_file():  # an earlier call died after its training
         record = RunRecord.from_json(ended.read_text(encoding="utf-8"))
     else:
@@ -92,6 +91,7 @@ def train(
         ):
             record = _train(
                 config,
+                name,
                 Path(out),
                 stop,
                 devices,
@@ -107,11 +107,7 @@ def train(
 def _check_loss(config):
     """DIST compares images with each other; TensorFlow's devices do not."""
     apart = config.devices > 1 and keras.config.backend() == "tensorflow"
-    if (
-        apart
-        and getattr(config, "strategy", "baseline") != "baseline"
-        and getattr(config, "loss", "") == "dist"
-    ):
+    if apart and config.strategy != "baseline" and config.loss == "dist":
         raise ValueError(
             "loss='dist' correlates the images of the whole batch, of which "
             "TensorFlow gives each device a part. Received: "
@@ -119,13 +115,13 @@ def _check_loss(config):
         )
 
 
-def _train(config, out, stop, devices, *, progress, tensorboard):
+def _train(config, name, out, stop, devices, *, progress, tensorboard):
     dataset = load_data(config.data)
     splits = split(dataset, config)
     student = Stage(
-        "student" if getattr(config, "assistants", ()) else "",
+        "student" if config.assistants else "",
         config,
-        out / config.slug,
+        out / name.slug,
         stop,
         progress,
         dataset.digest,
@@ -160,6 +156,7 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
     )
     record = _record(
         config,
+        name,
         dataset,
         splits,
         model,
@@ -169,18 +166,17 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
         hardware=_describe_machines(student.machine, done.machines),
     )
     save_model(model, student.folder / MODEL_FILE)
-    with replacing(student.folder / _ENDED_FILE) as unfinished:
+    with replacing(student.folder / ENDED_FILE) as unfinished:
         unfinished.write_text(record.to_json() + "\n", encoding="utf-8")
     return record
 
 
-def _record(config, dataset, splits, model, done, **circumstances):
+def _record(config, name, dataset, splits, model, done, **circumstances):
     """What the run was and what came of it."""
     deployed = to_deploy(model)
     test_accuracy, test_predictions = _measure_test(model, dataset)
     return RunRecord(
-        slug=config.slug,
-        digest=config.digest,
+        **name._asdict(),
         config=dataclasses.asdict(config),
         recipe=dataclasses.asdict(config.resolved_recipe),
         data_digest=dataset.digest,

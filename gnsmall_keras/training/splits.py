@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gnsmall_keras.config import DIGEST_LENGTH, MIXING, TrainConfig
+from gnsmall_keras.config import DIGEST_LENGTH, MIXING, RunConfig
 from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.data.dataset import Dataset, split_indices
 from gnsmall_keras.distill.cache import (
@@ -16,7 +16,8 @@ from gnsmall_keras.distill.cache import (
     cache_teacher,
     images_digest,
 )
-from gnsmall_keras.models.files import load_teacher, run_folder
+from gnsmall_keras.models.files import load_teacher
+from gnsmall_keras.records.folders import find_folder
 from gnsmall_keras.records.jsonl import lock
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
@@ -36,7 +37,7 @@ class Splits(NamedTuple):
     watched: Split  # evaluated after every epoch
 
 
-def split(dataset: Dataset, config: TrainConfig) -> Splits:
+def split(dataset: Dataset, config: RunConfig) -> Splits:
     """Returns the images to fit on, those held out, and those watched."""
     images, labels = dataset.train_images, dataset.train_labels
     if config.protocol == "paper":
@@ -57,7 +58,7 @@ def test_split(dataset: Dataset) -> Split:
 
 
 def cached_teacher(
-    config: TrainConfig,
+    config: RunConfig,
     dataset: Dataset,
     fitting: Split,
     runs: Path,
@@ -79,10 +80,10 @@ def cached_teacher(
             others than the config's.
         TrainingInterrupted: if it was stopped between two views.
     """
-    path = getattr(config, "cache", "")
+    path = config.cache
     if not path:
         return None
-    folder = run_folder(path, runs)
+    folder = find_folder(path, runs)
     if folder:
         return _cache_run(folder, config, dataset, fitting, progress, stop)
     cached = CachedTeacher.load(
@@ -158,7 +159,7 @@ def _views(config):
 
 def batches(
     fitting: Split,
-    config: TrainConfig,
+    config: RunConfig,
     *,
     flip: bool,
     classes: int,

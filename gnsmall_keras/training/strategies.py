@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.distill.cache import teacher_digest
 from gnsmall_keras.distill.teachers import CONFIDENCE, TeacherEnsemble
@@ -17,10 +17,10 @@ from gnsmall_keras.models.catalogue import NETWORKS, check_network
 from gnsmall_keras.models.files import (
     load_model,
     load_teacher,
-    run_folder,
     save_model,
 )
 from gnsmall_keras.models.spec import HEAD_UNITS
+from gnsmall_keras.records.folders import find_folder
 from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.records.run import MODEL_FILE
 from gnsmall_keras.training import checkpoint, evaluation
@@ -42,7 +42,7 @@ class Taught(NamedTuple):
 
 
 def find_teachers(
-    config: TrainConfig, dataset: Dataset, splits: Splits, student: Stage
+    config: RunConfig, dataset: Dataset, splits: Splits, student: Stage
 ) -> Taught:
     """Loads the teachers, and trains the assistants or reads their files.
 
@@ -50,7 +50,7 @@ def find_teachers(
         ValueError: if a file holds no teacher for these data, or an assistant
             of other teachers.
     """
-    if not isinstance(config, DistillConfig) or config.strategy == "baseline":
+    if config.strategy == "baseline":
         return Taught(None, None)
     load = functools.partial(
         load_teacher,
@@ -58,13 +58,13 @@ def find_teachers(
         input_shape=dataset.train_images.shape[1:],
     )
     runs = student.folder.parent
-    chain = [load(run_folder(name, runs) or name) for name in config.teachers]
+    chain = [load(find_folder(name, runs) or name) for name in config.teachers]
     names = list(config.teachers)
     stages = []
     for number, name in enumerate(config.assistants, start=1):
         assistant = _assistant(name, config, student, number)
         if assistant is None:
-            chain.append(load(run_folder(name, runs) or name))
+            chain.append(load(find_folder(name, runs) or name))
         else:
             digests = tuple(teacher_digest(model) for model in chain)
             model, record = _taught_assistant(
