@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from support import ROOT, network_with_moments
 
-from gnsmall_keras.config import ExportConfig, TrainConfig
+from gnsmall_keras.config import ExportConfig, RunConfig
 from gnsmall_keras.data.batches import EvaluationBatches
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.devices.checks import read_contents
@@ -301,7 +301,7 @@ def _run_on(dataset, **config):
 
 def test_a_network_learns_on_the_images_of_its_run(model, dataset):
     run = _run_on(dataset, seed=3, validation_fraction=0.2)
-    config = TrainConfig(seed=3, validation_fraction=0.2)
+    config = RunConfig(seed=3, validation_fraction=0.2)
     expected = split(dataset, config)
     found = prepare_training(model, dataset, _export_config(qat_epochs=2), run)
     np.testing.assert_array_equal(found.images, expected.fitting.images)

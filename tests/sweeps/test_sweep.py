@@ -10,7 +10,7 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras import cli
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.records.jsonl import lock
 from gnsmall_keras.records.run import (
     INDEX_FILE,
@@ -282,7 +282,7 @@ def test_the_notebook_is_in_the_wheel_s_package_or_the_checkout(
 
 
 def test_every_parameter_is_given_to_the_notebook(tmp_path):
-    config = DistillConfig(teachers=("a",))
+    config = RunConfig(strategy="kd", teachers=("a",))
     values = notebook.parameters_of(config, tmp_path, tmp_path / "i")
     assert values["teachers"] == ["a"]
     assert values["epochs"] is None
@@ -403,7 +403,7 @@ class TestGpus:
 
     def test_runs_on_gpus_share_what_jax_compiles(self, tmp_path):
         executed = tmp_path / "run" / "train.ipynb"
-        jobs = [Job(DistillConfig(strategy="baseline"), tmp_path, executed, {})]
+        jobs = [Job(RunConfig(strategy="baseline"), tmp_path, executed, {})]
         cache = str(tmp_path / "jax-cache")
         shared = local.compiled_programs(["0"], jobs)
         assert shared == {"JAX_COMPILATION_CACHE_DIR": cache}
@@ -411,7 +411,7 @@ class TestGpus:
 
     def test_a_run_on_several_needs_one_worker(self, monkeypatch, tmp_path):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-        config = DistillConfig(strategy="baseline", devices=2)
+        config = RunConfig(strategy="baseline", devices=2)
         job = Job(config, tmp_path, tmp_path / "a.ipynb", {})
         with pytest.raises(ValueError, match="number of workers to 1"):
             next(local.local_engine()(Queue([job])))

@@ -15,7 +15,7 @@ from support import TESTS, skip_unless_all_or_on_torch, tiny_network
 
 from gnsmall_keras import cli
 from gnsmall_keras.commands.arguments import seconds
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.models.files import load_model
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.records import provenance
@@ -24,14 +24,14 @@ from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
-CONFIG = TrainConfig(epochs=3, batch_size=128)  # 10 steps an epoch
+CONFIG = RunConfig(epochs=3, batch_size=128)  # 10 steps an epoch
 SELECTING = dataclasses.replace(CONFIG, select="validation")
 IDENTITY = dataclasses.asdict(CONFIG)
 KILLED = """
 import os, signal, sys
 sys.path[:0] = [sys.argv[3]]
 import support
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.training import checkpoint, run as fit, fit as learn
 
 left = int(sys.argv[2])
@@ -45,7 +45,7 @@ def end_and_die(self, batch, logs=None):
 
 checkpoint.SaveCheckpoints.on_train_batch_end = end_and_die
 learn.create_model = support.tiny_network
-fit.train(TrainConfig(epochs=3, batch_size=128), out=sys.argv[1])
+fit.train(RunConfig(epochs=3, batch_size=128), out=sys.argv[1])
 """
 
 

@@ -8,14 +8,14 @@ import pytest
 from support import tiny_network
 
 from gnsmall_keras import cli
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.records.run import read_records
 from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
 from gnsmall_keras.training.callbacks import EventFiles
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
-CONFIG = TrainConfig(epochs=2, batch_size=128)  # 10 steps an epoch
+CONFIG = RunConfig(epochs=2, batch_size=128)  # 10 steps an epoch
 
 
 def _events(folder):
