@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from gnsmall_keras.config import RunConfig
+from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.splits import Split, batches
 
 IMAGES = 50_000
@@ -32,7 +33,8 @@ def _rate(config):
     shape = (IMAGES, 32, 32, 3)
     images = generator.integers(0, 256, shape, np.uint8)
     labels = np.zeros(IMAGES)
-    data = batches(Split(images, labels), config, flip=True, classes=1)
+    learning = resolve(config).learning
+    data = batches(Split(images, labels), learning, flip=True, classes=1)
     inputs = keras.Input(shape[1:])
     outputs = keras.layers.GlobalAveragePooling2D()(inputs)
     model = keras.Model(inputs, keras.ops.mean(outputs, axis=1))

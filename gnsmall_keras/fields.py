@@ -183,6 +183,11 @@ def settle(frozen: Any) -> None:
         object.__setattr__(frozen, name, value)
 
 
+def plain(frozen: Any) -> dict[str, Any]:
+    """Returns all values as JSON has them: tuples are lists."""
+    return json.loads(json.dumps(dataclasses.asdict(frozen)))
+
+
 def defaults(kind: type) -> dict[str, Any]:
     """Returns the defaults of all fields that have one, as JSON has them."""
     found: dict[str, Any] = {

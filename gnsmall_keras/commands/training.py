@@ -122,6 +122,7 @@ def cache_teacher(
     from gnsmall_keras.data.sources import load_data
     from gnsmall_keras.distill import cache
     from gnsmall_keras.models.files import load_teacher
+    from gnsmall_keras.training.experiment import resolve
     from gnsmall_keras.training.splits import split
 
     config = RunConfig(
@@ -132,10 +133,14 @@ def cache_teacher(
         protocol=protocol,
         validation_fraction=validation_fraction,
     )
+    experiment = resolve(config)
     dataset = load_data(data)
-    images, labels = split(dataset, config).fitting
+    images, labels = split(dataset, experiment.partition).fitting
     network = load_teacher(
         teacher, classes=dataset.classes, input_shape=images.shape[1:]
+    )
+    seen = dataclasses.replace(
+        experiment.learning.views, flip=dataset.flippable
     )
     cached = cache.cache_teacher(
         network,
@@ -144,10 +149,6 @@ def cache_teacher(
         path=out,
         views=views if augment else 1,
         seed=seed,
-        augment=augment,
-        flip=dataset.flippable,
-        alternate=config.resolved_recipe.alternate_flip,
-        padding=config.resolved_recipe.padding,
-        border=config.resolved_recipe.border,
+        **dataclasses.asdict(seen),
     )
     printing.show(f"{out}: {cached.views} views of {cached.images:,} images")

@@ -261,11 +261,6 @@ class RunConfig:
         return dataclasses.replace(RECIPES[self.recipe], **own)
 
     @property
-    def images_per_step(self) -> int:
-        """The batch of all devices together."""
-        return self.resolved_recipe.batch_size * self.devices
-
-    @property
     def sources(self) -> tuple[str, ...]:
         """Whom it learns from: runs, files and networks."""
         cache = (self.cache,) if self.cache else ()

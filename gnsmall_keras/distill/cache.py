@@ -25,7 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from gnsmall_keras.data.augment import PADDING, Augmentation, normalize
+from gnsmall_keras.data.augment import Augmentation, Views, normalize
 from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.models.files import check_teacher
 from gnsmall_keras.records.jsonl import replacing
@@ -47,10 +47,7 @@ class CachedTeacher:
         teacher_digest: `teacher_digest` of what computed them.
         views: how many views of each image.
         seed: names the views.
-        augment: whether they are crops; otherwise the plain images.
-        flip: whether half of the crops are mirrored.
-        alternate: whether it is every other view of an image that is mirrored.
-        padding, border: what they are cut from, see `Augmentation`.
+        augment, flip, alternate, padding, border: of `Views`.
         images: how many.
         classes: how many.
     """
@@ -67,6 +64,11 @@ class CachedTeacher:
     border: str
     images: int
     classes: int
+
+    @property
+    def seen(self) -> Views:
+        """How each view is cut."""
+        return _seen(vars(self))
 
     @classmethod
     def load(
@@ -133,11 +135,7 @@ class CachedTeacher:
             batch_size=batch_size,
             seed=seed,
             shuffle=shuffle,
-            augment=self.augment,
-            flip=self.flip,
-            alternate=self.alternate,
-            padding=self.padding,
-            border=self.border,
+            views=self.seen,
             drop_remainder=drop_remainder,
             teacher_logits=self.logits,
             view_seed=self.seed,
@@ -155,7 +153,7 @@ def cache_teacher(
     augment: bool,
     flip: bool,
     alternate: bool = False,
-    padding: int = PADDING,
+    padding: int = 4,
     border: str = "zeros",
     progress: bool = True,
     after_view: Callable[[], None] = lambda: None,
@@ -173,10 +171,8 @@ def cache_teacher(
         path: the cache's folder; made if need be.
         views: how many epochs pass until the images repeat.
         seed: names the views.
-        augment: whether views are crops; without, there is one view.
-        flip: whether half of the crops are mirrored.
-        alternate: whether it is every other view of an image that is mirrored.
-        padding, border: of `Augmentation`.
+        augment, flip, alternate, padding, border: of `Views`; without
+            `augment` there is one view.
         progress: whether to print a line per view, live in a terminal.
         after_view: called when a view is stored; what it raises ends the call.
 
@@ -303,6 +299,11 @@ def _read_description(file):
     return description
 
 
+def _seen(values):
+    names = [field.name for field in dataclasses.fields(Views)]
+    return Views(**{name: values[name] for name in names})
+
+
 def _view_file(folder, view):
     return folder / f"view-{view:04}.npy"
 
@@ -367,19 +368,11 @@ def _write_views(
 
 def _cutter(images, description):
     """Returns what cuts `indices` of a `view`, as TrainingBatches does."""
-    if not description["augment"]:
+    seen = _seen(description)
+    if not seen.augment:
         return lambda indices, view: images[indices]
-    augmentation = Augmentation(
-        images,
-        flip=description["flip"],
-        padding=description["padding"],
-        border=description["border"],
-    )
-    return functools.partial(
-        augmentation.view,
-        seed=description["seed"],
-        alternate=description["alternate"],
-    )
+    augmentation = Augmentation(images, seen)
+    return functools.partial(augmentation.view, seed=description["seed"])
 
 
 def _predict(teacher, cut, description, advance):

@@ -15,6 +15,7 @@ from gnsmall_keras.config import (
     check_label_weight,
     check_temperature,
 )
+from gnsmall_keras.data.augment import Views
 from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.distill.distiller import Distiller
@@ -27,11 +28,13 @@ from gnsmall_keras.quantization.simulation import Int8Simulation
 from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.training import evaluation
 from gnsmall_keras.training.callbacks import ProgressLine, StopOnNaN
+from gnsmall_keras.training.clock import Clock
+from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.schedules import WarmupCosine
 from gnsmall_keras.training.splits import split
 
 _WARMUP_FRACTION = 0.1
-_BORDER = {"padding": 2, "border": "reflect"}  # the recipe "best"'s
+_VIEWS = Views(alternate=True, padding=2, border="reflect")  # "best"'s
 _SCALARS = "qat.json"
 _ARRAYS = ("images", "labels", "validation_images", "validation_labels")
 
@@ -204,9 +207,8 @@ def prepare_training(
     """
     names = ("protocol", "validation_fraction", "seed")
     parted = {name: run.config[name] for name in names} if run else {}
-    fitting, held_out, _ = split(
-        dataset, RunConfig(data=dataset.name, **parted)
-    )
+    experiment = resolve(RunConfig(data=dataset.name, **parted))
+    fitting, held_out, _ = split(dataset, experiment.partition)
     chosen = slice(None)
     if config.qat_images is not None:  # some of every class
         size = min(config.qat_images, len(fitting.labels))
@@ -347,10 +349,8 @@ def learn_quantization(
         training.labels,
         batch_size=training.batch_size,
         seed=training.seed,
-        flip=training.flip,
-        alternate=True,
+        views=dataclasses.replace(_VIEWS, flip=training.flip),
         drop_remainder=True,
-        **_BORDER,
     )
     steps = training.epochs * len(batches)
     distiller.compile(
@@ -361,9 +361,10 @@ def learn_quantization(
         weighted_metrics=[LabelAccuracy()],
         jit_compile=False,
     )
+    clock = Clock(len(batches))
     progress = ProgressLine(
+        clock,
         epochs=training.epochs,
-        steps_per_epoch=len(batches),
         batch_size=training.batch_size,
         title="int8-qat",
     )
@@ -374,7 +375,12 @@ def learn_quantization(
         batches,
         epochs=training.epochs,
         shuffle=False,  # the batches have their own, seeded order
-        callbacks=[StopOnNaN(batches), progress, *([best] if best else [])],
+        callbacks=[
+            clock,
+            StopOnNaN(batches, clock),
+            progress,
+            *([best] if best else []),
+        ],
         verbose=0,
     )
     losses = best.losses if best else []

@@ -1,10 +1,10 @@
 """The notebook that a sweep executes, and whether it can be executed here."""
 
-import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from gnsmall_keras import fields
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.shipped import find_shipped
 
@@ -28,11 +28,7 @@ def parameters_of(config: RunConfig, out: Path, index: Path) -> dict[str, Any]:
 
     So no run depends on a default of the notebook's.
     """
-    values = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(config).items()
-    }
-    return {**values, "out": str(out), "index": str(index)}
+    return {**fields.plain(config), "out": str(out), "index": str(index)}
 
 
 def check_notebook(path: Path, names: Collection[str]) -> None:

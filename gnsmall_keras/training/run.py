@@ -25,15 +25,11 @@ from gnsmall_keras.records.run import (
 from gnsmall_keras.training import checkpoint, evaluation
 from gnsmall_keras.training.callbacks import summary_writer
 from gnsmall_keras.training.devices import on_devices
+from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.fit import Stage, create_network, learn
 from gnsmall_keras.training.interruption import StopRequest
-from gnsmall_keras.training.splits import (
-    batches,
-    cached_teacher,
-    split,
-    test_split,
-)
-from gnsmall_keras.training.strategies import Taught, find_teachers
+from gnsmall_keras.training.splits import batches, split, test_split
+from gnsmall_keras.training.strategies import find_teachers
 
 
 def train(
@@ -78,20 +74,19 @@ def train(
     """
     if tensorboard:
         summary_writer()  # which says now if it is not there
-    _check_loss(config)
-    name = begun_name(config, Path(out))
-    folder = Path(out) / name.slug
+    experiment = resolve(config, begun_name(config, Path(out)))
+    _check_loss(experiment)
+    folder = Path(out) / experiment.name.slug
     ended = folder / ENDED_FILE
     if ended.is_file():  # an earlier call died after its training
         record = RunRecord.from_json(ended.read_text(encoding="utf-8"))
     else:
         with (
             StopRequest(time_budget).listening() as stop,
-            on_devices(device, config.devices) as devices,
+            on_devices(device, experiment.learning.devices) as devices,
         ):
             record = _train(
-                config,
-                name,
+                experiment,
                 Path(out),
                 stop,
                 devices,
@@ -104,24 +99,26 @@ def train(
     return record
 
 
-def _check_loss(config):
+def _check_loss(experiment):
     """DIST compares images with each other; TensorFlow's devices do not."""
-    apart = config.devices > 1 and keras.config.backend() == "tensorflow"
-    if apart and config.strategy != "baseline" and config.loss == "dist":
+    teaching, devices = experiment.teaching, experiment.learning.devices
+    apart = devices > 1 and keras.config.backend() == "tensorflow"
+    if apart and teaching and teaching.loss == "dist":
         raise ValueError(
             "loss='dist' correlates the images of the whole batch, of which "
             "TensorFlow gives each device a part. Received: "
-            f"devices={config.devices}. Train on one, or set KERAS_BACKEND=jax."
+            f"devices={devices}. Train on one, or set KERAS_BACKEND=jax."
         )
 
 
-def _train(config, name, out, stop, devices, *, progress, tensorboard):
-    dataset = load_data(config.data)
-    splits = split(dataset, config)
+def _train(experiment, out, stop, devices, *, progress, tensorboard):
+    dataset = load_data(experiment.data)
+    splits = split(dataset, experiment.partition)
+    teaching = experiment.teaching
     student = Stage(
-        "student" if config.assistants else "",
-        config,
-        out / name.slug,
+        "student" if teaching and teaching.assistants else "",
+        experiment,
+        out / experiment.name.slug,
         stop,
         progress,
         dataset.digest,
@@ -130,33 +127,23 @@ def _train(config, name, out, stop, devices, *, progress, tensorboard):
     )
     student.folder.mkdir(parents=True, exist_ok=True)
     started_at = datetime.datetime.now(datetime.UTC)
-    taught = find_teachers(config, dataset, splits, student)
-    cached = cached_teacher(
-        config, dataset, splits.fitting, out, progress, stop
-    )
-    if cached:
-        described = {
-            "name": config.cache,
-            "weights_digest": cached.teacher_digest,
-        }
-        taught = Taught(None, {"teachers": [described], "stages": []})
-    model = create_network(config, dataset)
+    taught = find_teachers(student, dataset, splits)
+    model = create_network(experiment.network, dataset)
     done = learn(
         model,
         taught.teacher,
         batches(
             splits.fitting,
-            config,
+            experiment.learning,
             flip=dataset.flippable,
             classes=dataset.classes,
-            cached=cached,
+            cached=taught.cached,
         ),
         splits.watched,
         student._replace(teachers=taught.digests),
     )
     record = _record(
-        config,
-        name,
+        experiment,
         dataset,
         splits,
         model,
@@ -171,14 +158,14 @@ def _train(config, name, out, stop, devices, *, progress, tensorboard):
     return record
 
 
-def _record(config, name, dataset, splits, model, done, **circumstances):
+def _record(experiment, dataset, splits, model, done, **circumstances):
     """What the run was and what came of it."""
     deployed = to_deploy(model)
     test_accuracy, test_predictions = _measure_test(model, dataset)
     return RunRecord(
-        **name._asdict(),
-        config=dataclasses.asdict(config),
-        recipe=dataclasses.asdict(config.resolved_recipe),
+        **experiment.name._asdict(),
+        config=experiment.values,
+        recipe=dataclasses.asdict(experiment.learning.recipe),
         data_digest=dataset.digest,
         backend=keras.config.backend(),
         parameters=counting.count_parameters(model),
@@ -192,7 +179,8 @@ def _record(config, name, dataset, splits, model, done, **circumstances):
         test_accuracy=test_accuracy,
         best_test_accuracy=(
             max(done.history["val_accuracy"])
-            if config.protocol == "paper" and "val_accuracy" in done.history
+            if experiment.partition.protocol == "paper"
+            and "val_accuracy" in done.history
             else None
         ),
         history=done.history,
