@@ -22,6 +22,7 @@ from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training import checkpoint
 from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
+from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 from gnsmall_keras.training.splits import split
 
@@ -194,7 +195,7 @@ def test_a_run_that_is_named_alone_teaches_from_beside(
     """Or from a cache, which is made once for all who see its views."""
 
     def pretend(model, teachers, batches, watched, stage):
-        assert (teachers is None) == bool(stage.config.cache)
+        assert (teachers is None) == bool(stage.experiment.teaching.cache)
         return checkpoint.Progress(1, {"loss": [1.0]}, 1.0)
 
     monkeypatch.setattr(fit, "learn", pretend)
@@ -433,7 +434,7 @@ def test_dist_needs_the_whole_batch_on_one_device(folder, tmp_path):
 def test_cached_targets_follow_the_images(folder):
     """A cache made by the function is the one that the command makes."""
     digits = load_data("digits")
-    images, labels = split(digits, RunConfig()).fitting
+    images, labels = split(digits, resolve(RunConfig()).partition).fitting
     teacher = load_model(folder / "teacher" / "model.keras")
     cached = cache_teacher(
         teacher,

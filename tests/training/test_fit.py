@@ -18,6 +18,8 @@ from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
 from gnsmall_keras.training.callbacks import StopOnNaN
 from gnsmall_keras.training.checkpoint import Progress
+from gnsmall_keras.training.clock import Clock
+from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.splits import split
 
 SMOKE = RunConfig(width=0.25, epochs=2, batch_size=128)
@@ -99,7 +101,7 @@ def test_a_teacher_improves_for_three_epochs(tmp_path, monkeypatch):
     record = fit.train(config, out=tmp_path, progress=False)
     losses = record.history["loss"]
     assert losses[0] > losses[1] > losses[2]
-    assert record.slug.startswith("resnet18-digits-teacher-e3-s0-")
+    assert record.slug.startswith("resnet18-digits-teacher-e3-baseline-s0-")
     assert record.parameters == 11_173_962
     load_teacher(tmp_path / record.slug, classes=10)
 
@@ -161,7 +163,7 @@ def test_a_network_learns_from_mixed_images(tmp_path):
 def test_a_run_that_dies_at_its_end_has_one_record(tmp_path, monkeypatch, dies):
     """Before it is in the index, or before the checkpoint is gone."""
     config = dataclasses.replace(SMOKE, epochs=1)
-    module = fit.checkpoint if dies == "remove" else fit.records
+    module = fit.checkpoint if dies == "remove" else fit
 
     def pretend(model, teachers, batches, watched, stage):
         (stage.folder / fit.checkpoint.FILE).touch()
@@ -225,16 +227,19 @@ class _Batches:
     ],
 )
 def test_a_loss_that_is_no_number_stops_the_run(at_once, batch, told):
-    callback = StopOnNaN(_Batches(), steps_at_once=at_once)
-    callback.on_epoch_begin(2)
-    callback.on_train_batch_end(batch, {"loss": 1.0})
+    clock = Clock(10)
+    callback = StopOnNaN(_Batches(), clock)
+    clock.on_epoch_begin(2)
+    for look in range(at_once - 1, batch + 1, at_once):
+        clock.on_train_batch_end(look)
+        callback.on_train_batch_end(look, {"loss": 1.0})
     with pytest.raises(ValueError, match=f"{told}.*Lower"):
         callback.on_train_batch_end(batch, {"loss": float("nan")})
 
 
 def test_selection_never_reads_the_test_split(monkeypatch, tmp_path):
     digits = load_data("digits")
-    fitting, validation, watched = split(digits, SMOKE)
+    fitting, validation, watched = split(digits, resolve(SMOKE).partition)
     seen = {image.tobytes() for image in digits.test_images}
     for part in (fitting, validation, watched):
         assert not any(image.tobytes() in seen for image in part.images)
@@ -281,7 +286,7 @@ def test_what_is_new_is_part_of_the_digest_where_it_is_used():
 
 def test_slug_and_digest_name_the_run():
     config = RunConfig(width=0.5, data="some/where/pets.tar", seed=4)
-    assert config.slug.startswith("gns-w0.5-pets-quick-e8-s4-")
+    assert config.slug.startswith("gns-w0.5-pets-quick-e8-baseline-s4-")
     assert config.slug.endswith(config.digest)
     assert RunConfig(seed=1).digest != RunConfig(seed=2).digest
     assert RunConfig(epochs=8).digest != RunConfig(epochs=9).digest
