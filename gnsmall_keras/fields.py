@@ -5,6 +5,9 @@ A rule stands once, in a field's type: `Annotated[int, Range(least=1)]`, a
 `Younger[int]`, and files without it stay what they were.
 """
 
+# Values from users are checked at run time, whatever their type says.
+# pyright: reportUnnecessaryIsInstance=false
+
 import dataclasses
 import functools
 import json

@@ -3,49 +3,26 @@
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from gnsmall_keras.config.export import (
-    QUANTIZATIONS,
-    ExportConfig,
-    Quantization,
-)
-from gnsmall_keras.config.run import (
-    DIGEST_LENGTH,
-    MIXING,
-    TEACHING,
-    Combine,
-    Device,
-    Distilling,
-    Name,
-    Protocol,
-    RunConfig,
-    check_label_weight,
-    check_temperature,
-    complete,
-    normalize_weights,
-)
+from gnsmall_keras.config.export import QUANTIZATIONS as QUANTIZATIONS
+from gnsmall_keras.config.export import ExportConfig as ExportConfig
+from gnsmall_keras.config.run import DIGEST_LENGTH as DIGEST_LENGTH
+from gnsmall_keras.config.run import MIXING as MIXING
+from gnsmall_keras.config.run import TEACHING as TEACHING
+from gnsmall_keras.config.run import Combine as Combine
+from gnsmall_keras.config.run import Device as Device
+from gnsmall_keras.config.run import Distilling as Distilling
+from gnsmall_keras.config.run import Name as Name
+from gnsmall_keras.config.run import Protocol as Protocol
+from gnsmall_keras.config.run import RunConfig as RunConfig
+from gnsmall_keras.config.run import check_label_weight as check_label_weight
+from gnsmall_keras.config.run import check_temperature as check_temperature
+from gnsmall_keras.config.run import complete as complete
+from gnsmall_keras.config.run import normalize_weights as normalize_weights
 
 if TYPE_CHECKING:
     TrainConfig = RunConfig
     DistillConfig = Distilling
 
-__all__ = [
-    "DIGEST_LENGTH",
-    "MIXING",
-    "QUANTIZATIONS",
-    "TEACHING",
-    "Combine",
-    "Device",
-    "Distilling",
-    "ExportConfig",
-    "Name",
-    "Protocol",
-    "Quantization",
-    "RunConfig",
-    "check_label_weight",
-    "check_temperature",
-    "complete",
-    "normalize_weights",
-]
 _OLDER = {"TrainConfig": RunConfig, "DistillConfig": Distilling}
 
 

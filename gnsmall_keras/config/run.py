@@ -187,22 +187,16 @@ class RunConfig:
             )
 
     def _check_teachers(self):
-        given = len(self.teachers) + bool(self.cache)
-        rule = {
-            "baseline": ("no teacher", given == 0),
-            "kd": ("one teacher or a cache", given == 1),
-            "assistant": (
-                "one teacher, no cache",
-                given == 1 and not self.cache,
-            ),
-            "ensemble": (
-                "one teacher or more, no cache",
-                given >= 1 and not self.cache,
-            ),
+        least, most, cached, rule = {
+            "baseline": (0, 0, False, "no teacher"),
+            "kd": (1, 1, True, "one teacher or a cache"),
+            "assistant": (1, 1, False, "one teacher, no cache"),
+            "ensemble": (1, math.inf, False, "one teacher or more, no cache"),
         }[self.strategy]
-        if not rule[1]:
+        given = len(self.teachers) + bool(self.cache)
+        if not least <= given <= most or (self.cache and not cached):
             raise ValueError(
-                f"strategy={self.strategy!r} takes {rule[0]}. Received: "
+                f"strategy={self.strategy!r} takes {rule}. Received: "
                 f"teachers={self.teachers}, cache={self.cache!r}."
             )
         if self.strategy != "assistant" and (self.assistants or self.dense):

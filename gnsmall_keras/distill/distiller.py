@@ -1,5 +1,7 @@
 """Knowledge distillation as a Keras model."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+
 import dataclasses
 
 import keras

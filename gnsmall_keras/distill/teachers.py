@@ -1,5 +1,7 @@
 """Who teaches: one model or several, which only answer."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -164,7 +166,7 @@ class TeacherEnsemble:
         return ops.softmax(of_label[..., 0], axis=1)
 
 
-def as_teacher(teacher):
+def as_teacher(teacher) -> Any:
     """Wraps a Keras model; what can teach already comes back as it is."""
     if isinstance(teacher, (FrozenTeacher, TeacherEnsemble)):
         return teacher

@@ -2,19 +2,14 @@
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from gnsmall_keras.config import (
-    ExportConfig,
-    RunConfig,
-    check_label_weight,
-    check_temperature,
-)
+from gnsmall_keras import fields
+from gnsmall_keras.config import ExportConfig, RunConfig
 from gnsmall_keras.data.augment import Views
 from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
 from gnsmall_keras.data.dataset import Dataset
@@ -36,6 +31,10 @@ from gnsmall_keras.training.splits import split
 _WARMUP_FRACTION = 0.1
 _VIEWS = Views(alternate=True, padding=2, border="reflect")  # "best"'s
 _SCALARS = "qat.json"
+_CHECKED = (
+    *("label_weight", "temperature"),
+    *("epochs", "batch_size", "peak_learning_rate"),
+)
 _ARRAYS = ("images", "labels", "validation_images", "validation_labels")
 
 
@@ -79,8 +78,6 @@ class QuantizationTraining:
     seed: int = 0
 
     def __post_init__(self):
-        check_label_weight(self.label_weight)
-        check_temperature(self.temperature)
         _check_pair("images", self.images, "labels", self.labels)
         if (self.validation_images is None) != (self.validation_labels is None):
             raise ValueError(
@@ -94,20 +91,9 @@ class QuantizationTraining:
                 "validation_labels",
                 self.validation_labels,
             )
-        for name in ("epochs", "batch_size"):
-            if not isinstance(getattr(self, name), int) or (
-                getattr(self, name) < 1
-            ):
-                raise ValueError(
-                    f"`{name}` must be a whole number >= 1. "
-                    f"Received: {getattr(self, name)!r}."
-                )
-        rate = self.peak_learning_rate
-        if not (math.isfinite(rate) and rate > 0):
-            raise ValueError(
-                "`peak_learning_rate` must be a finite number > 0. "
-                f"Received: {rate!r}."
-            )
+        rules = fields.rules(RunConfig)
+        for name in _CHECKED:
+            fields.check(name, rules[name], getattr(self, name))
         if len(self.images) < self.batch_size:
             raise ValueError(
                 "`batch_size` must not exceed the number of images. Received: "

@@ -15,13 +15,13 @@ from gnsmall_keras.records.jsonl import (
     Keyed,
     Merged,
     append_line,
-    parse_object,
+    parse_record,
     replacing,
     scan_lines,
 )
 
 SCHEMA = 3
-OLDEST_SCHEMA = 2  # that is still read
+_SCHEMAS = range(2, SCHEMA + 1)  # that are read
 RECORD_FILE = "record.json"  # in a run's folder
 MODEL_FILE = "model.keras"  # beside it
 INDEX_FILE = "index.jsonl"  # in the folder of all runs
@@ -114,21 +114,7 @@ class RunRecord:
         Raises:
             ValueError: if `line` is not JSON or not of a schema that is read.
         """
-        values = parse_object(line)
-        schema = values.get("schema", SCHEMA)
-        if schema not in range(OLDEST_SCHEMA, SCHEMA + 1):
-            raise ValueError(
-                f"A record's schema must be {OLDEST_SCHEMA} to {SCHEMA}. "
-                f"Received: {schema!r}."
-            )
-        names = fields.names(cls, schema)
-        if set(values) != names:
-            raise ValueError(
-                f"A record needs exactly the fields of schema {schema}. "
-                f"Missing: {sorted(names - set(values))}; "
-                f"unknown: {sorted(set(values) - names)}."
-            )
-        return cls(**values)
+        return parse_record(line, cls, _SCHEMAS)
 
 
 def append_record(record: RunRecord, index: str | os.PathLike[str]) -> None:

@@ -1,5 +1,8 @@
 """Sweep files: what runs they ask for, checked before anything runs."""
 
+# Values from files are checked at run time, whatever their type says.
+# pyright: reportUnnecessaryIsInstance=false
+
 import dataclasses
 import functools
 import itertools
@@ -188,11 +191,7 @@ def _sweep(values: dict[str, Any]) -> SweepConfig:
             f"A sweep has the keys {sorted(known)}. Received: {unknown}. "
             "Values of all runs stand in [parameters]."
         )
-    if not isinstance(values.get("selection", False), bool):
-        raise ValueError(
-            "`selection` must be true or false. Received: "
-            f"{values['selection']!r}."
-        )
+    fields.check("selection", bool, values.get("selection", False))
     for key in ("parameters", "grid", "teachers"):
         kinds = (dict, list) if key == "grid" else dict
         if not isinstance(values.get(key, {}), kinds):

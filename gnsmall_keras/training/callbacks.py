@@ -41,7 +41,6 @@ class ProgressLine(keras.callbacks.Callback):
         self._epochs = epochs
         self._batch_size = batch_size
         self._validation = {}  # the last epoch's accuracy
-        self._task = None
         self._console = Console(
             force_terminal=sys.stdout.isatty(), force_jupyter=False
         )
@@ -61,14 +60,17 @@ class ProgressLine(keras.callbacks.Callback):
             transient=True,
             expand=True,
         )
+        self._task = self._live.add_task(
+            "compiling",
+            start=False,
+            total=epochs * clock.steps_per_epoch,
+            rate="",
+            numbers="",
+        )
 
     def on_train_begin(self, logs=None):
         """Shows the line."""
-        if self._task is None:
-            total = self._epochs * self._clock.steps_per_epoch
-            self._task = self._live.add_task(
-                "compiling", total=total, rate="", numbers=""
-            )
+        self._live.start_task(self._task)
         self._live.start()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -77,6 +79,7 @@ class ProgressLine(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the line, with the epoch's means so far."""
+        logs = logs or {}
         terms = {
             name: value for name, value in logs.items() if name.endswith("loss")
         }
@@ -157,7 +160,7 @@ class EventFiles(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Writes the epoch's numbers."""
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-        for name, value in {**logs, "learning_rate": rate}.items():
+        for name, value in {**(logs or {}), "learning_rate": rate}.items():
             self._writer.add_scalar(name, float(value), self._clock.total)
         self._writer.flush()
 

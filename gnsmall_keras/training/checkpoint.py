@@ -6,7 +6,7 @@ import time
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
@@ -299,7 +299,10 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     def _save(self):
         save_checkpoint(
-            self.model, self.progress, self._path, identity=self._identity
+            cast("keras.Model", self.model),
+            self.progress,
+            self._path,
+            identity=self._identity,
         )
 
     def _interrupt(self):

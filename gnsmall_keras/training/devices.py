@@ -59,7 +59,10 @@ def _whole_float32():
     if backend == "torch":
         import torch
 
-        switches = torch.backends.cudnn, torch.backends.cuda.matmul
+        switches: tuple[Any, ...] = (
+            torch.backends.cudnn,
+            torch.backends.cuda.matmul,
+        )
         before = [switch.allow_tf32 for switch in switches]
         for switch in switches:
             switch.allow_tf32 = False

@@ -1,10 +1,9 @@
 """A config, resolved once: what each part of a training is to know of it."""
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 from gnsmall_keras import fields
-from gnsmall_keras.config import MIXING, Name, Protocol, RunConfig
+from gnsmall_keras.config import MIXING, Name, RunConfig
 from gnsmall_keras.data.augment import Views
 from gnsmall_keras.data.mixing import Mixing
 from gnsmall_keras.distill.teachers import CONFIDENCE
@@ -13,17 +12,15 @@ from gnsmall_keras.models.spec import HEAD_UNITS, check_width
 from gnsmall_keras.recipes import Recipe
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Partition:
+class Partition(NamedTuple):
     """Which images are fitted on, and which are held out."""
 
-    protocol: Protocol
+    protocol: str
     validation_fraction: float
     seed: int
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Network:
+class Network(NamedTuple):
     """What is trained, with its seed's initial weights."""
 
     model: str
@@ -40,49 +37,34 @@ class Network:
         return {"width": self.width, "head_units": self.head_units}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Learning:
+class Learning(NamedTuple):
     """How it is trained: the recipe, and the batches of a step."""
 
-    recipe: Recipe
-    batch_size: int  # of all devices together
     devices: int
-    drop_remainder: bool
     seed: int
     shuffle: bool
     select: str
+    recipe: Recipe
+    batch_size: int  # of all devices together
+    drop_remainder: bool
     views: Views  # mirrored where classes allow
     mixing: Mixing
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Teaching:
+class Teaching(NamedTuple):
     """From whom it learns, beside the labels."""
 
     strategy: str
     teachers: tuple[str, ...]
     assistants: tuple[str, ...]
     cache: str
-    joined: bool  # whether all of a chain teach, not the last alone
     combine: str
-    weights: tuple[float, ...] | str | None
-    loss: str
-    label_weight: float
-    temperature: float
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Those of `Distiller`."""
-        return {
-            "label_weight": self.label_weight,
-            "temperature": self.temperature,
-            "loss": self.loss,
-            "expects_teacher": True,
-        }
+    joined: bool  # whether all of a chain teach, not the last alone
+    weights: tuple[float, ...] | str | None  # of those that are joined
+    options: dict[str, Any]  # of `Distiller`
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Experiment:
+class Experiment(NamedTuple):
     """All that a config says, in its parts."""
 
     name: Name
@@ -96,17 +78,14 @@ class Experiment:
 
     def of_network(self, model: str, width: float) -> "Experiment":
         """Returns the same with another network."""
+        scales = check_network(model).scales
         size = {
             "model": model,
             "width": check_width(width),
-            "head_units": self.network.head_units
-            if check_network(model).scales
-            else HEAD_UNITS,
+            "head_units": self.network.head_units if scales else HEAD_UNITS,
         }
-        return dataclasses.replace(
-            self,
-            identity={**self.identity, **size},
-            network=dataclasses.replace(self.network, **size),
+        return self._replace(
+            identity=self.identity | size, network=self.network._replace(**size)
         )
 
 
@@ -118,44 +97,31 @@ def resolve(config: RunConfig, name: Name | None = None) -> Experiment:
         name: the one of its names that it has; by default its own.
     """
     recipe = config.resolved_recipe
+    learning = _part(
+        Learning,
+        config,
+        recipe=recipe,
+        batch_size=recipe.batch_size * config.devices,
+        # Devices take equal parts.
+        drop_remainder=recipe.drop_remainder or config.devices > 1,
+        views=Views(
+            augment=config.augment,
+            alternate=recipe.alternate_flip,
+            padding=recipe.padding,
+            border=recipe.border,
+        ),
+        mixing=Mixing(**{k: getattr(recipe, k) for k in MIXING})
+        if config.augment
+        else Mixing(),
+    )
     return Experiment(
         name=name or config.name,
         values=fields.plain(config),
         identity=config.identity,
         data=config.data,
-        partition=Partition(
-            protocol=config.protocol,
-            validation_fraction=config.validation_fraction,
-            seed=config.seed,
-        ),
-        network=Network(
-            model=config.model,
-            width=config.width,
-            head_units=config.head_units,
-            precision=config.precision,
-            seed=config.seed,
-        ),
-        learning=Learning(
-            recipe=recipe,
-            batch_size=recipe.batch_size * config.devices,
-            devices=config.devices,
-            # Devices take equal parts.
-            drop_remainder=recipe.drop_remainder or config.devices > 1,
-            seed=config.seed,
-            shuffle=config.shuffle,
-            select=config.select,
-            views=Views(
-                augment=config.augment,
-                alternate=recipe.alternate_flip,
-                padding=recipe.padding,
-                border=recipe.border,
-            ),
-            mixing=Mixing(
-                **{name: getattr(recipe, name) for name in MIXING}
-                if config.augment
-                else {}
-            ),
-        ),
+        partition=_part(Partition, config),
+        network=_part(Network, config),
+        learning=learning,
         teaching=_teaching(config),
     )
 
@@ -163,16 +129,22 @@ def resolve(config: RunConfig, name: Name | None = None) -> Experiment:
 def _teaching(config):
     if config.strategy == "baseline":
         return None
-    weights = config.teacher_weights or None
-    return Teaching(
-        strategy=config.strategy,
-        teachers=config.teachers,
-        assistants=config.assistants,
-        cache=config.cache,
+    options = ("label_weight", "temperature", "loss")
+    return _part(
+        Teaching,
+        config,
         joined=config.strategy == "ensemble" or config.dense,
-        combine=config.combine,
-        weights=CONFIDENCE if config.confidence_weights else weights,
-        loss=config.loss,
-        label_weight=config.label_weight,
-        temperature=config.temperature,
+        weights=CONFIDENCE
+        if config.confidence_weights
+        else config.teacher_weights or None,
+        options={
+            **{name: getattr(config, name) for name in options},
+            "expects_teacher": True,
+        },
     )
+
+
+def _part(kind, config, **own):
+    """One part: values of its own, the others under the config's names."""
+    taken = {n: getattr(config, n) for n in kind._fields if n not in own}
+    return kind(**taken, **own)

@@ -13,6 +13,7 @@ from gnsmall_keras.data.batches import (
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
+from gnsmall_keras.distill.teachers import TeacherEnsemble
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.recipes import Recipe
 from gnsmall_keras.records.jsonl import replacing
@@ -78,7 +79,7 @@ def create_network(network: Network, dataset: Dataset) -> keras.Model:
 
 def learn(
     model: keras.Model,
-    teachers: keras.Model | None,
+    teachers: keras.Model | TeacherEnsemble | None,
     batches: TrainingBatches,
     watched: Split,
     stage: Stage,
@@ -140,7 +141,7 @@ def _make_variables(model):
     model.reset_metrics()
 
 
-def _jit_compile():
+def _jit_compile() -> Any:
     """Keras's choice, but for TensorFlow only on one GPU.
 
     On a CPU it compiles for over a minute (docs/log.md).

@@ -1,6 +1,7 @@
 """PyTorch's SGD with coupled weight decay, and Muon for 1x1 kernels."""
 
 import collections
+from typing import Any
 
 import keras
 from keras import ops
@@ -229,9 +230,9 @@ def _in_stacks(make_orthogonal, matrices):
     for index, matrix in enumerate(matrices):
         rows = min(matrix.shape[-2:])
         stacks[max(rows - 1, 15).bit_length()].append(index)
-    results = [None] * len(matrices)
+    results: list[Any] = [None] * len(matrices)
     for indices in stacks.values():
-        lying = [_lay(matrices[index]) for index in indices]
+        lying: list[Any] = [_lay(matrices[index]) for index in indices]
         rows, columns = (
             max(matrix.shape[axis] for matrix in lying) for axis in (1, 2)
         )

@@ -103,7 +103,7 @@ def _check_loss(experiment):
     """DIST compares images with each other; TensorFlow's devices do not."""
     teaching, devices = experiment.teaching, experiment.learning.devices
     apart = devices > 1 and keras.config.backend() == "tensorflow"
-    if apart and teaching and teaching.loss == "dist":
+    if apart and teaching and teaching.options["loss"] == "dist":
         raise ValueError(
             "loss='dist' correlates the images of the whole batch, of which "
             "TensorFlow gives each device a part. Received: "
