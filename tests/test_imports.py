@@ -128,6 +128,22 @@ def test_every_public_name_is_there():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_editors_see_the_public_names():
+    """What is imported for type checking is what is imported on use."""
+    import gnsmall_keras
+
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    seen = {
+        alias.asname: node.module.removeprefix("gnsmall_keras.")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module.count(".")
+        for alias in node.names
+    }
+    seen.pop(None, None)  # imports inside functions
+    assert seen == gnsmall_keras._PUBLIC
+    assert (PACKAGE / "py.typed").is_file()
+
+
 def test_unknown_name_is_an_attribute_error():
     import gnsmall_keras
 

@@ -128,6 +128,18 @@ def test_runs_with_a_record_are_not_run_again(command, capsys):
     assert "runs: 0 to do, 3 already recorded" in capsys.readouterr().out
 
 
+def test_runs_recorded_under_an_older_name_are_not_run_again(command, capsys):
+    """As `gnsmall train` named them, before a baseline had one name."""
+    slug, digest = CONFIGS[1].aliases[0]
+    assert "baseline" not in slug
+    record = dataclasses.replace(_record(CONFIGS[1]), slug=slug, digest=digest)
+    append_record(record, "runs/index.jsonl")
+    engine = FakeEngine()
+    assert command(engine) == 0
+    assert engine.done == [0, 2]
+    assert "runs: 2 to do, 1 already recorded" in capsys.readouterr().out
+
+
 def test_a_failure_is_written_down_and_the_others_go_on(
     command, tmp_path, capsys
 ):
@@ -363,8 +375,15 @@ class TestTeachers:
             told = capsys.readouterr().err
             assert f"runs/{self.big.slug}/model.keras" in told
             assert told.count("\n") == 1
-        (tmp_path / "runs" / self.big.slug).mkdir()
-        (tmp_path / "runs" / self.big.slug / "model.keras").touch()
+        older = tmp_path / "runs" / self.big.aliases[0].slug
+        older.mkdir()
+        (older / "model.keras").touch()
+        record = dataclasses.replace(
+            _record(self.big),
+            slug=older.name,
+            config=dataclasses.asdict(self.big),
+        )
+        (older / "record.json").write_text(record.to_json())
         again = FakeEngine()
         assert command(again) == 0
         assert again.done == [2, 0, 0, 0]

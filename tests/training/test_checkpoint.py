@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import resource
 import signal
@@ -15,7 +16,7 @@ from support import TESTS, skip_unless_all_or_on_torch, tiny_network
 
 from gnsmall_keras import cli
 from gnsmall_keras.commands.arguments import seconds
-from gnsmall_keras.config import RunConfig
+from gnsmall_keras.config import TEACHING, RunConfig
 from gnsmall_keras.models.files import load_model
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.records import provenance
@@ -95,6 +96,31 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     _assert_same(_weights(out, SELECTING), expected)
     assert not list(out.rglob("*checkpoint*"))
     assert not list(out.rglob("*.h5"))
+
+
+def test_a_run_begun_by_an_older_version_is_finished_under_its_name(
+    tmp_path, monkeypatch
+):
+    """When `TrainConfig` named it, and its checkpoint knew no teaching."""
+    expected = _weights(tmp_path / "whole")
+    out = tmp_path / "parts"
+    with monkeypatch.context() as stopped:
+        stopped.setattr(StopRequest, "reason", property(lambda _: "stop"))
+        with pytest.raises(TrainingInterrupted):
+            fit.train(CONFIG, out=out, progress=False)
+    (older,) = CONFIG.aliases
+    (out / CONFIG.slug).rename(out / older.slug)
+    path = out / older.slug / checkpoint.FILE
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    state = json.loads(str(arrays["state"]))
+    for name in TEACHING:
+        del state["identity"][name]
+    np.savez(path, **{**arrays, "state": np.array(json.dumps(state))})
+    found = _weights(out)
+    assert (found[0].slug, found[0].digest) == older
+    _assert_same(found, expected)
+    assert [p.name for p in out.iterdir() if p.is_dir()] == [older.slug]
 
 
 @pytest.mark.backend
