@@ -37,7 +37,7 @@ if "google.colab" in sys.modules:
     subprocess.run(pip, check=True)
 
 # %% [markdown]
-# The parameters are those of `TrainConfig`; papermill replaces them with `-p`.
+# The parameters are those of `RunConfig`; papermill replaces them with `-p`.
 
 # %% tags=["parameters"]
 data = "digits"  # or "cifar10", or a folder of images
@@ -60,7 +60,7 @@ if os.environ.get("GNSMALL_SMOKE"):  # seconds instead of minutes
 # %%
 import gnsmall_keras as gns
 
-config = gns.TrainConfig(
+config = gns.RunConfig(
     data=data, width=width, epochs=epochs, batch_size=batch_size, seed=seed
 )
 record = gns.train(config, out=out)

@@ -131,7 +131,7 @@ left.invert_yaxis()
 # Features of random weights would show nothing. This short training is no result.
 
 # %%
-config = gns.TrainConfig(
+config = gns.RunConfig(
     data=data, width=width, epochs=epochs, batch_size=64, seed=seed
 )
 record = gns.train(config, out=out)

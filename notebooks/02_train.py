@@ -37,9 +37,8 @@ if "google.colab" in sys.modules:
     subprocess.run(pip, check=True)
 
 # %% [markdown]
-# The parameters are the fields of `DistillConfig`, with their defaults, and where
-# to write; papermill replaces them with `-p`. Only `strategy` has a default of its
-# own: the others need teachers.
+# The parameters are the fields of `RunConfig`, with their defaults, and where
+# to write; papermill replaces them with `-p`.
 
 # %% tags=["parameters"]
 model = "gns"  # a network of `gnsmall models`
@@ -92,8 +91,8 @@ import dataclasses
 
 import gnsmall_keras as gns
 
-fields = [field.name for field in dataclasses.fields(gns.DistillConfig)]
-config = gns.DistillConfig(**{name: globals()[name] for name in fields})
+fields = [field.name for field in dataclasses.fields(gns.RunConfig)]
+config = gns.RunConfig(**{name: globals()[name] for name in fields})
 config.slug
 
 # %%

@@ -75,7 +75,7 @@ common = {
     "peak_learning_rate": peak_learning_rate,
     "seed": seed,
 }
-config = gns.TrainConfig(width=teacher_width, **common)
+config = gns.RunConfig(width=teacher_width, **common)
 of_teacher = gns.train(config, out=folder.name)
 teacher_folder = f"{folder.name}/{of_teacher.slug}"
 teacher = gns.load_model(f"{teacher_folder}/model.keras")
@@ -188,7 +188,7 @@ else:
 # %%
 common |= {"width": width}
 records = {}
-config = gns.DistillConfig(strategy="baseline", **common)
+config = gns.RunConfig(strategy="baseline", **common)
 records["baseline"] = gns.train(config, out=folder.name)
 
 # %% [markdown]
@@ -196,7 +196,7 @@ records["baseline"] = gns.train(config, out=folder.name)
 
 # %%
 soft = {"temperature": temperature, "label_weight": label_weight}
-config = gns.DistillConfig(
+config = gns.RunConfig(
     strategy="kd", teachers=[teacher_folder], **soft, **common
 )
 records["kd"] = gns.train(config, out=folder.name)
@@ -214,7 +214,7 @@ records["kd"] = gns.train(config, out=folder.name)
 # $$
 
 # %%
-config = gns.DistillConfig(
+config = gns.RunConfig(
     strategy="assistant",
     teachers=[teacher_folder],
     assistants=[f"gns-w{assistant_width:g}"],
@@ -237,7 +237,7 @@ records["assistant"] = gns.train(config, out=folder.name)
 # teacher here is the baseline of above: a small one, but trained already.
 
 # %%
-config = gns.DistillConfig(
+config = gns.RunConfig(
     strategy="ensemble",
     teachers=[teacher_folder, f"{folder.name}/{records['baseline'].slug}"],
     **soft,

@@ -66,7 +66,7 @@ if os.environ.get("GNSMALL_SMOKE"):  # seconds instead of minutes
 import gnsmall_keras as gns
 
 if model is None:
-    config = gns.TrainConfig(
+    config = gns.RunConfig(
         data=data, width=width, epochs=epochs, batch_size=batch_size, seed=seed
     )
     record = gns.train(config, out=out)

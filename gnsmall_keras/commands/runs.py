@@ -49,14 +49,13 @@ def sweep(
     from gnsmall_keras.records.run import INDEX_FILE
     from gnsmall_keras.sweeps import plan
     from gnsmall_keras.sweeps import sweep as sweeps
-    from gnsmall_keras.sweeps.jobs import sources
 
     config = plan.read_sweep(file)
     index = index or out / INDEX_FILE
     if dry_run:
         todo = printing.print_todo(sweeps.list_todo(config, index, seeds))
         for run in todo.pending:
-            names = ", ".join(sources(run))
+            names = ", ".join(run.sources)
             printing.show(run.slug + (f" from {names}" if names else ""))
         sweeps.check_teachers(todo, out)
         return 0

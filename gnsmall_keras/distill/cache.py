@@ -23,7 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from gnsmall_keras.data.augment import PADDING, Augmentation, normalize
+from gnsmall_keras.data.augment import Augmentation, normalize
 from gnsmall_keras.distill.cached import (
     CACHE_FILE,
     SCHEMA,
@@ -33,6 +33,7 @@ from gnsmall_keras.distill.cached import (
     open_view,
     open_views,
     read_description,
+    seen_in,
     teacher_digest,
     view_file,
 )
@@ -56,7 +57,7 @@ def cache_teacher(
     augment: bool,
     flip: bool,
     alternate: bool = False,
-    padding: int = PADDING,
+    padding: int = 4,
     border: str = "zeros",
     progress: bool = True,
     after_view: Callable[[], None] = lambda: None,
@@ -74,10 +75,8 @@ def cache_teacher(
         path: the cache's folder; made if need be.
         views: how many epochs pass until the images repeat.
         seed: names the views.
-        augment: whether views are crops; without, there is one view.
-        flip: whether half of the crops are mirrored.
-        alternate: whether it is every other view of an image that is mirrored.
-        padding, border: of `Augmentation`.
+        augment, flip, alternate, padding, border: of `Views`; without
+            `augment` there is one view.
         progress: whether to print a line per view, live in a terminal.
         after_view: called when a view is stored; what it raises ends the call.
 
@@ -185,19 +184,11 @@ def _write_views(
 
 def _cutter(images, description):
     """Returns what cuts `indices` of a `view`, as TrainingBatches does."""
-    if not description["augment"]:
+    seen = seen_in(description)
+    if not seen.augment:
         return lambda indices, view: images[indices]
-    augmentation = Augmentation(
-        images,
-        flip=description["flip"],
-        padding=description["padding"],
-        border=description["border"],
-    )
-    return functools.partial(
-        augmentation.view,
-        seed=description["seed"],
-        alternate=description["alternate"],
-    )
+    augmentation = Augmentation(images, seen)
+    return functools.partial(augmentation.view, seed=description["seed"])
 
 
 def _predict(teacher, cut, description, advance):

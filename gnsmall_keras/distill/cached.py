@@ -4,12 +4,14 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from gnsmall_keras.data.augment import Views
 from gnsmall_keras.data.batches import TrainingBatches
 
 SCHEMA = 2  # also changes with what Augmentation.view makes of a seed
@@ -26,10 +28,7 @@ class CachedTeacher:
         teacher_digest: `teacher_digest` of what computed them.
         views: how many views of each image.
         seed: names the views.
-        augment: whether they are crops; otherwise the plain images.
-        flip: whether half of the crops are mirrored.
-        alternate: whether it is every other view of an image that is mirrored.
-        padding, border: what they are cut from, see `Augmentation`.
+        augment, flip, alternate, padding, border: of `Views`.
         images: how many.
         classes: how many.
     """
@@ -46,6 +45,11 @@ class CachedTeacher:
     border: str
     images: int
     classes: int
+
+    @property
+    def seen(self) -> Views:
+        """How each view is cut."""
+        return seen_in(vars(self))
 
     @classmethod
     def load(
@@ -112,11 +116,7 @@ class CachedTeacher:
             batch_size=batch_size,
             seed=seed,
             shuffle=shuffle,
-            augment=self.augment,
-            flip=self.flip,
-            alternate=self.alternate,
-            padding=self.padding,
-            border=self.border,
+            views=self.seen,
             drop_remainder=drop_remainder,
             teacher_logits=self.logits,
             view_seed=self.seed,
@@ -179,6 +179,12 @@ def read_description(file: Path) -> dict[str, Any]:
             "compute it again."
         )
     return description
+
+
+def seen_in(values: Mapping[str, Any]) -> Views:
+    """Returns how views are cut, from a cache's description."""
+    names = [field.name for field in dataclasses.fields(Views)]
+    return Views(**{name: values[name] for name in names})
 
 
 def view_file(folder: Path, view: int) -> Path:

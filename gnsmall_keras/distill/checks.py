@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -102,7 +103,8 @@ def shapes_of(
     Raises:
         ValueError: if it has others, or its shapes are not known.
     """
-    taken = getattr(model, "input_shape", None)
+    taken: Any = getattr(model, "input_shape", None)
+    told: Any
     try:
         told = model.output_shape
     except AttributeError:  # of a subclass, or before it is built
@@ -144,6 +146,8 @@ def _gives_probabilities(model, input_shape):
     shape = (4, *some_shape(input_shape))
     noise = np.random.default_rng(0).normal(0.0, 1.0, shape)
     outputs = model(noise.astype("float32"), training=False)
-    outputs = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
+    outputs = np.asarray(
+        keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
+    )
     sums = outputs.sum(axis=-1)
     return bool(outputs.min() >= 0 and np.allclose(sums, 1.0, atol=1e-2))

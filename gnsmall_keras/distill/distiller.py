@@ -1,5 +1,7 @@
 """Knowledge distillation as a Keras model."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+
 import dataclasses
 from collections.abc import Sequence
 from typing import Any

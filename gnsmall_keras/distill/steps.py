@@ -4,6 +4,9 @@ Whatever the backend, the teacher's targets are computed outside of the
 student's gradient and put beside the images; Keras's own step does the rest.
 """
 
+# Parts of a keras.Model.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+
 import contextlib
 import re
 

@@ -1,16 +1,18 @@
 """Who teaches: one model or several, which only answer."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from gnsmall_keras.config import normalize_weights
+from gnsmall_keras.config import Combine, normalize_weights
 from gnsmall_keras.data.batches import TEACHER_LOGITS
 from gnsmall_keras.distill.checks import check_teacher, some_shape
 from gnsmall_keras.distill.losses import class_indices
+from gnsmall_keras.fields import check
 from gnsmall_keras.native.choice import check_kernels, network_for_inference
 
 WEIGHTS = "teacher_weights"
-_COMBINATIONS = ("probabilities", "logits", "per_teacher")
 CONFIDENCE = "confidence"
 
 
@@ -121,12 +123,7 @@ class TeacherEnsemble:
             raise ValueError(
                 "`teachers` must hold at least one teacher. Received none."
             )
-        if combine not in _COMBINATIONS:
-            raise ValueError(
-                f"`combine` must be one of {_COMBINATIONS}. "
-                f"Received: {combine!r}."
-            )
-        self._combine = combine
+        self._combine = check("combine", Combine, combine)
         self._weights = (
             None
             if isinstance(weights, str)
@@ -182,7 +179,7 @@ class TeacherEnsemble:
         return ops.softmax(of_label[..., 0], axis=1)
 
 
-def as_teacher(teacher):
+def as_teacher(teacher) -> Any:
     """Wraps a Keras model; what can teach already comes back as it is."""
     if isinstance(teacher, (FrozenTeacher, TeacherEnsemble)):
         return teacher

@@ -9,7 +9,6 @@ import keras
 # Importing the layers registers them, so that Keras can read them back.
 from gnsmall_keras.models import layers as _layers  # noqa: F401
 from gnsmall_keras.records.jsonl import replacing
-from gnsmall_keras.records.run import MODEL_FILE
 
 
 def save_model(model: keras.Model, path: str | os.PathLike) -> None:
@@ -63,16 +62,6 @@ def load_model(path: str | os.PathLike) -> keras.Model:
             "(batch, classes)."
         )
     return model
-
-
-def run_folder(name: str, runs: Path) -> Path | None:
-    """Returns the folder of the run `name` in `runs`, if there is one.
-
-    So a config names its teachers wherever that folder is.
-    """
-    folder = runs / name
-    named = folder.parent == runs and (folder / MODEL_FILE).is_file()
-    return folder if named else None
 
 
 def is_shape(shape) -> bool:

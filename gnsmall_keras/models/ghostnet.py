@@ -5,9 +5,12 @@ outputs these models reproduce. Layer names follow the original's state dict:
 its `blocks.5.2.ghost1.primary_rpr_conv` is `blocks_5_2_ghost1_primary` here.
 """
 
+from typing import Annotated
+
 import keras
 from keras import layers
 
+from gnsmall_keras.fields import Range, check
 from gnsmall_keras.models import spec
 from gnsmall_keras.models.branched import KaimingNormal
 from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
@@ -89,8 +92,8 @@ def ghostnetv3(
 
 def _ghostnet(stages, width, *, classes, input_shape, head_units, name):
     width = spec.check_width(width)
-    _check_count("classes", classes, 2)
-    _check_count("head_units", head_units, 1)
+    check("classes", Annotated[int, Range(least=2)], classes)
+    check("head_units", Annotated[int, Range(least=1)], head_units)
     plans = tuple(spec.plan_blocks(stages, width))
     _check_input_shape(input_shape, plans, name)
 
@@ -216,14 +219,6 @@ def _conv_with_bias(filters, name):
     return layers.Conv2D(
         filters, 1, kernel_initializer=KaimingNormal(filters), name=name
     )
-
-
-def _check_count(name, value, least):
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(
-            f"`{name}` must be a whole number >= {least}. "
-            f"Received: {name}={value!r}."
-        )
 
 
 def _check_input_shape(input_shape, plans, name):

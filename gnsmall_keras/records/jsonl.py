@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar, cast
 
+from gnsmall_keras import fields
+
 _Parsed = TypeVar("_Parsed")
 
 
@@ -24,6 +26,37 @@ def parse_object(line: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"A record is a JSON object. Received: {line!r}.")
     return cast("dict[str, Any]", values)
+
+
+def parse_record(line: str, kind: type[_Parsed], schemas: range) -> _Parsed:
+    """Reads a record back.
+
+    It has exactly the fields of the schema that it names; younger ones have
+    their defaults.
+
+    Args:
+        line: of JSON.
+        kind: of record.
+        schemas: that are read.
+
+    Raises:
+        ValueError: if `line` is not JSON or not of one of the schemas.
+    """
+    values = parse_object(line)
+    schema = values.get("schema", schemas[-1])
+    if schema not in schemas:
+        read = " to ".join(map(str, sorted({schemas[0], schemas[-1]})))
+        raise ValueError(
+            f"A record's schema must be {read}. Received: {schema!r}."
+        )
+    names = fields.names(kind, schema)
+    if set(values) != names:
+        raise ValueError(
+            f"A record needs exactly the fields of schema {schema}. "
+            f"Missing: {sorted(names - set(values))}; "
+            f"unknown: {sorted(set(values) - names)}."
+        )
+    return kind(**values)
 
 
 class Keyed(Protocol):

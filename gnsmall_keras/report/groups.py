@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from gnsmall_keras.config import DIGEST_LENGTH, DistillConfig, TrainConfig
+from gnsmall_keras import fields
+from gnsmall_keras.config import DIGEST_LENGTH, TEACHING, RunConfig, complete
 from gnsmall_keras.models.catalogue import NETWORKS
 from gnsmall_keras.recipes import RECIPES, Recipe
 from gnsmall_keras.records.run import RunRecord
@@ -23,16 +24,8 @@ from gnsmall_keras.report.estimates import (
 from gnsmall_keras.report.reading import Run
 
 _RECIPE_FIELDS = {field.name for field in dataclasses.fields(Recipe)}
-_TRAIN_DEFAULTS, _DISTILL_DEFAULTS = (
-    {
-        field.name: list(field.default)
-        if isinstance(field.default, tuple)  # as JSON has it
-        else field.default
-        for field in dataclasses.fields(config)
-    }
-    for config in (TrainConfig, DistillConfig)
-)
-_STUDENT = set(_TRAIN_DEFAULTS)
+_DEFAULTS = fields.defaults(RunConfig)
+_STUDENT = _DEFAULTS.keys() - TEACHING
 # What has a place of its own in a group's name.
 _NAMED = {
     *("model", "width", "data", "recipe", "protocol", "seed", "strategy"),
@@ -122,7 +115,7 @@ class Group:
     def _options(self):
         """Values that differ from the defaults and from the named recipe."""
         for name, value in self.identity.items():
-            default = _DISTILL_DEFAULTS.get(name, value)
+            default = _DEFAULTS.get(name, value)
             if name not in _NAMED and value != default:
                 yield name, value
         named = RECIPES.get(self.first.config["recipe"])
@@ -151,7 +144,7 @@ class Group:
 def group_runs(runs: Iterable[Run]) -> list[Group]:
     """Returns the groups of `runs`, those of most epochs first."""
     runs = list(runs)
-    by_slug = {run.record.slug: run.record for run in runs}
+    by_slug = index_slugs(runs)
     groups: dict[str, tuple[dict[str, Any], list[Run]]] = {}
     for run in runs:
         identity = identify(run.record, by_slug)
@@ -183,6 +176,13 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
     )
 
 
+def index_slugs(runs: Iterable[Run]) -> dict[str, RunRecord]:
+    """Returns the records by their slugs, those of other versions as well."""
+    runs = list(runs)
+    found = {slug: run.record for run in runs for slug in run.record.slugs}
+    return found | {run.record.slug: run.record for run in runs}
+
+
 def identify(
     record: RunRecord,
     by_slug: Mapping[str, RunRecord],
@@ -196,25 +196,18 @@ def identify(
     another is the digest of its weights.
     """
     config = record.config
-    strategy = config.get("strategy", "baseline")
-    known = _TRAIN_DEFAULTS if strategy == "baseline" else _DISTILL_DEFAULTS
+    known = complete(config)
+    strategy = known["strategy"]
     dropped = {"seed", "data", "recipe", *_RECIPE_FIELDS}
     if strategy == "baseline":  # what only teachers have does nothing
-        dropped |= set(_DISTILL_DEFAULTS) - _STUDENT
+        dropped |= {*TEACHING}
     values = {
-        name: value
-        for name, value in {**known, **config}.items()
-        if name not in dropped
-    }
-    recipe = {
-        field.name: field.default
-        for field in dataclasses.fields(Recipe)
-        if field.default is not dataclasses.MISSING
+        name: value for name, value in known.items() if name not in dropped
     }
     values |= {
         "width": float(config["width"]),  # 1 in JSON is 1.0
         "strategy": strategy,
-        "recipe_values": {**recipe, **record.recipe},
+        "recipe_values": fields.complete(Recipe, record.recipe),
         "data_digest": record.data_digest,
     }
     if strategy != "baseline":

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gnsmall_keras.records.folders import find_folder
 from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.records.run import (
     INDEX_FILE,
@@ -31,7 +32,6 @@ from gnsmall_keras.sweeps.jobs import (
     Job,
     Queue,
     check_workers,
-    sources,
 )
 from gnsmall_keras.sweeps.process import SHARING, Ending, execute
 from gnsmall_keras.sweeps.worker import LOCK_FILE
@@ -263,11 +263,15 @@ def _read_files(folder: Path) -> dict[str, bytes]:
 
 
 def _read_models(job: Job, runs: Path) -> dict[str, bytes]:
-    places = {name: runs / name / MODEL_FILE for name in sources(job.config)}
+    places = {
+        name: find_folder(name, runs)
+        for name in job.config.sources
+        if Path(name).name == name  # no path, but a run
+    }
     return {
-        name: place.read_bytes()
+        name: (place / MODEL_FILE).read_bytes()
         for name, place in places.items()
-        if Path(name).name == name and place.is_file()  # no path, but a run
+        if place
     }
 
 
@@ -319,8 +323,9 @@ def _bring_home(result: _Result, job: Job) -> None:
 def _recorded(job: Job) -> bool:
     """Whether a worker finished the run before it was lost."""
     index = Path(job.parameters["index"])
+    digests = {name.digest for name in job.config.names}
     return index.exists() and any(
-        isinstance(record, RunRecord) and record.digest == job.config.digest
+        isinstance(record, RunRecord) and record.digest in digests
         for _, record in scan_records(index)
     )
 

@@ -5,13 +5,13 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.config import RunConfig
 
 
 class Job(NamedTuple):
     """One execution of a notebook."""
 
-    config: DistillConfig
+    config: RunConfig
     notebook: Path
     executed: Path  # where the executed one is written
     parameters: dict[str, Any]
@@ -25,13 +25,7 @@ class Ended(NamedTuple):
     lost: int = 0  # how often its machine or process went before that
 
 
-def sources(config: DistillConfig) -> tuple[str, ...]:
-    """Returns whom a run learns from: slugs of runs, files and networks."""
-    cache = (config.cache,) if config.cache else ()
-    return (*config.teachers, *config.assistants, *cache)
-
-
-def sorter(configs: Mapping[str, DistillConfig]) -> TopologicalSorter[str]:
+def sorter(configs: Mapping[str, RunConfig]) -> TopologicalSorter[str]:
     """Returns the order of runs by their slugs: teachers before students.
 
     Raises:
@@ -39,7 +33,7 @@ def sorter(configs: Mapping[str, DistillConfig]) -> TopologicalSorter[str]:
     """
     order = TopologicalSorter(
         {
-            slug: configs.keys() & sources(config)
+            slug: configs.keys() & set(config.sources)
             for slug, config in configs.items()
         }
     )
@@ -88,7 +82,7 @@ class Queue:
         """
         lost: list[tuple[Job, str]] = []
         for job in [*self._waiting.values()]:
-            if slug in sources(job.config):
+            if slug in job.config.sources:
                 del self._waiting[job.config.slug]
                 lost.append((job, slug))
         for job, _ in [*lost]:

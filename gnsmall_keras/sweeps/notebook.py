@@ -1,12 +1,12 @@
 """The notebook that a sweep executes, and whether it can be executed here."""
 
-import dataclasses
 from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras import fields
+from gnsmall_keras.config import RunConfig
 
 KERNEL = "python3"
 _NAME = "02_train.ipynb"
@@ -30,18 +30,12 @@ def find_notebook() -> Path:
     )
 
 
-def parameters_of(
-    config: DistillConfig, out: Path, index: Path
-) -> dict[str, Any]:
+def parameters_of(config: RunConfig, out: Path, index: Path) -> dict[str, Any]:
     """Returns what papermill is to put into the notebook: every parameter.
 
     So no run depends on a default of the notebook's.
     """
-    values = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(config).items()
-    }
-    return {**values, "out": str(out), "index": str(index)}
+    return {**fields.plain(config), "out": str(out), "index": str(index)}
 
 
 def check_notebook(path: Path, names: Collection[str]) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import keras
 
+from gnsmall_keras.config import Device
+from gnsmall_keras.fields import check
 from gnsmall_keras.models.kernels import is_jax_on_gpu
 
-KINDS = ("auto", "cpu", "gpu")
 _STEPS_AT_ONCE = 25
 
 
@@ -58,7 +59,10 @@ def _whole_float32():
     if backend == "torch":
         import torch
 
-        switches = torch.backends.cudnn, torch.backends.cuda.matmul
+        switches: tuple[Any, ...] = (
+            torch.backends.cudnn,
+            torch.backends.cuda.matmul,
+        )
         before = [switch.allow_tf32 for switch in switches]
         for switch in switches:
             switch.allow_tf32 = False
@@ -99,10 +103,7 @@ def on_one_gpu() -> bool:
 def _choose(kind, count):
     """Names of the first `count` devices of a kind."""
     backend = keras.config.backend()
-    if kind not in KINDS:
-        raise ValueError(
-            f"`device` must be one of {KINDS}. Received: device={kind!r}."
-        )
+    check("device", Device, kind)
     if count > 1 and backend == "torch":
         raise ValueError(
             "On PyTorch a training has one device; TensorFlow and JAX can "

@@ -232,7 +232,7 @@ def test_views_of_unknown_origin_are_computed_anew(teacher, tmp_path):
 
 
 def _view(number):
-    augment = cache.Augmentation(IMAGES, flip=True)
+    augment = cache.Augmentation(IMAGES, cache.Views(flip=True))
     view = augment.view(np.arange(30), seed=5, view=number)
     return cache.normalize(view)
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from support import ROOT, network_with_moments
 
-from gnsmall_keras.config import ExportConfig, TrainConfig
+from gnsmall_keras.config import ExportConfig, RunConfig
 from gnsmall_keras.data.batches import EvaluationBatches
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.devices.checks import read_contents
@@ -54,6 +54,7 @@ from gnsmall_keras.quantization.simulation import (
 from gnsmall_keras.records.run import read_records
 from gnsmall_keras.report.figures.drawing import render
 from gnsmall_keras.report.figures.noise import draw_layer_errors
+from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.splits import split
 
 pytestmark = pytest.mark.export
@@ -301,8 +302,8 @@ def _run_on(dataset, **config):
 
 def test_a_network_learns_on_the_images_of_its_run(model, dataset):
     run = _run_on(dataset, seed=3, validation_fraction=0.2)
-    config = TrainConfig(seed=3, validation_fraction=0.2)
-    expected = split(dataset, config)
+    config = RunConfig(seed=3, validation_fraction=0.2)
+    expected = split(dataset, resolve(config).partition)
     found = prepare_training(model, dataset, _export_config(qat_epochs=2), run)
     np.testing.assert_array_equal(found.images, expected.fitting.images)
     np.testing.assert_array_equal(

@@ -14,7 +14,7 @@ import papermill
 import pytest
 from support import ROOT
 
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.config import RunConfig
 
 pytestmark = pytest.mark.notebook
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -48,10 +48,8 @@ LEAVES_A_RECORD = {
     "02_train",
     "05_deployment",
 }  # of one training
-# Parameters of 02_train that are no fields, and the one default of its own:
-# the config's strategy needs teachers.
+# Parameters of 02_train that are no fields.
 TRAIN_EXTRA = {"out": "runs", "index": None}
-TRAIN_OWN = {"strategy": "baseline"}
 
 
 def test_the_training_notebook_has_the_config_s_fields_and_defaults():
@@ -62,9 +60,9 @@ def test_the_training_notebook_has_the_config_s_fields_and_defaults():
     }
     expected = {
         field.name: [] if field.default == () else field.default
-        for field in dataclasses.fields(DistillConfig)
+        for field in dataclasses.fields(RunConfig)
     }
-    assert found == {**expected, **TRAIN_OWN, **TRAIN_EXTRA}
+    assert found == {**expected, **TRAIN_EXTRA}
     assert [*found] == [*expected, *TRAIN_EXTRA], "in the config's order"
 
 
