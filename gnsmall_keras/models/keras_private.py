@@ -4,8 +4,6 @@ Tested with Keras 3.15; tests/models/test_keras_private.py says what each name
 must do.
 """
 
-from collections.abc import Iterator
-
 import keras
 
 
@@ -52,10 +50,12 @@ class Optimizer(keras.optimizers.Optimizer):
         """Returns a variable's place among those of `build`."""
         return self._get_variable_index(variable)
 
-    def averages(self) -> Iterator[tuple[keras.Variable, keras.Variable]]:
-        """Yields variables with their moving averages, with `use_ema`."""
-        yield from zip(
-            self._trainable_variables,
-            self._model_variables_moving_average,
-            strict=True,
-        )
+    @property
+    def built_variables(self) -> list[keras.Variable]:
+        """The variables of `build`, in its order."""
+        return self._trainable_variables
+
+    @property
+    def averages(self) -> list[keras.Variable]:
+        """Their moving averages; an empty list without `use_ema`."""
+        return self._model_variables_moving_average if self.use_ema else []

@@ -74,7 +74,7 @@ class CoupledSGD(keras_private.Optimizer):
 
     def update_all(self, gradients, variables, learning_rate):
         """Moves all variables."""
-        everything = len(variables) == len(self._trainable_variables)
+        everything = len(variables) == len(self.built_variables)
         if not (self.updates_at_once and everything):
             super().update_all(gradients, variables, learning_rate)
             return
@@ -97,7 +97,7 @@ class CoupledSGD(keras_private.Optimizer):
         """
         groups = self._groups()
         order = [index for group in groups for index in group]
-        shapes = flat.shapes_of([self._trainable_variables[i] for i in order])
+        shapes = flat.shapes_of([self.built_variables[i] for i in order])
         weight, gradient, velocity = (
             flat.join([values[index] for index in order], xp=xp)
             for values in (weights, gradients, velocities)
@@ -120,7 +120,7 @@ class CoupledSGD(keras_private.Optimizer):
     def _groups(self):
         """Indices of variables: with coupled decay, without, and matrices."""
         groups = [], [], []
-        for index, variable in enumerate(self._trainable_variables):
+        for index, variable in enumerate(self.built_variables):
             if self._is_matrix(variable):
                 groups[2].append(index)
             elif self.coupled_weight_decay and self.decays(variable):
@@ -141,7 +141,7 @@ class CoupledSGD(keras_private.Optimizer):
         momentum = np.float32(self.ema_momentum * (iteration != 0))
         average, weight = (flat.join(v, xp=np) for v in (averages, weights))
         average = momentum * average + (1 - momentum) * weight
-        return flat.split(average, flat.shapes_of(self._trainable_variables))
+        return flat.split(average, flat.shapes_of(self.built_variables))
 
     def finalize_variable_values(self, var_list):
         """Leaves the weights alone at the end of `fit`.
@@ -158,7 +158,8 @@ class CoupledSGD(keras_private.Optimizer):
         """
         if not self.use_ema:
             return
-        for variable, average in self.averages():
+        pairs = zip(self.built_variables, self.averages, strict=True)
+        for variable, average in pairs:
             value = ops.convert_to_numpy(variable.value)
             variable.assign(average.value)
             average.assign(value)
