@@ -84,8 +84,7 @@ Younger = Annotated[_Any, Since()]
 class _Rule(NamedTuple):
     kind: Any  # the type without marks and None
     optional: bool
-    range: Range | None
-    since: Since | None
+    marks: dict[type, Any]
 
 
 @functools.cache
@@ -99,16 +98,12 @@ def rules(kind: type) -> dict[str, Any]:
 def _rule(hint: Any) -> _Rule:
     if get_origin(hint) is Annotated:
         inner, *marks = get_args(hint)
-        found = _rule(inner)
-        for mark in marks:
-            if isinstance(mark, Range):
-                found = found._replace(range=mark)
-            elif isinstance(mark, Since):
-                found = found._replace(since=mark)
-        return found
+        rule = _rule(inner)
+        own: dict[type, Any] = {type(mark): mark for mark in marks}
+        return rule._replace(marks=rule.marks | own)
     if get_origin(hint) in (Union, types.UnionType):  # or None
         return _rule(get_args(hint)[0])._replace(optional=True)
-    return _Rule(hint, False, None, None)
+    return _Rule(hint, False, {})
 
 
 def check(name: str, hint: Any, value: Any) -> Any:
@@ -142,9 +137,9 @@ def check(name: str, hint: Any, value: Any) -> Any:
             kind is bool or not isinstance(value, bool)
         )
         told = _KINDS[kind]
-    if rule.range:
-        fits = fits and value in rule.range
-        told = rule.range.describe(kind)
+    if limits := rule.marks.get(Range):
+        fits = fits and value in limits
+        told = limits.describe(kind)
     if not fits:
         raise ValueError(f"`{name}` must be {told}. Received: {value!r}.")
     return float(value) if kind is float else value
@@ -210,7 +205,7 @@ def identity(frozen: Any) -> dict[str, Any]:
     return {
         field.name: getattr(frozen, field.name)
         for field in dataclasses.fields(frozen)
-        if _rule(hints[field.name]).since is None
+        if Since not in _rule(hints[field.name]).marks
         or getattr(frozen, field.name) != field.default
     }
 
@@ -225,5 +220,5 @@ def names(kind: type, schema: int) -> set[str]:
     return {
         name
         for name, hint in rules(kind).items()
-        if (_rule(hint).since or Since()).schema <= schema
+        if _rule(hint).marks.get(Since, Since()).schema <= schema
     }

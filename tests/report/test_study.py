@@ -190,6 +190,26 @@ def test_other_runs_change_nothing(sweep, records, runs_of, make_record):
     assert read_study(sweep, runs) == read_study(sweep, more)
 
 
+def test_a_run_of_an_older_name_counts_where_no_other_is(
+    sweep, records, runs_of
+):
+    first, *others = records["alone"]
+    config = read_sweep(sweep).arms["alone"][0]
+    (older,) = config.aliases
+    renamed = dataclasses.replace(first, **older._asdict())
+    wrong = dataclasses.replace(renamed, test_accuracy=0.1)
+    expected, *found = (
+        tabulate_arms(read_study(sweep, runs_of(*some))).rows[0]
+        for some in (
+            (first, *others),
+            (renamed, *others),
+            (wrong, first, *others),
+        )
+    )
+    assert expected[1] == "3 of 3"
+    assert found == [expected, expected]
+
+
 def test_a_run_that_is_recorded_twice_counts_once(sweep, records, runs_of):
     again = dataclasses.replace(records["alone"][0], test_accuracy=0.62)
     study = read_study(sweep, runs_of(again, *records["alone"]))
