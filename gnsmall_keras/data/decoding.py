@@ -113,10 +113,12 @@ def prepare(
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # RGB would clip them
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode not in _OPAQUE or "transparency" in image.info:
-        black = Image.new("RGBA", image.size, "black")
-        image = Image.alpha_composite(black, image.convert("RGBA"))
-    image = image.convert("RGB").convert(MODES[channels])
+    if image.mode in _OPAQUE and "transparency" not in image.info:
+        image = image.convert("RGB")
+    else:  # colours times their opacity, that is, over black
+        over_black = np.asarray(image.convert("RGBA").convert("RGBa"))
+        image = Image.fromarray(np.ascontiguousarray(over_black[..., :3]))
+    image = image.convert(MODES[channels])
     size = (image_size, image_size)
     if aspect == "crop":
         image = ImageOps.fit(image, size, FILTER)
