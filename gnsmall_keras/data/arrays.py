@@ -76,14 +76,13 @@ def load_npz(path: Path, options: Options) -> Dataset:
                 f"{where} lacks {sorted(missing)}; it has "
                 f"{sorted(names)[:10]}. {KEYS}"
             )
-        given = {
-            split: Given(
-                _stored_images(archive, f"{prefix}images", where),
-                _stored(archive, f"{prefix}labels", where),
-            )
-            for split, prefix in SPLITS.items()
-            if f"{prefix}images" in names
-        }
+        given = {}
+        for split, prefix in SPLITS.items():
+            if f"{prefix}images" in names:
+                images = _stored_images(archive, f"{prefix}images", where)
+                stack.enter_context(contextlib.closing(images))
+                labels = _stored(archive, f"{prefix}labels", where)
+                given[split] = Given(images, labels)
         class_names = None
         if "class_names" in names:
             stored = _stored(archive, "class_names", where)
@@ -118,7 +117,7 @@ def _dataset(name, given, class_names, options, where):
                 "of images."
             )
         at += len(part.labels)
-    if names is None and not isinstance(flat[0], str):
+    if names is None and given["train"].labels.dtype.kind in "iu":
         ordered = tuple(sorted(ordered, key=int))
     return assemble(
         name,

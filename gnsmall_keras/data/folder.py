@@ -55,7 +55,9 @@ def load(path: Path, options: Options) -> Dataset:
     kept = [i for i in range(len(entries)) if i not in broken]
     labels = [layout.labels[i] for i in kept]
     splits = [layout.splits[i] for i in kept]
-    class_names = check_classes(labels, splits, layout.empty, options, where)
+    given = set(zip(layout.splits, layout.labels, strict=True))
+    empty = [*layout.empty, *(given - set(zip(splits, labels, strict=True)))]
+    class_names = check_classes(labels, splits, empty, options, where)
     notes = [others, *layout.notes, *_describe_empty(layout)]
     if broken:
         images = images[kept]

@@ -106,7 +106,7 @@ def check_classes(
         bound = f"At most {MAX_CLASSES}" if names[2:] else "At least 2"
         raise ValueError(
             f"{bound} classes with training images are needed. {where} has "
-            f"{len(names)}: {_some(names)}; empty folders: {_some(without)}. "
+            f"{len(names)}: {_some(names)}; without images: {_some(without)}. "
             "Give one folder a class, train/<class>/<image> or <class>/<image>."
         )
     for split in ("validation", "test"):
@@ -119,7 +119,7 @@ def check_classes(
             )
     if without:
         raise ValueError(
-            f"A class must have images. {where} has empty folders: "
+            f"A class must have images. {where} has none for: "
             f"{_some(without)}. Fill or remove them."
         )
     parted = not counts["test"] and options.test_fraction > 0

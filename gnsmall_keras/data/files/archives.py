@@ -17,7 +17,13 @@ from typing import Any, NamedTuple
 
 from gnsmall_keras.data.decoding import MAX_FILE_BYTES, too_large
 from gnsmall_keras.data.files.links import resolve
-from gnsmall_keras.data.files.listing import Entry, Listing, check_count, shown
+from gnsmall_keras.data.files.listing import (
+    NOT_REGULAR,
+    Entry,
+    Listing,
+    check_count,
+    shown,
+)
 
 # More than so much is a bomb where it is so many times the archive.
 BOMB_BYTES = 2**30
@@ -94,8 +100,7 @@ class Archive:
             if member.kind == "folder":
                 listing.add_folder(member.name)
             elif member.kind == "other":
-                fault = "it is no regular file"
-                listing.add(Entry(member.name, member, 0, stamp, fault))
+                listing.add(Entry(member.name, member, 0, stamp, NOT_REGULAR))
         listing.sort()
         return listing
 

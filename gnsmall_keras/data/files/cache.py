@@ -1,6 +1,5 @@
 """Decoded images on disk, so that a second start need not decode them."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -64,7 +63,10 @@ def take(
     A damaged cache is none.
     """
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with (
+            file.open("rb") as opened,
+            np.load(opened, allow_pickle=False) as arrays,
+        ):
             about = json.loads(arrays["about"].item())
             if about["state"] != state:
                 return None
@@ -99,9 +101,3 @@ def keep(
     except OSError as error:
         return f"{error.strerror or error}: {file.parent}"
     return ""
-
-
-def remove(file: Path) -> None:
-    """Removes a cache's file, if it is there."""
-    with contextlib.suppress(OSError):
-        file.unlink()

@@ -7,12 +7,17 @@ import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gnsmall_keras.data.decoding import SUFFIXES
+from gnsmall_keras.data.decoding import (
+    MAX_FILE_BYTES,
+    SUFFIXES,
+    too_large,
+)
 
 # dataset/train/<class>/<image>: what is deeper is nowhere.
 MAX_DEPTH = 4
 MAX_FILES = 2_000_000
 HIDDEN = "hidden"
+NOT_REGULAR = "it is no regular file"
 
 
 class Entry(NamedTuple):
@@ -161,13 +166,15 @@ def _status(item, name):
 
 
 def _entry(item, name, status):
-    regular = stat.S_ISREG(status.st_mode)
+    fault = "" if stat.S_ISREG(status.st_mode) else NOT_REGULAR
+    if status.st_size > MAX_FILE_BYTES:
+        fault = too_large(status.st_size)
     return Entry(
         name,
         Path(item.path),
         status.st_size,
         (status.st_size, status.st_mtime_ns, status.st_ctime_ns),
-        "" if regular else "it is no regular file",
+        fault,
     )
 
 
