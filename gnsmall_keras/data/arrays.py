@@ -50,6 +50,11 @@ def load(
         ValueError: if an array is of another type or shape, or a label outside
             the range.
     """
+    if splits["train"][1] is None:
+        raise ValueError(
+            "Images need `labels`. Received: None. Pass "
+            "load_data(images, labels)."
+        )
     given = {
         split: Given(_checked_images(images), np.asarray(labels))
         for split, (images, labels) in splits.items()

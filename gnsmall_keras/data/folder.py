@@ -100,7 +100,7 @@ def _images(path, archive, entries, options):
 
 
 def _decode_all(archive, entries, options, shape):
-    images, broken = np.zeros(shape, np.uint8), {}
+    images = _room(shape)
     work = [i for i, entry in enumerate(entries) if not entry.fault]
     broken = {i: entry.fault for i, entry in enumerate(entries) if entry.fault}
     # A file that several links lead to is read once.
@@ -131,6 +131,17 @@ def _decode_all(archive, entries, options, shape):
                 else:
                     images[i] = result
     return images, dict(sorted(broken.items()))
+
+
+def _room(shape):
+    try:
+        return np.zeros(shape, np.uint8)
+    except MemoryError:
+        raise ValueError(
+            f"All images must fit into memory. Received: {shape[0]:,} of "
+            f"{shape[1]} x {shape[2]} x {shape[3]}. Give fewer, or a smaller "
+            "image_size."
+        ) from None
 
 
 def _in_threads(function, values):

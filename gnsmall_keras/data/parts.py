@@ -161,31 +161,12 @@ def assemble(
     index = {name: number for number, name in enumerate(class_names)}
     numbers = np.array([index[label] for label in labels], np.int32)
     parts = np.array(splits)
-    notes, fraction = list(notes), None
+    fraction = None
     if "test" not in splits:
         fraction = options.test_fraction
         off = _split_off(numbers, parts == "train", options)
         parts = np.where(off, "test", parts)
-        total = int((parts != "validation").sum())
-        done = (
-            f"There is no test split: {off.sum():,} of {total:,} images were "
-            f"split off as one, class by class (seed {options.seed})."
-        )
-        notes.append(done if fraction else "There is no test split.")
-    else:
-        tested = {
-            label
-            for label, part in zip(labels, splits, strict=True)
-            if part == "test"
-        }
-        missing = [name for name in class_names if name not in tested]
-        if missing:
-            notes.append(f"The test split has no {_some(missing)}.")
-    if options.flip is None:
-        notes.append(
-            "Images are mirrored in training; where left and right are "
-            "different classes, switch it off with flip=False (--no-flip)."
-        )
+    notes = [*notes, *_notes(numbers, parts, class_names, fraction, options)]
     held = (None, None)
     if "validation" in splits:
         held = images[parts == "validation"], numbers[parts == "validation"]
@@ -205,6 +186,29 @@ def assemble(
         reading=reading,
         origin=origin,
     )
+
+
+def _notes(numbers, parts, class_names, fraction, options):
+    """What was split off, is missing, or is mirrored."""
+    tested = parts == "test"
+    if fraction:
+        total = int((parts != "validation").sum())
+        yield (
+            f"There is no test split: {tested.sum():,} of {total:,} images "
+            f"were split off as one, class by class (seed {options.seed})."
+        )
+    elif fraction is not None:
+        yield "There is no test split."
+    else:
+        found = set(numbers[tested].tolist())
+        names = [n for i, n in enumerate(class_names) if i not in found]
+        if names:
+            yield f"The test split has no {_some(names)}."
+    if options.flip is None:
+        yield (
+            "Images are mirrored in training; where left and right are "
+            "different classes, switch it off with flip=False (--no-flip)."
+        )
 
 
 def _split_off(numbers, mask, options):

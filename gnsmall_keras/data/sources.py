@@ -84,25 +84,20 @@ def load_data(
         cache=cache,
     )
     if isinstance(source, str | os.PathLike):
-        extra = (labels, class_names, test, validation)
-        if any(value is not None for value in extra):
-            raise ValueError(
-                "`labels`, `class_names`, `test` and `validation` are for "
-                f"arrays. Received with them: {os.fspath(source)!r}. Leave "
-                "them out; folders name classes."
-            )
+        _check_alone(source, labels, class_names, test, validation)
         return _load_source(source, options)
-    if labels is None:
+    splits = {"train": (source, labels), "validation": validation, "test": test}
+    given = {name: split for name, split in splits.items() if split is not None}
+    return arrays.load(given, class_names, options)
+
+
+def _check_alone(source, *others):
+    if any(value is not None for value in others):
         raise ValueError(
-            "Images need `labels`. Received: None. Pass "
-            "load_data(images, labels)."
+            "`labels`, `class_names`, `test` and `validation` are for arrays. "
+            f"Received with them: {os.fspath(source)!r}. Leave them out; "
+            "folders name classes."
         )
-    splits = {"train": (source, labels)}
-    if validation is not None:
-        splits["validation"] = validation
-    if test is not None:
-        splits["test"] = test
-    return arrays.load(splits, class_names, options)
 
 
 def check_source(source: str | os.PathLike) -> None:

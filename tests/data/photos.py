@@ -7,6 +7,8 @@ quadrants of the colours in `COLOURS`, whatever its file's kind; the answer of
 
 import io
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +150,39 @@ def add_links(root: Path, store: Path) -> None:
     last.symlink_to(store / "links", target_is_directory=True)
     first = root / CLASSES[0]
     (first / "zz link.png").symlink_to(first / "plain.png")
+
+
+def archive(path, files, links=(), hard=()):
+    """A tar or zip of `{name: bytes}`, links first."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as packed:
+            for name, target in links:
+                info = zipfile.ZipInfo(name)
+                info.create_system, info.external_attr = 3, 0o120777 << 16
+                packed.writestr(info, target)
+            for name, data in files.items():
+                packed.writestr(name, data)
+        return path
+    with tarfile.open(path, "w") as packed:
+        for name, target in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            packed.addfile(info)
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            packed.addfile(info, io.BytesIO(data))
+        for name, target in hard:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.LNKTYPE, target
+            packed.addfile(info)
+    return path
+
+
+def files(*labels, count=3):
+    """Some images of each class, as `{name: bytes}`."""
+    data = encode("plain.png", picture(20, 30))
+    return {f"{label}/{i}.png": data for label in labels for i in range(count)}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """Folders and archives of photos: layouts, links, what is left out."""
 
 import gzip
-import io
-import itertools
 import os
 import shutil
 import subprocess
@@ -182,110 +180,12 @@ def test_digests_of_known_data_stay():
     assert load_data("digits").digest == "c24d3cef1169b319"
 
 
-def _archive(path, files, links=(), hard=()):
-    """A tar or zip of `{name: bytes}`, links first."""
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, target in links:
-                info = zipfile.ZipInfo(name)
-                info.create_system, info.external_attr = 3, 0o120777 << 16
-                archive.writestr(info, target)
-            for name, data in files.items():
-                archive.writestr(name, data)
-        return path
-    with tarfile.open(path, "w") as archive:
-        for name, target in links:
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = tarfile.SYMTYPE, target
-            archive.addfile(info)
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-        for name, target in hard:
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = tarfile.LNKTYPE, target
-            archive.addfile(info)
-    return path
-
-
-def _files(*labels, count=3):
-    data = photos.encode("plain.png", photos.picture(20, 30))
-    return {f"{label}/{i}.png": data for label in labels for i in range(count)}
-
-
-@pytest.mark.parametrize("name", ["a.tar", "a.zip"])
-def test_links_in_archives_are_followed(tmp_path, name):
-    """To a file, to a folder, by way of another link; hard ones in a tar."""
-    files = _files("cat", "dog", ".store/hen")
-    links = [
-        ("hen", ".short/hen"),
-        (".short", ".store"),
-        ("cat/link.png", "../dog/./0.png"),
-        ("cat/again.png", "link.png"),
-    ]
-    hard = [("dog/hard.png", "dog/0.png")]
-    path = _archive(tmp_path / name, files, links, hard)
-    dataset = load_data(path, test_fraction=0)
-    counts = np.bincount(dataset.train_labels).tolist()
-    assert dataset.class_names == ("cat", "dog", "hen")
-    assert counts == [5, 4 if name == "a.tar" else 3, 3]
-    wanted = photos.expected()
-    assert np.all(dataset.train_images[:, 8, 8] == wanted[8, 8])
-
-
-@pytest.mark.parametrize("name", ["a.tar", "a.zip"])
-@pytest.mark.parametrize(
-    ("link", "target", "message"),
-    [
-        ("cat/x.png", "/etc/passwd", "must stay inside.*cat/x.png"),
-        ("cat/x.png", "../../x.png", "must stay inside.*cat/x.png"),
-        ("cat/x.png", "none.png", "cat/x.png .* leads to 'cat/none.png'"),
-        ("cat/x.png", "x.png", "not to itself. cat/x.png"),
-        ("cat/loop", "../cat", "not to itself. cat/loop"),
-        ("hen", ".", "not to itself. hen"),
-    ],
-)
-def test_other_links_in_archives_are_named(
-    tmp_path, name, link, target, message
-):
-    path = _archive(tmp_path / name, _files("cat", "dog"), [(link, target)])
-    with pytest.raises(ValueError, match=message):
-        load_data(path)
-
-
-def test_links_to_links_end(tmp_path):
-    names = [f"cat/{i}.png" for i in range(100, 160)]
-    links = [(a, b[4:]) for a, b in itertools.pairwise(names)]
-    links.append((names[-1], "0.png"))
-    links.append(("hen", "cat"))
-    path = _archive(tmp_path / "a.tar", _files("cat", "dog"), links)
-    with pytest.raises(ValueError, match="not to itself"):
-        load_data(path)
-
-
-def test_links_in_folders_are_followed_or_named(folder):
-    first = folder / photos.CLASSES[0]
-    link = first / "x.png"
-    link.symlink_to("nothing.png")
-    with pytest.raises(ValueError, match=r"must lead to .*x\.png .No such"):
-        load_data(folder)
-    link.unlink()
-    link.symlink_to("x.png")
-    with pytest.raises(ValueError, match=r"must lead to .*x\.png"):
-        load_data(folder)
-    link.unlink()
-    (first / "loop").symlink_to(folder, target_is_directory=True)
-    with pytest.raises(ValueError, match=r"folder that it is in.*/loop"):
-        load_data(folder)
-
-
 def test_names_are_compared_in_nfc(tmp_path):
     composed = unicodedata.normalize("NFC", "Äpfel")
     apart = unicodedata.normalize("NFD", "Äpfel")
-    files = {f"train/{k}": v for k, v in _files(composed, "b").items()}
-    files |= {f"test/{k}": v for k, v in _files(apart, "b").items()}
-    dataset = load_data(_archive(tmp_path / "a.zip", files))
+    files = {f"train/{k}": v for k, v in photos.files(composed, "b").items()}
+    files |= {f"test/{k}": v for k, v in photos.files(apart, "b").items()}
+    dataset = load_data(photos.archive(tmp_path / "a.zip", files))
     assert dataset.class_names == ("b", composed)
     assert len(dataset.test_images) == 6
     assert any("are one class" in note for note in dataset.notes)
@@ -293,7 +193,7 @@ def test_names_are_compared_in_nfc(tmp_path):
 
 @pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\u2028b", "a\x85b"])
 def test_labels_of_several_lines_are_refused(tmp_path, name):
-    path = _archive(tmp_path / "a.tar", _files(name, "b"))
+    path = photos.archive(tmp_path / "a.tar", photos.files(name, "b"))
     with pytest.raises(ValueError, match="named in one line") as caught:
         load_data(path)
     assert len(str(caught.value).splitlines()) == 1
@@ -307,7 +207,9 @@ def test_labels_that_are_no_utf8_are_refused(folder):
 
 def test_other_labels_are_taken_as_they_are(tmp_path):
     names = ("a b", "'quoted'", "100%", "[red]x", "*", "👩‍🚀")
-    dataset = load_data(_archive(tmp_path / "a.tar", _files(*names)))
+    dataset = load_data(
+        photos.archive(tmp_path / "a.tar", photos.files(*names))
+    )
     assert dataset.class_names == tuple(sorted(names))
 
 
@@ -329,8 +231,8 @@ def test_other_labels_are_taken_as_they_are(tmp_path):
     ],
 )
 def test_other_layouts_are_refused(tmp_path, names, message):
-    files = _files(*names, count=3) | {"notes.heic": b"x"}
-    path = _archive(tmp_path / "a.zip", files)
+    files = photos.files(*names, count=3) | {"notes.heic": b"x"}
+    path = photos.archive(tmp_path / "a.zip", files)
     with pytest.raises(ValueError, match=message) as caught:
         load_data(path)
     assert ".heic: 1" in str(caught.value)
@@ -352,10 +254,10 @@ def test_folders_of_folders_are_refused_at_once(tmp_path):
     ],
 )
 def test_a_class_of_one_image_is_refused(tmp_path, count, test, message):
-    files = _files("train/cat") | _files("train/dog", count=count)
-    files |= _files("test/cat", "test/dog", count=test)
+    files = photos.files("train/cat") | photos.files("train/dog", count=count)
+    files |= photos.files("test/cat", "test/dog", count=test)
     with pytest.raises(ValueError, match=message):
-        load_data(_archive(tmp_path / "a.tar", files))
+        load_data(photos.archive(tmp_path / "a.tar", files))
 
 
 def test_empty_folders_are_named(folder):
