@@ -81,8 +81,28 @@ def test_every_notebook_says_how_it_runs_in_seconds():
     assert [*SMOKE] == [path.stem for path in NOTEBOOKS]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+# nbval, which compares no outputs but runs every cell, has these by default,
+# and papermill, which passes parameters, the others.
+BY_NBVAL = {"00_quickstart", "02_train"}
+
+
+def _each(by_default):
+    """Every notebook; slow are those that the other one has executed."""
+    return pytest.mark.parametrize(
+        "path",
+        [
+            pytest.param(
+                path,
+                marks=[] if by_default(path.stem) else pytest.mark.slow,
+            )
+            for path in NOTEBOOKS
+        ],
+        ids=lambda path: path.stem,
+    )
+
+
 class TestNotebook:
+    @_each(lambda name: True)
     def test_has_no_outputs_and_a_parameters_cell(self, path):
         notebook = nbformat.read(path, as_version=4)
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -90,11 +110,13 @@ class TestNotebook:
         assert all(not cell.outputs for cell in code)
         assert papermill.inspect_notebook(str(path))
 
+    @_each(lambda name: True)
     def test_agrees_with_its_py_file(self, path):
         ours = [cell.source for cell in jupytext.read(path).cells]
         paired = jupytext.read(path.with_suffix(".py")).cells
         assert ours == [cell.source for cell in paired]
 
+    @_each(lambda name: name not in BY_NBVAL)
     def test_runs_under_papermill(self, path, tmp_path):
         smoke = SMOKE[path.stem]
         # Papermill only warns of a parameter that the notebook lacks.
@@ -114,6 +136,7 @@ class TestNotebook:
             assert len(shown) == 1
             assert shown[0].startswith("epoch 1/1  accuracy ")
 
+    @_each(BY_NBVAL.__contains__)
     def test_runs_under_nbval(self, path, tmp_path, monkeypatch):
         monkeypatch.setenv("GNSMALL_SMOKE", "1")  # nbval passes no parameters
         copy = tmp_path / path.name

@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from support import ROOT, skip_unless_all_on_jax, tiny_network
+from support import ROOT, tiny_network
 
 from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.data.sources import load_data
@@ -23,14 +23,20 @@ from gnsmall_keras.training.splits import split
 SMOKE = TrainConfig(width=0.25, epochs=2, batch_size=128)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    skip_unless_all_on_jax()
+@pytest.fixture(
+    scope="module",
+    params=["tiny", pytest.param("gns", marks=pytest.mark.slow)],
+)
+def run(request, tmp_path_factory):
+    """A run of two epochs, of a tiny network or of GN-S 0.25."""
     out = tmp_path_factory.mktemp("runs")
-    return out, fit.train(SMOKE, out=out, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "tiny":
+            patch.setattr(learn, "create_model", tiny_network)
+        return out, fit.train(SMOKE, out=out, progress=False)
 
 
-@pytest.mark.backend
+@pytest.mark.contract
 def test_a_run_learns_and_writes_down_what_came_of_it(run):
     out, record = run
     assert record.history["loss"][1] < record.history["loss"][0]
@@ -75,10 +81,10 @@ def test_the_record_says_what_was_predicted_on_the_test_split(run):
         assert not correct[mistake["index"]]
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 def test_a_teacher_improves_for_three_epochs(tmp_path, monkeypatch):
     """ResNet-18 on a part of the digits, with a rate for so few steps."""
-    skip_unless_all_on_jax()
     digits = load_data("digits")
     part = dataclasses.replace(
         digits,
