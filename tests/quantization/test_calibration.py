@@ -8,6 +8,7 @@ from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.export.flatbuffer import Network, find_layer
 from gnsmall_keras.quantization import calibration
 from gnsmall_keras.quantization.calibration import (
+    calibration_split,
     clip_range,
     find_extremes,
 )
@@ -18,6 +19,13 @@ from gnsmall_keras.report.figures.drawing import render
 from gnsmall_keras.report.figures.noise import draw_layer_errors
 
 pytestmark = pytest.mark.export
+
+
+def test_calibration_images_are_of_the_training_split(dataset):
+    found = {image.tobytes() for image in calibration_split(dataset, 40)}
+    assert len(found) == 40
+    assert found <= {image.tobytes() for image in dataset.train_images}
+    assert found.isdisjoint(image.tobytes() for image in dataset.test_images)
 
 
 def _predict(data, images, folder, runtime="litert-reference"):

@@ -6,11 +6,12 @@ import json
 import keras
 import numpy as np
 import pytest
-from support import ROOT, tiny_network
+from support import ROOT, tiny_branched_network, tiny_network
 
 from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.models.files import load_model, load_teacher
+from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.records import predictions
 from gnsmall_keras.records.run import RunRecord, read_records
 from gnsmall_keras.training import evaluation
@@ -167,7 +168,7 @@ def test_a_network_learns_from_mixed_images(tmp_path):
 def test_a_run_that_dies_at_its_end_has_one_record(tmp_path, monkeypatch, dies):
     """Before it is in the index, or before the checkpoint is gone."""
     config = dataclasses.replace(SMOKE, epochs=1)
-    module = fit.checkpoint if dies == "remove" else fit.records
+    module = fit.checkpoint if dies == "remove" else fit
 
     def pretend(model, teachers, batches, watched, stage):
         (stage.folder / fit.checkpoint.FILE).touch()
@@ -252,6 +253,32 @@ def test_recipes_resolve_to_what_is_named():
     assert (recipe.epochs, recipe.batch_size) == (3, 256)
     assert recipe.weight_decay == 0.01
     assert recipe.decay_all
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_a_recipe_spares_normalisation_and_biases_or_decays_all(decay_all):
+    """By the velocities that gradients of zero leave."""
+    model = tiny_branched_network("gns", classes=10)
+    model.set_weights([np.ones_like(w) for w in model.get_weights()])
+    recipe = dataclasses.replace(
+        RECIPES["quick"], weight_decay=0.1, decay_all=decay_all, optimizer="sgd"
+    )
+    learn.compile_model(model, recipe, steps=9)
+    variables = model.trainable_variables
+    model.optimizer.apply(
+        [keras.ops.zeros_like(v.value) for v in variables], variables
+    )
+    decayed = {
+        variable.name
+        for variable, velocity in zip(
+            variables, model.optimizer.velocities, strict=True
+        )
+        if keras.ops.convert_to_numpy(velocity.value).any()
+    }
+    names = {variable.name for variable in variables}
+    kernels = {name for name in names if name.endswith("kernel")}
+    assert {"kernel", "scale_kernel"} == kernels < names
+    assert decayed == (names if decay_all else kernels)
 
 
 def test_runs_keep_their_names_when_something_new_is_learnt():
