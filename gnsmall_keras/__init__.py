@@ -38,7 +38,7 @@ _PUBLIC = {
     "ghostnetv3_small": "models.ghostnet",
     "load_data": "data.sources",
     "load_model": "models.files",
-    "load_teacher": "models.files",
+    "load_teacher": "distill.checks",
     "load_torch_weights": "models.torch.weights",
     "normalize": "data.augment",
     "read_records": "records.run",

@@ -117,7 +117,7 @@ def cache_teacher(
     """
     from gnsmall_keras.data.sources import load_data
     from gnsmall_keras.distill import cache
-    from gnsmall_keras.models.files import load_teacher
+    from gnsmall_keras.distill.checks import load_teacher
     from gnsmall_keras.training.splits import split
 
     config = TrainConfig(

@@ -27,7 +27,7 @@ from rich.progress import (
 
 from gnsmall_keras.data.augment import PADDING, Augmentation, normalize
 from gnsmall_keras.data.batches import TrainingBatches
-from gnsmall_keras.models.files import check_teacher
+from gnsmall_keras.distill.checks import check_teacher
 from gnsmall_keras.records.jsonl import replacing
 
 SCHEMA = 2  # also changes with what Augmentation.view makes of a seed

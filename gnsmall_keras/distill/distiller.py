@@ -7,6 +7,11 @@ from keras import ops
 
 from gnsmall_keras.config import check_label_weight, check_temperature
 from gnsmall_keras.data.batches import IMAGES, TEACHER_LOGITS
+from gnsmall_keras.distill.checks import (
+    ends_in_probabilities,
+    shapes_of,
+    some_shape,
+)
 from gnsmall_keras.distill.features import (
     FeaturePair,
     feature_loss,
@@ -17,11 +22,6 @@ from gnsmall_keras.distill.features import (
 from gnsmall_keras.distill.losses import class_indices, get_loss
 from gnsmall_keras.distill.steps import STEPS
 from gnsmall_keras.distill.teachers import WEIGHTS, as_teacher
-from gnsmall_keras.models.files import (
-    ends_in_probabilities,
-    shapes_of,
-    some_shape,
-)
 
 _FEATURES = "teacher_features"
 

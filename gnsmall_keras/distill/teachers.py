@@ -5,8 +5,8 @@ from keras import ops
 
 from gnsmall_keras.config import normalize_weights
 from gnsmall_keras.data.batches import TEACHER_LOGITS
+from gnsmall_keras.distill.checks import check_teacher, some_shape
 from gnsmall_keras.distill.losses import class_indices
-from gnsmall_keras.models.files import check_teacher, some_shape
 
 WEIGHTS = "teacher_weights"
 _COMBINATIONS = ("probabilities", "logits", "per_teacher")

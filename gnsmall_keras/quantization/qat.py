@@ -17,11 +17,11 @@ from gnsmall_keras.config import (
 )
 from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
 from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.distill.checks import check_teacher, load_teacher
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
 from gnsmall_keras.export.flatbuffer import Network
 from gnsmall_keras.models.deploy import to_deploy
-from gnsmall_keras.models.files import check_teacher, load_teacher
 from gnsmall_keras.quantization.calibration import calibration_indices
 from gnsmall_keras.quantization.simulation import Int8Simulation
 from gnsmall_keras.records.run import RunRecord

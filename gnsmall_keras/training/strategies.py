@@ -11,12 +11,12 @@ import keras
 from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.distill.cache import teacher_digest
+from gnsmall_keras.distill.checks import load_teacher
 from gnsmall_keras.distill.teachers import CONFIDENCE, TeacherEnsemble
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.catalogue import NETWORKS, check_network
 from gnsmall_keras.models.files import (
     load_model,
-    load_teacher,
     run_folder,
     save_model,
 )
