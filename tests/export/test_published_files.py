@@ -99,7 +99,14 @@ def test_the_best_network_of_each_class_of_microcontrollers_is_there(budget):
     ]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=pytest.mark.slow if number else [])
+        for number, path in enumerate(FILES)  # the smallest first
+    ],
+    ids=lambda path: path.stem,
+)
 def test_accuracies_are_those_of_the_report(path, cifar10):
     values = TFLiteModel(path).predict_raw(cifar10.test_images)
     found = evaluation.accuracy(values, cifar10.test_labels)
