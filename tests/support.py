@@ -28,6 +28,13 @@ from gnsmall_keras.models.layers import (  # noqa: E402
     BranchedDepthwiseConv2D,
 )
 
+# What JAX compiles for a minute is run there by `make test-all` alone.
+contract_but_on_jax = (
+    pytest.mark.backend
+    if keras.config.backend() == "jax"
+    else pytest.mark.contract
+)
+
 
 class Fixture(NamedTuple):
     """Weights, inputs and outputs of the original code."""
@@ -173,25 +180,6 @@ def randomize(model: keras.Model, seed: int) -> None:
             taps = np.prod(shape[1:-1]) if len(shape) > 2 else 1
             value = generator.normal(0.0, (2.0 / taps) ** 0.5, shape)
         variable.assign(value.astype("float32"))
-
-
-def skip_unless_all_on_jax() -> None:
-    """Leaves what compiles for minutes on JAX to runs with GNSMALL_TEST_ALL."""
-    if keras.config.backend() == "jax" and not os.environ.get(
-        "GNSMALL_TEST_ALL"
-    ):
-        pytest.skip("compiles for a minute on JAX; set GNSMALL_TEST_ALL=1")
-
-
-def skip_unless_all_or_on_torch() -> None:
-    """Leaves what starts processes anew to the backend that starts fastest.
-
-    With GNSMALL_TEST_ALL it runs on every backend.
-    """
-    if keras.config.backend() != "torch" and not os.environ.get(
-        "GNSMALL_TEST_ALL"
-    ):
-        pytest.skip("starts processes; set GNSMALL_TEST_ALL=1")
 
 
 def wait_for(happened, seconds=120):

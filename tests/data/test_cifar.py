@@ -37,6 +37,7 @@ def test_real_files_load(real):
     assert load_data(real).digest == dataset.digest
 
 
+@pytest.mark.slow
 @needs_cifar10
 def test_tar_gz_equals_the_folder(real, tmp_path):
     archive = tmp_path / "cifar-10-python.tar.gz"
@@ -139,3 +140,7 @@ def test_cifar100_files_load(tmp_path, monkeypatch):
     assert dataset.classes == 100
     assert dataset.class_names[7] == "name 7"
     assert dataset.train_images.shape == (200, 32, 32, 3)
+    archive = tmp_path / "cifar-100-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, folder.name)
+    assert load_data(archive).digest == dataset.digest

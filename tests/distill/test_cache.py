@@ -83,7 +83,7 @@ def _epochs(batches, count):
         batches.on_epoch_end()
 
 
-@pytest.mark.backend
+@pytest.mark.contract
 @pytest.mark.parametrize(
     "options",
     [
@@ -350,7 +350,7 @@ def test_logits_beyond_float16_are_cut_off(tmp_path):
     assert np.abs(logits).max() == np.finfo(np.float16).max
 
 
-@pytest.mark.backend
+@pytest.mark.contract
 def test_digests_are_the_same_on_every_backend():
     weights = [np.arange(768).reshape(192, 4) / 100, np.arange(4)]
     for _ in range(2):  # whatever Keras names the layers

@@ -23,7 +23,14 @@ def _build(width, head_units, **options):
     )
 
 
-@pytest.fixture(scope="module", params=KEYS, ids=str)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(key, marks=pytest.mark.slow if number else [])
+        for number, key in enumerate(KEYS)
+    ],
+    ids=str,
+)
 def trained(request):
     """A network's key, and the network, built once."""
     return request.param, _build(*request.param)
