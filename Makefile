@@ -58,8 +58,9 @@ types: $(VENV)/test.stamp ## check types
 	@$(BIN)/pyright
 
 STUDIES := $(addprefix papermill_runs/sweeps/,study_cpu_selection.toml study_cpu.toml study_cpu_paper.toml study_gpu_widths.toml)
-results: $(VENV)/test.stamp ## write README's and the study's results from the records
-	@$(BIN)/gnsmall report --readme README.md
+results: $(VENV)/test.stamp ## write README's table and the docs' results from the records
+	@$(BIN)/gnsmall report --networks README.md
+	@$(BIN)/gnsmall report --readme docs/results.md
 	@$(BIN)/gnsmall report --study $(STUDIES) --readme docs/study.md
 
 notebooks: $(VENV)/test.stamp ## bring notebooks and their .py files together
