@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import gnsmall_keras  # noqa: E402
+import gnsmall_keras
 
 project = "gnsmall_keras"
 author = "The gnsmall_keras developers"

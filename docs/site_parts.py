@@ -13,7 +13,6 @@ import keras
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.utils.math import latex2mathml
-
 from sphinx import addnodes
 from sphinx.util.inspect import signature as signature_of
 from sphinx.util.inspect import stringify_signature

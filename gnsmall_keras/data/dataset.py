@@ -20,6 +20,11 @@ class Dataset:
             split.
         class_names: one name per class.
         flippable: whether a mirrored image keeps its class; digits do not.
+
+    Example:
+        >>> data = gns.load_data("digits")
+        >>> data.train_images.shape, data.classes
+        ((1437, 32, 32, 3), 10)
     """
 
     name: str

@@ -1,6 +1,8 @@
 """Knowledge distillation as a Keras model."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -19,9 +21,18 @@ from gnsmall_keras.distill.features import (
     make_adapter,
     recording,
 )
-from gnsmall_keras.distill.losses import class_indices, get_loss
+from gnsmall_keras.distill.losses import (
+    DistillationLoss,
+    class_indices,
+    get_loss,
+)
 from gnsmall_keras.distill.steps import STEPS
-from gnsmall_keras.distill.teachers import WEIGHTS, as_teacher
+from gnsmall_keras.distill.teachers import (
+    WEIGHTS,
+    FrozenTeacher,
+    TeacherEnsemble,
+    as_teacher,
+)
 
 _FEATURES = "teacher_features"
 
@@ -61,21 +72,32 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
     Raises:
         ValueError: if an argument breaks one of the rules above, or the teacher
             does not fit the student.
+
+    Example:
+        >>> def small():
+        ...     layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+        ...     return keras.Sequential([keras.Input((8, 8, 3)), *layers])
+        >>> distiller = gns.Distiller(student=small(), teacher=small())
+        >>> distiller.compile("adam", loss=gns.LabelCrossEntropy())
+        >>> images, labels = np.ones((4, 8, 8, 3)), np.arange(4)
+        >>> found = distiller.fit(images, labels, verbose=0)
+        >>> {"kd_loss", "label_loss"} <= found.history.keys()
+        True
     """
 
     def __init__(
         self,
         *,
-        student,
-        teacher=None,
-        label_weight=0.5,
-        temperature=4.0,
-        loss="kd",
-        features=(),
-        track_agreement=False,
-        expects_teacher=None,
-        adapters=None,
-        **kwargs,
+        student: keras.Model,
+        teacher: keras.Model | FrozenTeacher | TeacherEnsemble | None = None,
+        label_weight: float = 0.5,
+        temperature: float = 4.0,
+        loss: str | DistillationLoss = "kd",
+        features: Sequence[FeaturePair] = (),
+        track_agreement: bool = False,
+        expects_teacher: bool | None = None,
+        adapters: Sequence[keras.layers.Layer | None] | None = None,
+        **kwargs: Any,
     ):
         check_label_weight(label_weight)
         check_temperature(temperature)
