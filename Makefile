@@ -8,7 +8,7 @@ BACKEND ?= tensorflow
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml gnsmall_keras/__init__.py
 
-.PHONY: help quickstart test test-all mutants browser lint types results notebooks bench clean
+.PHONY: help quickstart test test-all mutants browser lint types results notebooks docs bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,11 @@ $(VENV)/test.stamp: $(SOURCES) | $(BIN)/python
 $(VENV)/browser.stamp: $(SOURCES) | $(BIN)/python
 	@echo "== installing the package with JupyterLab and Playwright (about 1 GB, minutes)"
 	@$(PIP) install --quiet --editable '.[browser]'
+	@touch $@
+
+$(VENV)/docs.stamp: $(SOURCES) | $(BIN)/python
+	@echo "== installing the package with Sphinx (about 700 MB, minutes)"
+	@$(PIP) install --quiet --editable '.[docs]'
 	@touch $@
 
 quickstart: $(VENV)/export.stamp ## train, fuse, quantise and check a network
@@ -64,9 +69,15 @@ types: $(VENV)/test.stamp ## check types
 	@$(BIN)/pyright
 
 STUDIES := $(addprefix papermill_runs/sweeps/,study_cpu_selection.toml study_cpu.toml study_cpu_paper.toml study_gpu_widths.toml)
-results: $(VENV)/test.stamp ## write README's and the study's results from the records
-	@$(BIN)/gnsmall report --readme README.md
+results: $(VENV)/test.stamp ## write README's table and the docs' results from the records
+	@$(BIN)/gnsmall report --networks README.md
+	@$(BIN)/gnsmall report --readme docs/results.md
 	@$(BIN)/gnsmall report --study $(STUDIES) --readme docs/study.md
+
+# Fetches nothing; a warning is an error.
+docs: $(VENV)/docs.stamp ## build the documentation site, build/docs/index.html
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . build/docs
+	@echo "== open build/docs/index.html"
 
 notebooks: $(VENV)/test.stamp ## bring notebooks and their .py files together
 	@$(BIN)/jupytext --sync notebooks/*.py

@@ -17,7 +17,19 @@ _FIRST_FLIPS = 2**32 - 2
 
 
 def normalize(images: np.ndarray) -> np.ndarray:
-    """Turns uint8 pixels `(..., 3)` into the float32 a model takes."""
+    """Turns uint8 pixels `(..., 3)` into the float32 a model takes.
+
+    Args:
+        images: RGB, 0 to 255.
+
+    Returns:
+        The same shape: (pixel / 255 - mean) / deviation, of CIFAR-10's
+        channels.
+
+    Example:
+        >>> gns.normalize(np.zeros((1, 32, 32, 3), np.uint8)).dtype
+        dtype('float32')
+    """
     *outer, pixels, _ = (1, *images.shape) if images.ndim == 1 else images.shape
     # A row of pixels at a time: NumPy is slow along an axis of three.
     values = images.reshape(math.prod(outer), 3 * pixels).astype(np.float32)

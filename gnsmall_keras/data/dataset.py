@@ -29,6 +29,11 @@ class Dataset:
         notes: lines about what was left out, split off or is mirrored.
         reading: how it was read: from a cache, or why there is none.
         origin: "known" (CIFAR, digits), "files" or "arrays".
+
+    Example:
+        >>> data = gns.load_data("digits")
+        >>> data.train_images.shape, data.classes
+        ((1437, 32, 32, 3), 10)
     """
 
     name: str

@@ -57,6 +57,11 @@ class TFLiteModel:
     Raises:
         ValueError: if the runtime is unknown or not installed, or the file is
             not one it can run.
+
+    Example:
+        >>> model = gns.TFLiteModel("tflite/gns-w0.5-cifar10-micro.tflite")
+        >>> model.predict(np.zeros((2, 32, 32, 3), np.uint8)).shape
+        (2, 10)
     """
 
     def __init__(

@@ -9,7 +9,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from gnsmall_keras.config import check_label_weight, check_temperature
+from gnsmall_keras.config import (
+    Kernels,
+    check_label_weight,
+    check_temperature,
+)
 from gnsmall_keras.data.batches import IMAGES, TEACHER_LOGITS
 from gnsmall_keras.distill.checks import (
     ends_in_probabilities,
@@ -23,10 +27,20 @@ from gnsmall_keras.distill.features import (
     make_adapter,
     recording,
 )
-from gnsmall_keras.distill.losses import class_indices, get_loss
+from gnsmall_keras.distill.losses import (
+    DistillationLoss,
+    class_indices,
+    get_loss,
+)
 from gnsmall_keras.distill.running import Running
+from gnsmall_keras.distill.state import BatchMean, Step, Untracked
 from gnsmall_keras.distill.steps import STEPS
-from gnsmall_keras.distill.teachers import WEIGHTS, as_teacher
+from gnsmall_keras.distill.teachers import (
+    WEIGHTS,
+    FrozenTeacher,
+    TeacherEnsemble,
+    as_teacher,
+)
 from gnsmall_keras.models import keras_private
 from gnsmall_keras.native.choice import check_kernels, using
 
@@ -71,22 +85,33 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
     Raises:
         ValueError: if an argument breaks one of the rules above, or the teacher
             does not fit the student.
+
+    Example:
+        >>> def small():
+        ...     layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+        ...     return keras.Sequential([keras.Input((8, 8, 3)), *layers])
+        >>> distiller = gns.Distiller(student=small(), teacher=small())
+        >>> distiller.compile("adam", loss=gns.LabelCrossEntropy())
+        >>> images, labels = np.ones((4, 8, 8, 3)), np.arange(4)
+        >>> found = distiller.fit(images, labels, verbose=0)
+        >>> {"kd_loss", "label_loss"} <= found.history.keys()
+        True
     """
 
     def __init__(
         self,
         *,
-        student,
-        teacher=None,
-        label_weight=0.5,
-        temperature=4.0,
-        loss="kd",
-        features=(),
-        track_agreement=False,
-        expects_teacher=None,
-        adapters=None,
-        kernels="auto",
-        **kwargs,
+        student: keras.Model,
+        teacher: keras.Model | FrozenTeacher | TeacherEnsemble | None = None,
+        label_weight: float = 0.5,
+        temperature: float = 4.0,
+        loss: str | DistillationLoss = "kd",
+        features: Sequence[FeaturePair] = (),
+        track_agreement: bool = False,
+        expects_teacher: bool | None = None,
+        adapters: Sequence[keras.layers.Layer | None] | None = None,
+        kernels: Kernels = "auto",
+        **kwargs: Any,
     ):
         check_label_weight(label_weight)
         check_temperature(temperature)
@@ -96,11 +121,11 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         super().__init__(**kwargs)
         self.student = student
         self.distillation_loss = get_loss(loss)
-        self._mean = _Mean(name="mean")
+        self._mean = BatchMean(name="mean")
         self.label_weight = self._number("label_weight", label_weight)
         self.temperature = self._number("temperature", temperature)
         self._pairs = tuple(features)
-        self._frozen, self._step = _Untracked(), _Step()
+        self._frozen, self._step = Untracked(), Step()
         self._kernels = kernels
         self._adapters = adapters  # None until a teacher tells the shapes
         self._term_trackers = [
@@ -352,40 +377,6 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
             FeaturePair(**pair) for pair in config["features"]
         ]
         return cls(**config)
-
-
-class _Untracked:
-    """What Keras must neither save nor train."""
-
-    def __init__(self):
-        self.teacher = None
-        self.student_layers = ()
-        self.teacher_layers = ()
-        self.native = None  # the student's form to train, if there is one
-        self.inference = None  # and to answer
-        self.labels_checked = False  # those of the present call, all at once
-
-
-@dataclasses.dataclass
-class _Step:
-    """What methods that Keras calls in turn hand on, within a step.
-
-    Attributes:
-        student_features: outputs of the pairs' layers; `call` records them,
-            `compute_loss` reads and drops them.
-        logs_terms: whether `compute_loss` has updated the means of the terms,
-            which `compute_metrics` then reports.
-    """
-
-    student_features: Sequence[Any] = ()
-    logs_terms: bool = False
-
-
-class _Mean(keras.losses.Loss):
-    """Batch mean of values, with Keras's sample weights and replicas."""
-
-    def call(self, y_true, y_pred):
-        return y_pred
 
 
 def _has_targets(x):

@@ -1,5 +1,7 @@
 """Labels, and losses and accuracy of logits, in float32 or longer."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -86,10 +88,19 @@ class LabelCrossEntropy(keras.losses.Loss):
     Args:
         label_smoothing: in [0, 1).
         **kwargs: of `keras.losses.Loss`.
+
+    Example:
+        >>> loss = gns.LabelCrossEntropy(label_smoothing=0.1)
+        >>> round(float(loss(np.array([0]), np.array([[2.0, 0.0]]))), 4)
+        0.2269
     """
 
     def __init__(
-        self, label_smoothing=0.0, *, name="label_cross_entropy", **kwargs
+        self,
+        label_smoothing: float = 0.0,
+        *,
+        name: str = "label_cross_entropy",
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         self.label_smoothing = label_smoothing

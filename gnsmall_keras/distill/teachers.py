@@ -1,6 +1,7 @@
 """Who teaches: one model or several, which only answer."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -30,9 +31,22 @@ class FrozenTeacher:
 
     Raises:
         ValueError: if `model` is not a Keras model.
+
+    Example:
+        >>> layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+        >>> model = keras.Sequential([keras.Input((64, 64, 3)), *layers])
+        >>> resize = keras.layers.Resizing(64, 64)
+        >>> teacher = gns.FrozenTeacher(model, preprocess=resize)
+        >>> teacher.logits(keras.ops.zeros((1, 32, 32, 3))).shape[-1]
+        10
     """
 
-    def __init__(self, model: keras.Model, *, preprocess=None):
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        preprocess: Callable[[Any], Any] | None = None,
+    ):
         if not isinstance(model, keras.Model):
             raise ValueError(
                 "A teacher must be a keras.Model; load_teacher() reads one "
@@ -115,9 +129,26 @@ class TeacherEnsemble:
 
     Raises:
         ValueError: if an argument breaks one of the rules above.
+
+    Example:
+        >>> one, other = (
+        ...     keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+        ...     for _ in range(2)
+        ... )
+        >>> ensemble = gns.TeacherEnsemble([one, other], weights=[0.7, 0.3])
+        >>> len(ensemble.models)
+        2
     """
 
-    def __init__(self, teachers, *, combine="probabilities", weights=None):
+    def __init__(
+        self,
+        teachers: Sequence[keras.Model | FrozenTeacher],
+        *,
+        combine: Literal[
+            "probabilities", "logits", "per_teacher"
+        ] = "probabilities",
+        weights: Sequence[float] | Literal["confidence"] | None = None,
+    ):
         self._teachers = [as_teacher(teacher) for teacher in teachers]
         if not self._teachers:
             raise ValueError(

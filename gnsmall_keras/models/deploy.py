@@ -23,6 +23,13 @@ def to_deploy(model: keras.Model) -> keras.Model:
 
     Raises:
         ValueError: if `model` is not a functional `keras.Model`.
+
+    Example:
+        >>> model = gns.ghostnetv3_small(width=0.25)
+        >>> gns.count_parameters(model)
+        91494
+        >>> gns.count_parameters(gns.to_deploy(model))
+        79336
     """
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
         raise ValueError(

@@ -15,6 +15,15 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> None:
     """Saves the network alone, without optimiser, losses and metrics.
 
     A file that was there stays whole until the new one is complete.
+
+    Args:
+        model: of any form, branched or fused.
+        path: ends in ".keras".
+
+    Example:
+        >>> layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+        >>> gns.save_model(model, "model.keras")
     """
     network = keras.models.clone_model(model)
     network.set_weights(model.get_weights())
@@ -27,12 +36,22 @@ def load_model(path: str | os.PathLike) -> keras.Model:
 
     Nothing in the file is executed (Keras's safe mode is on).
 
+    Args:
+        path: the `.keras` file.
+
     Returns:
         The network, not compiled.
 
     Raises:
         ValueError: if there is no such file, it cannot be read, or its model
             is not one from images to logits of classes.
+
+    Example:
+        >>> layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+        >>> gns.save_model(model, "model.keras")
+        >>> gns.load_model("model.keras").output_shape
+        (None, 10)
     """
     path = Path(path)
     if path.suffix != ".keras" or not path.is_file():

@@ -51,6 +51,11 @@ def ghostnetv3_small(
     Raises:
         ValueError: if an argument breaks one of the rules above, or there are
             no such weights.
+
+    Example:
+        >>> model = gns.ghostnetv3_small(width=0.25, head_units=320)
+        >>> model.input_shape, model.output_shape
+        ((None, 32, 32, 3), (None, 10))
     """
     model = _ghostnet(
         spec.GNS_STAGES,
@@ -79,6 +84,10 @@ def ghostnetv3(
 
     Arguments, result and errors are those of `ghostnetv3_small`, but both
     sides of the image must be multiples of 16, and there are no weights.
+
+    Example:
+        >>> gns.ghostnetv3(width=0.25, classes=100).output_shape
+        (None, 100)
     """
     return _ghostnet(
         spec.GND_STAGES,

@@ -4,6 +4,8 @@ Tested with Keras 3.15; tests/models/test_keras_private.py says what each name
 must do.
 """
 
+from typing import Any
+
 import keras
 
 
@@ -51,9 +53,9 @@ class Optimizer(keras.optimizers.Optimizer):
         return self._get_variable_index(variable)
 
     @property
-    def built_variables(self) -> list[keras.Variable]:
+    def built_variables(self) -> list[Any]:
         """The variables of `build`, in its order."""
-        return self._trainable_variables
+        return list(self._trainable_variables)
 
     @property
     def averages(self) -> list[keras.Variable]:

@@ -39,7 +39,19 @@ def calibration_indices(labels: np.ndarray, size: int) -> np.ndarray:
 
 
 def calibration_split(dataset: Dataset, size: int) -> np.ndarray:
-    """Returns the calibration images of a dataset's training split."""
+    """Returns the calibration images of a dataset's training split.
+
+    Args:
+        dataset: only its training images are used.
+        size: how many images; equally many of each class.
+
+    Returns:
+        uint8 `(size, height, width, 3)`; the same for the same dataset.
+
+    Example:
+        >>> gns.calibration_split(gns.load_data("digits"), 20).shape
+        (20, 32, 32, 3)
+    """
     return dataset.train_images[calibration_indices(dataset.train_labels, size)]
 
 

@@ -128,8 +128,16 @@ def append_record(record: RunRecord, index: str | os.PathLike[str]) -> None:
 def read_records(index: str | os.PathLike[str]) -> Iterator[RunRecord]:
     """Yields the records of the file `index` in order.
 
+    Args:
+        index: JSON-lines file.
+
     Raises:
         ValueError: at a line that is not a record, with its number.
+
+    Example:
+        >>> records = list(gns.read_records("papermill_runs/index.jsonl"))
+        >>> records[0].config["model"]
+        'gns'
     """
     for _, record in scan_records(index):
         if isinstance(record, ValueError):

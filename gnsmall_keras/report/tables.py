@@ -14,8 +14,8 @@ from gnsmall_keras.report.published import (
     PAPER,
     PAPER_EPOCHS,
     PAPER_RUNS,
-    PEERS,
     REFERENCE,
+    find_peers,
 )
 from gnsmall_keras.report.significance import (
     compare_predictions,
@@ -244,21 +244,24 @@ def tabulate_paper() -> Table:
 
 
 def tabulate_peers() -> Table:
-    """Published networks, as their authors count them."""
-    return Table(
-        ("network", _TEST, "parameters", "MACs", "int8 bytes", "source"),
-        [
+    """Others' networks, as their sources have them."""
+    rows = []
+    for name, peer in find_peers().items():
+        accuracies = (peer.float_percent, peer.int8_percent)
+        sizes = (peer.parameters, peer.macs, peer.size_bytes)
+        rows.append(
             (
                 name,
-                f"{peer.accuracy:.2f} (n=1)",
-                f"{peer.parameters:,.0f}",
-                f"{peer.macs:,.0f}",
-                f"{peer.bytes:,}" if peer.bytes else _NONE,
+                *(
+                    _NONE if v is None else f"{v:.2f} (n={peer.runs})"
+                    for v in accuracies
+                ),
+                *(_NONE if v is None else f"{v:,}" for v in sizes),
                 peer.source,
             )
-            for name, peer in PEERS.items()
-        ],
-    )
+        )
+    header = ("network", "float, %", "int8, %", "parameters", "MACs")
+    return Table((*header, "int8 bytes", "source"), rows)
 
 
 def tabulate_exports(exports: Iterable[ExportRecord]) -> Table:

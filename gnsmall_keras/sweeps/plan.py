@@ -173,8 +173,16 @@ class SweepConfig:
 def read_sweep(path: str | os.PathLike[str]) -> SweepConfig:
     """Reads a sweep file: TOML, a table for each field of `SweepConfig`.
 
+    Args:
+        path: the file.
+
     Raises:
         ValueError: if it is not TOML, or what it asks for is not possible.
+
+    Example:
+        >>> sweep = gns.read_sweep("papermill_runs/sweeps/smoke.toml")
+        >>> dict(sweep.grid)
+        {'recipe': ['quick', 'best']}
     """
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
