@@ -8,7 +8,7 @@ BACKEND ?= tensorflow
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml gnsmall_keras/__init__.py
 
-.PHONY: help quickstart test test-all mutants browser lint types results notebooks docs bench clean
+.PHONY: help quickstart test test-all mutants browser mcu lint types results notebooks docs bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,11 @@ $(VENV)/docs.stamp: $(SOURCES) | $(BIN)/python
 	@$(PIP) install --quiet --editable '.[docs]'
 	@touch $@
 
+$(VENV)/mcu.stamp: $(SOURCES) | $(BIN)/python
+	@echo "== installing the package with the runtimes and CMSIS-NN's sources (about 700 MB, minutes)"
+	@$(PIP) install --quiet --editable '.[mcu]'
+	@touch $@
+
 quickstart: $(VENV)/export.stamp ## train, fuse, quantise and check a network
 	@echo "== gnsmall quickstart"
 	@$(BIN)/gnsmall quickstart
@@ -56,6 +61,10 @@ mutants: $(VENV)/test.stamp ## show that the tests notice seeded faults
 browser: $(VENV)/browser.stamp ## test notebooks in JupyterLab and the report's page
 	@KERAS_BACKEND=$(BACKEND) $(BIN)/python -m pytest -m browser tests/browser
 	@echo "== screenshots are in tests/browser/screenshots"
+
+# On Debian: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm.
+mcu: $(VENV)/mcu.stamp ## run the published files on an emulated Cortex-M4
+	@$(BIN)/python benchmarks/cortex_m4.py
 
 lint: $(VENV)/test.stamp types ## check style, notebooks' pairing and types
 	@echo "== ruff"

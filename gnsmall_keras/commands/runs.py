@@ -156,7 +156,7 @@ def report(
         max_parameters: of the winner, deployed.
         max_bytes: of the winner's int8 file; needs records of exported files.
         budget: of the microcontroller that the winner's int8 file fits: 256 KB
-            of flash and 64 KB of arena, 512 and 128 KB, or 1 MB and 256 KB; 64
+            of flash and 64 KB of arena, 512 and 128 KB, or 1 MB and 256 KB; 72
             KB of the flash are for code.
         data: of the winner; needed where the records are on several.
         images: data whose images are shown where the winner was wrong:

@@ -1,6 +1,7 @@
 """One way to run a .tflite file on every runtime."""
 
 import contextlib
+import functools
 import importlib.util
 import math
 import os
@@ -30,6 +31,7 @@ _INSTALL = {
     "tflite-micro": "'gnsmall-keras[export]' (Linux, x86-64)",
 }
 _ARENA_BYTES = 8 * 2**20  # offered to TensorFlow Lite Micro; it reports its use
+_ARENA_STEP = 16  # its alignment
 _EDGE_TPU_OP = b"edgetpu-custom-op"  # all that a compiled file has in it
 # Runs a file once, as a process of its own.
 _TRIAL = """
@@ -111,7 +113,10 @@ class TFLiteModel:
 
     @property
     def arena_bytes(self) -> int | None:
-        """Working memory that TensorFlow Lite Micro took; None elsewhere."""
+        """The least arena that TensorFlow Lite Micro runs it in; else None.
+
+        Of this machine, to 16 bytes: 32-bit pointers need less.
+        """
         return getattr(self._engine, "arena_bytes", None)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
@@ -184,11 +189,9 @@ def read_file(path: str | os.PathLike) -> bytes:
 
 def installed_runtimes() -> list[str]:
     """Returns the runtimes that this environment has."""
-    modules = {
-        "litert": "ai_edge_litert",
-        "tflite-runtime": "tflite_runtime",
-        "tflite-micro": "tflite_micro",
-    }
+    modules = {"litert": "ai_edge_litert"}
+    for name in ("tflite-runtime", "tflite-micro"):
+        modules[name] = name.replace("-", "_")
     return [
         name
         for name in RUNTIMES
@@ -311,12 +314,10 @@ def _check_classifier(inputs, outputs):
 
 class _Micro:
     def __init__(self, data, arena_bytes):
-        import tflite_micro
-
-        make = tflite_micro.runtime.Interpreter.from_bytes
+        self._data = data
         with _captured_stderr() as captured:
             try:
-                self._interpreter = make(data, arena_size=arena_bytes)
+                self._interpreter = _allocate(data, arena_bytes)
             except RuntimeError as error:
                 if arena_bytes < _ARENA_BYTES:
                     needed = _Micro(data, _ARENA_BYTES).arena_bytes
@@ -331,10 +332,27 @@ class _Micro:
         found = re.search(r"Arena allocation total (\d+)", allocations)
         if not found:
             raise RuntimeError(f"No arena size in {allocations!r}.")
-        self.arena_bytes = int(found.group(1))
+        self._kept_bytes = int(found.group(1))
         self.input = _micro_tensor(self._interpreter.get_input_details(0))
         self.output = _micro_tensor(self._interpreter.get_output_details(0))
         _check_classifier([self.input.shape], [self.output.shape])
+
+    @functools.cached_property
+    def arena_bytes(self):
+        """Planning may need more than is kept."""
+        low, high = self._kept_bytes, 2 * self._kept_bytes
+        with _captured_stderr():
+            if _starts(self._data, low):
+                return low
+            while not _starts(self._data, high):
+                low, high = high, 2 * high
+            while high - low > _ARENA_STEP:
+                middle = (low + high) // 2 // _ARENA_STEP * _ARENA_STEP
+                if _starts(self._data, middle):
+                    high = middle
+                else:
+                    low = middle
+            return high
 
     def set_input(self, values):
         self._interpreter.set_input(values, 0)
@@ -346,10 +364,25 @@ class _Micro:
         return np.array(self._interpreter.get_output(0))
 
 
+def _allocate(data, arena_bytes):
+    import tflite_micro
+
+    make = tflite_micro.runtime.Interpreter.from_bytes
+    return make(data, arena_size=arena_bytes)
+
+
+def _starts(data, arena_bytes):
+    try:
+        _allocate(data, arena_bytes)
+    except RuntimeError:
+        return False
+    return True
+
+
 def _micro_tensor(details):
     parameters = details["quantization_parameters"]
-    scales, zero_points = parameters["scales"], parameters["zero_points"]
-    quantization = (scales[0], zero_points[0]) if len(scales) else (0.0, 0)
+    found = parameters["scales"], parameters["zero_points"]
+    quantization = tuple(each[0] if len(each) else 0 for each in found)
     return _Tensor(details["shape"], details["dtype"], quantization)
 
 

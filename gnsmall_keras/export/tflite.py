@@ -64,12 +64,13 @@ class ExportReport:
     faults: list[str]
     xnnpack_partitions: int  # pieces that XNNPACK runs
     edge_tpu: EdgeTpuReport | None  # of files for it
-    # None where TFLite Micro does not run it or is not installed.
+    # The least; None where TFLite Micro does not run it or is not installed.
     arena_bytes: int | None
     calibration: str | None  # None where no range is calibrated
     calibration_images: int
     # Of an int8 file, layers that stay float; older reports do not say.
     float_layers: list[str] = dataclasses.field(default_factory=list)
+    class_names: list[str] = dataclasses.field(default_factory=list)
     qat: dict[str, Any] | None  # of "int8-qat": how it was trained, its losses
     layers: list[LayerError] | None  # of int8 files, where asked for
     evaluated_images: int
@@ -166,6 +167,7 @@ def export_tflite(
             source=source,
             target=config.target,
             quantization=config.quantization,
+            class_names=list(class_names or []),
             parameters=counting.count_parameters(deployed),
             macs=counting.count_macs(deployed),
             calibration=config.calibration if converted.floats else None,
