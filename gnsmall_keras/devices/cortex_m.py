@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from gnsmall_keras.devices.cmsis_nn import write_sources
-from gnsmall_keras.devices.runtime import TFLiteModel, read_file
+from gnsmall_keras.devices.contents import read_file
+from gnsmall_keras.devices.runtime import TFLiteModel
 
 COMPILER, EMULATOR = "arm-none-eabi-gcc", "qemu-system-arm"
 _KERNELS = Path(__file__).parents[2] / "tflite/micro/cmsis_nn"

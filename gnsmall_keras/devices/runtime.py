@@ -2,19 +2,19 @@
 
 import contextlib
 import functools
+import importlib
 import importlib.util
 import math
 import os
 import re
-import struct
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+
+from gnsmall_keras.devices.contents import read_file
+from gnsmall_keras.devices.trial import try_file
 
 Runtime = Literal[
     "litert",
@@ -32,15 +32,6 @@ _INSTALL = {
 }
 _ARENA_BYTES = 8 * 2**20  # offered to TensorFlow Lite Micro; it reports its use
 _ARENA_STEP = 16  # its alignment
-_EDGE_TPU_OP = b"edgetpu-custom-op"  # all that a compiled file has in it
-# Runs a file once, as a process of its own.
-_TRIAL = """
-import sys
-from tflite_runtime.interpreter import Interpreter
-interpreter = Interpreter(sys.argv[1])
-interpreter.allocate_tensors()
-interpreter.invoke()
-"""
 
 
 class TFLiteModel:
@@ -73,6 +64,7 @@ class TFLiteModel:
         runtime: str = "litert",
         num_threads: int = 1,
         arena_bytes: int = _ARENA_BYTES,
+        trial: bool = True,
     ):
         if runtime not in RUNTIMES:
             raise ValueError(
@@ -80,7 +72,11 @@ class TFLiteModel:
             )
         data = read_file(path)
         self.runtime = runtime
+        self._path = os.fspath(path)
         try:
+            _check_installed(runtime)
+            if trial:
+                try_file(path, data, runtime)
             if runtime == "tflite-micro":
                 self._engine = _Micro(data, arena_bytes)
             else:
@@ -90,11 +86,14 @@ class TFLiteModel:
                 f"Runtime {runtime!r} is not installed ({error}). Install it "
                 f"with: pip install {_to_install(runtime)}."
             ) from None
-        except (RuntimeError, ValueError, struct.error) as error:
-            told = " ".join(str(error).split())
-            raise ValueError(
-                f"{os.fspath(path)} does not run on {runtime}: {told}"
-            ) from None
+        except Exception as error:  # a damaged file leads to any
+            raise self._refusal(error) from None
+
+    def _refusal(self, error):
+        told = " ".join(str(error).split()) or type(error).__name__
+        return ValueError(
+            f"{self._path} does not run on {self.runtime}: {told}"
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -145,7 +144,10 @@ class TFLiteModel:
                 f"{', '.join(map(str, self.input_shape[1:]))}). Received: "
                 f"{images.dtype} {images.shape}."
             )
-        rows = [self._run(image) for image in images]
+        try:
+            rows = [self._run(image) for image in images]
+        except (RuntimeError, TypeError, IndexError) as error:
+            raise self._refusal(error) from None
         if not rows:
             return np.zeros((0, self.classes), np.float32)
         return np.concatenate(rows)
@@ -155,6 +157,10 @@ class TFLiteModel:
         self.invoke()
         return self._engine.get_output().reshape(1, -1)
 
+    def run_black_image(self) -> None:
+        """Computes once, of an image of zeros."""
+        self._run(np.zeros(self.input_shape[1:], np.uint8))
+
     def set_image(self, image: np.ndarray) -> None:
         """Gives the runtime one image, uint8, for `invoke` alone."""
         self._engine.set_input(self._engine.input.encode(image[None]))
@@ -162,29 +168,6 @@ class TFLiteModel:
     def invoke(self) -> None:
         """Computes, as often as called, what a latency is measured of."""
         self._engine.invoke()
-
-
-def read_file(path: str | os.PathLike) -> bytes:
-    """Returns the bytes of a .tflite file that is no delegate's own.
-
-    Raises:
-        ValueError: if there is no file or not such a one.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"No file at {os.fspath(path)}. Check the path.")
-    data = Path(path).read_bytes()
-    if data[4:8] != b"TFL3":
-        raise ValueError(
-            f"{os.fspath(path)} is not a .tflite file: its identifier is "
-            f"{data[4:8]!r}, not b'TFL3'. It may be truncated."
-        )
-    if _EDGE_TPU_OP in data:
-        raise ValueError(
-            f"{os.fspath(path)} is compiled for the Edge TPU and runs only "
-            "there. Give the file it was compiled from, or run it with "
-            "tflite/run_model.py --delegate libedgetpu.so.1."
-        )
-    return data
 
 
 def installed_runtimes() -> list[str]:
@@ -197,6 +180,15 @@ def installed_runtimes() -> list[str]:
         for name in RUNTIMES
         if importlib.util.find_spec(modules[name.removesuffix("-reference")])
     ]
+
+
+def _check_installed(runtime):
+    if runtime.startswith("tflite-runtime"):
+        _tflite_runtime()
+    elif runtime.startswith("litert"):
+        importlib.import_module("ai_edge_litert.interpreter")
+    else:
+        importlib.import_module("tflite_micro")
 
 
 def _to_install(runtime):
@@ -227,7 +219,7 @@ class _Interpreter:
         if runtime.startswith("litert"):
             from ai_edge_litert import interpreter
         else:
-            interpreter = _tflite_runtime(path)
+            interpreter = _tflite_runtime()
         resolver = interpreter.OpResolverType
         self._interpreter = interpreter.Interpreter(
             model_path=os.fspath(path),
@@ -262,28 +254,16 @@ class _Interpreter:
         return self._interpreter.get_tensor(self._output_index)
 
 
-def _tflite_runtime(path):
-    """Returns its module, once a child has run the file.
+def _tflite_runtime():
+    """Returns tflite-runtime's module.
 
-    tflite-runtime does not check files and crashes on damaged ones.
+    Raises:
+        ImportError: if it is not installed or NumPy is too new for it.
     """
     if int(np.__version__.split(".")[0]) > 1:
         raise ImportError(f"it needs numpy<2, not {np.__version__}")
     from tflite_runtime import interpreter
 
-    done = subprocess.run(
-        [sys.executable, "-c", _TRIAL, os.fspath(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        told = lines[-1] if lines else f"signal {-done.returncode}"
-        raise ValueError(
-            f"a trial ended with: {told}. The file may be truncated; compare "
-            "its size or sha256."
-        )
     return interpreter
 
 

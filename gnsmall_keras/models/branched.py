@@ -188,4 +188,5 @@ class Branched(keras.layers.Layer):
         }
         statistics = self._moving_statistics(weights)
         kernel, bias = self._merge(weights, statistics, xp=np)
-        return kernel.astype(np.float32), bias.astype(np.float32)
+        dtype = "float64" if self.variable_dtype == "float64" else "float32"
+        return kernel.astype(dtype), bias.astype(dtype)

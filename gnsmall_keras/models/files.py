@@ -8,6 +8,7 @@ import keras
 
 # Importing the layers registers them, so that Keras can read them back.
 from gnsmall_keras.models import layers as _layers  # noqa: F401
+from gnsmall_keras.models.archive import check_declared_sizes
 from gnsmall_keras.records.jsonl import replacing
 
 
@@ -65,6 +66,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
             f"{os.fspath(path)} is not a .keras file (a zip archive). It may "
             "be truncated; save or copy it again."
         )
+    check_declared_sizes(path)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:

@@ -4,7 +4,6 @@ import json
 import os
 import time
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -199,9 +198,14 @@ def _read(file: Path) -> tuple[dict[str, Any], list[np.ndarray]] | None:
         with file.open("rb") as opened, np.load(opened) as stored:
             state = json.loads(str(stored[_STATE]))
             count = len(stored) - 1
-            return state, [stored[f"{index:05d}"] for index in range(count)]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            arrays = [stored[f"{index:05d}"] for index in range(count)]
+    except Exception:  # NumPy, zip and zlib have no common one for damage
         return None
+    needed = {"identity", "epochs", "history", "seconds"}
+    known = {"identity", *Progress._fields}
+    if not isinstance(state, dict) or not needed <= state.keys() <= known:
+        return None
+    return state, arrays
 
 
 def check_identity(

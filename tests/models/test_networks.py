@@ -139,6 +139,16 @@ def test_to_deploy_of_a_fused_model_is_a_copy(small_deployed):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.usefixtures("float64")
+def test_fused_equals_branched_in_float64():
+    model = ghostnetv3_small(0.25)
+    randomize(model, seed=1)
+    images = np.random.default_rng(0).normal(0.0, 1.0, (2, 32, 32, 3))
+    expected = run(model, images, training=False)
+    found = run(to_deploy(model), images, training=False)
+    assert relative_error(found, expected) <= 1e-12
+
+
 def test_batch_of_one_keeps_its_axis(small):
     image = np.zeros((1, 32, 32, 3), "float32")
     assert run(small, image, training=False).shape == (1, 10)
