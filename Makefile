@@ -8,10 +8,10 @@ BACKEND ?= tensorflow
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml gnsmall_keras/__init__.py
 
-.PHONY: help quickstart test browser lint types results notebooks bench clean
+.PHONY: help quickstart test test-all mutants browser lint types results notebooks bench clean
 
 help: ## print this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # Each stamp is one set of extras in the one environment.
 $(BIN)/python:
@@ -38,8 +38,14 @@ quickstart: $(VENV)/export.stamp ## train, fuse, quantise and check a network
 	@echo "== gnsmall quickstart"
 	@$(BIN)/gnsmall quickstart
 
-test: $(VENV)/test.stamp ## run all tests, on every installed backend
+test: $(VENV)/test.stamp ## run the tests, on every installed backend (minutes)
 	@$(BIN)/python tests/run.py
+
+test-all: $(VENV)/test.stamp ## run all tests, slow ones too, on all backends
+	@$(BIN)/python tests/run.py --all
+
+mutants: $(VENV)/test.stamp ## show that the tests notice seeded faults
+	@$(BIN)/python tests/mutants/run.py
 
 # Needs Chromium: on Debian, apt-get install chromium.
 browser: $(VENV)/browser.stamp ## test notebooks in JupyterLab and the report's page

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from gnsmall_keras.config import Device
+from gnsmall_keras.config import Device, Kernels
 
 PositionalPath = Annotated[Path, tyro.conf.Positional]
 Flat = tyro.conf.OmitArgPrefixes
@@ -28,6 +28,9 @@ class Running:
     """"cpu", "gpu", or "auto": a GPU if there is one."""
     tensorboard: bool = False
     """Writes files for TensorBoard into the run's folder."""
+    kernels: Kernels = "auto"
+    """What computes GhostNets: "native", this package's own code for CPUs,
+    "keras", or "auto": the first where it is possible."""
 
 
 def seconds(text: str | None) -> float | None:

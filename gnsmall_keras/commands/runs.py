@@ -1,5 +1,6 @@
 """Commands about many runs: sweeps, their records, the report."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,7 @@ def sweep(
     seeds: tuple[int, ...] = (),
     resume: bool = True,
     dry_run: bool = False,
+    kernels: Literal["auto", "keras", "native"] = "auto",
 ) -> int:
     """Does the runs of a sweep file, each in the notebook 02_train.
 
@@ -41,7 +43,9 @@ def sweep(
         resume: leaves recorded runs out and goes on with unfinished ones;
             --no-resume is an error where there are any.
         dry_run: prints what would run, and writes nothing.
+        kernels: what computes GhostNets, as in `gnsmall train`.
     """
+    from gnsmall_keras.config import KERNELS_VARIABLE
     from gnsmall_keras.records.run import INDEX_FILE
     from gnsmall_keras.sweeps import plan
     from gnsmall_keras.sweeps import sweep as sweeps
@@ -55,6 +59,8 @@ def sweep(
             printing.show(run.slug + (f" from {names}" if names else ""))
         sweeps.check_teachers(todo, out)
         return 0
+    if kernels != "auto":
+        os.environ[KERNELS_VARIABLE] = kernels  # of the processes that train
     executing = _engine(engine, workers, address)
     sweeps.check_sweep(out)
     with sweeps.locked(out, index):

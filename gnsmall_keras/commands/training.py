@@ -6,7 +6,6 @@ from pathlib import Path
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import Flat, Running, seconds
-from gnsmall_keras.commands.files import export_network
 from gnsmall_keras.config import (
     Distilling,
     ExportConfig,
@@ -27,7 +26,8 @@ def quickstart(out: Path = Path("runs")) -> None:
     Args:
         out: folder for the model, the .tflite file and the records.
     """
-    from gnsmall_keras.data.sources import DATA_VARIABLE
+    from gnsmall_keras.data.sources import DATA_VARIABLE, load_data
+    from gnsmall_keras.export.tflite import export_network
     from gnsmall_keras.models.files import load_model
     from gnsmall_keras.records.export import EXPORTS_FILE
     from gnsmall_keras.records.run import MODEL_FILE
@@ -46,14 +46,16 @@ def quickstart(out: Path = Path("runs")) -> None:
     printing.console.print(
         "[bold]2/2[/] fusing, quantising and checking the file"
     )
-    report = export_network(
-        load_model(folder / MODEL_FILE),
-        folder / "model.tflite",
-        config.data,
-        ExportConfig(),
-        run=record,
-        exports=out / EXPORTS_FILE,
-    )
+    export = ExportConfig()
+    with printing.exporting(export):
+        report = export_network(
+            load_model(folder / MODEL_FILE),
+            folder / "model.tflite",
+            load_data(config.data),
+            export,
+            run=record,
+            exports=out / EXPORTS_FILE,
+        )
     printing.print_forms(record, report)
     printing.print_export(report)
     printing.console.print(f"Files: {folder}")

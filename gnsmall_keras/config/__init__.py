@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 from gnsmall_keras.config.export import QUANTIZATIONS as QUANTIZATIONS
 from gnsmall_keras.config.export import ExportConfig as ExportConfig
 from gnsmall_keras.config.run import DIGEST_LENGTH as DIGEST_LENGTH
+from gnsmall_keras.config.run import KERNELS as KERNELS
+from gnsmall_keras.config.run import KERNELS_VARIABLE as KERNELS_VARIABLE
 from gnsmall_keras.config.run import MIXING as MIXING
 from gnsmall_keras.config.run import TEACHING as TEACHING
 from gnsmall_keras.config.run import Combine as Combine
 from gnsmall_keras.config.run import Device as Device
 from gnsmall_keras.config.run import Distilling as Distilling
+from gnsmall_keras.config.run import Kernels as Kernels
 from gnsmall_keras.config.run import Name as Name
 from gnsmall_keras.config.run import Protocol as Protocol
 from gnsmall_keras.config.run import RunConfig as RunConfig

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from gnsmall_keras import fields
 from gnsmall_keras.fields import Range, Younger
@@ -32,6 +32,10 @@ check_label_weight = functools.partial(
     fields.check, "label_weight", LabelWeight
 )
 check_temperature = functools.partial(fields.check, "temperature", Temperature)
+# What computes a network: a way of running, in no config.
+Kernels = Literal["auto", "keras", "native"]
+KERNELS: tuple[Kernels, ...] = get_args(Kernels)
+KERNELS_VARIABLE = "GNSMALL_KERNELS"  # what "auto" means, in the environment
 # What a batch's images are mixed with; options of recipes.
 MIXING = ("cutout", "mixup", "cutmix")
 # What a config can have in a recipe's place.

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from gnsmall_keras.models.files import is_shape, load_model
+from gnsmall_keras.models.keras_private import operation_of
 from gnsmall_keras.records.run import MODEL_FILE
 
 _ANY_SIDE = 32  # of images for a network that takes all sizes
@@ -134,7 +135,7 @@ def ends_in_probabilities(model: keras.Model) -> bool:
     while isinstance(last, keras.Model):
         if not getattr(last, "outputs", None):
             return False
-        last = last.outputs[0]._keras_history.operation
+        last = operation_of(last.outputs[0])
     names = ("softmax", "sigmoid")
     activation = getattr(getattr(last, "activation", None), "__name__", "")
     return activation in names or type(last).__name__.lower() in names

@@ -3,6 +3,8 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -22,14 +24,17 @@ from gnsmall_keras.distill.features import (
     recording,
 )
 from gnsmall_keras.distill.losses import class_indices, get_loss
+from gnsmall_keras.distill.running import Running
 from gnsmall_keras.distill.steps import STEPS
 from gnsmall_keras.distill.teachers import WEIGHTS, as_teacher
+from gnsmall_keras.models import keras_private
+from gnsmall_keras.native.choice import check_kernels, using
 
 _FEATURES = "teacher_features"
 
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
-class Distiller(STEPS[keras.config.backend()], keras.Model):
+class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
     """Trains a student on labels and on what teachers say.
 
     The loss of a batch is `label_weight` times the compiled loss plus
@@ -58,6 +63,9 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         expects_teacher: whether `fit` needs targets; by default if there is a
             teacher. A Distiller read from a file remembers that it had one.
         adapters: of such a Distiller, each pair's Dense layer or None.
+        kernels: what computes the student: "native", this package's own code
+            for GhostNets in float32 on a CPU, "keras", or "auto": the first
+            where it is possible. A way of running, so `get_config` has it not.
         **kwargs: of `keras.Model`.
 
     Raises:
@@ -77,10 +85,12 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         track_agreement=False,
         expects_teacher=None,
         adapters=None,
+        kernels="auto",
         **kwargs,
     ):
         check_label_weight(label_weight)
         check_temperature(temperature)
+        check_kernels(kernels)
         kwargs.setdefault("dtype", student.dtype_policy)
         kwargs.setdefault("name", f"distiller_of_{student.name}")
         super().__init__(**kwargs)
@@ -90,7 +100,8 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         self.label_weight = self._number("label_weight", label_weight)
         self.temperature = self._number("temperature", temperature)
         self._pairs = tuple(features)
-        self._frozen = _Untracked()
+        self._frozen, self._step = _Untracked(), _Step()
+        self._kernels = kernels
         self._adapters = adapters  # None until a teacher tells the shapes
         self._term_trackers = [
             keras.metrics.Mean(name=name) for name in self._term_names()
@@ -164,8 +175,8 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
             inputs = inputs[IMAGES]
         layers = self._frozen.student_layers if training else ()
         with recording(layers) as outputs:
-            logits = self.student(inputs, training=training)
-        self._frozen.student_features = outputs
+            logits = self._student_logits(inputs, training)
+        self._step.student_features = outputs
         return logits
 
     def _with_targets(self, data):
@@ -182,7 +193,10 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
                 )
             return data
         temperature = ops.convert_to_tensor(self.temperature)
-        with recording(self._frozen.teacher_layers) as outputs:
+        with (
+            using(self._kernels),
+            recording(self._frozen.teacher_layers) as outputs,
+        ):
             targets = self.teacher.targets(x, y, temperature)
         if outputs:
             targets[_FEATURES] = [ops.stop_gradient(o) for o in outputs]
@@ -197,19 +211,20 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
 
         Without targets in `x` it is the compiled loss and the regularisers.
         """
-        self._frozen.logs_terms = training and _has_targets(x)
-        if not self._frozen.logs_terms:
+        self._step.logs_terms = training and _has_targets(x)
+        if not self._step.logs_terms:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         terms = self._target_losses(x, y, y_pred, sample_weight)
         total = (1.0 - self.label_weight) * terms[0]
         for pair, term in zip(self._pairs, terms[1:], strict=True):
             total = total + pair.weight * term
-        if self._compile_loss is not None:
-            label_loss = self._compile_loss(y, y_pred, sample_weight)
+        compiled = keras_private.compiled_loss(self)
+        if compiled is not None:
+            label_loss = compiled(y, y_pred, sample_weight)
             total = total + self.label_weight * label_loss
             terms.append(label_loss)
         for regularizer in self.losses:
-            total = total + self._aggregate_additional_loss(regularizer)
+            total = total + keras_private.scale_loss(self, regularizer)
         size = ops.shape(y_pred)[0]
         # Without a compiled loss there is one term fewer.
         for tracker, term in zip(self._term_trackers, terms, strict=False):
@@ -245,12 +260,12 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         for index, (pair, feature) in enumerate(
             zip(self._pairs, given, strict=True)
         ):
-            own = self._frozen.student_features[index]
+            own = self._step.student_features[index]
             adapter = self._adapters[index]
             own = adapter(own) if adapter else own
             values = feature_loss(pair, feature, own)
             terms.append(self._mean(values, values, sample_weight))
-        self._frozen.student_features = ()
+        self._step.student_features = ()
         return terms
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -262,7 +277,7 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
             self._update_agreement(x, y_pred)
         logs = super().compute_metrics(x, y, y_pred, sample_weight)
         for tracker in self._term_trackers:
-            if not self._frozen.logs_terms:
+            if not self._step.logs_terms:
                 logs.pop(tracker.name, None)
         return logs
 
@@ -346,8 +361,24 @@ class _Untracked:
         self.teacher = None
         self.student_layers = ()
         self.teacher_layers = ()
-        self.student_features = ()
-        self.logs_terms = False  # of the step that is being traced
+        self.native = None  # the student's form to train, if there is one
+        self.inference = None  # and to answer
+        self.labels_checked = False  # those of the present call, all at once
+
+
+@dataclasses.dataclass
+class _Step:
+    """What methods that Keras calls in turn hand on, within a step.
+
+    Attributes:
+        student_features: outputs of the pairs' layers; `call` records them,
+            `compute_loss` reads and drops them.
+        logs_terms: whether `compute_loss` has updated the means of the terms,
+            which `compute_metrics` then reports.
+    """
+
+    student_features: Sequence[Any] = ()
+    logs_terms: bool = False
 
 
 class _Mean(keras.losses.Loss):

@@ -2,11 +2,8 @@
 
 import keras
 
-from gnsmall_keras.models.layers import (
-    BranchedConv2D,
-    BranchedDepthwiseConv2D,
-    KaimingNormal,
-)
+from gnsmall_keras.models.branched import KaimingNormal
+from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
 
 
 def to_deploy(model: keras.Model) -> keras.Model:

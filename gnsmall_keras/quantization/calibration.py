@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gnsmall_keras.data.dataset import Dataset
-from gnsmall_keras.export.flatbuffer import Network
+from gnsmall_keras.export.graph import Graph
 
 METHODS = ("minmax", "mse")
 _BINS = 2048
@@ -72,7 +72,7 @@ def trace(
         )
     engine.allocate_tensors()
     (details,) = engine.get_input_details()
-    network = Network(data)
+    network = Graph(data)
     computed = {t for op in network.operators for t in op.outputs}
     for image in images:
         pixels = image[None].astype(np.float32)
@@ -87,7 +87,7 @@ def trace(
         ]
 
 
-def set_ranges(network: Network, images: np.ndarray, method: str) -> None:
+def set_ranges(network: Graph, images: np.ndarray, method: str) -> None:
     """Gives every computed tensor of a float network its range.
 
     Args:

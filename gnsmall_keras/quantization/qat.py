@@ -16,7 +16,7 @@ from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.distill.checks import check_teacher, load_teacher
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
-from gnsmall_keras.export.flatbuffer import Network
+from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.quantization.calibration import calibration_indices
 from gnsmall_keras.quantization.simulation import Int8Simulation
@@ -300,7 +300,7 @@ class KeepBest(keras.callbacks.Callback):
 
 
 def learn_quantization(
-    network: Network, quantized: Network, training: QuantizationTraining
+    network: Graph, quantized: Graph, training: QuantizationTraining
 ) -> list[float]:
     """Trains a float network to be good as its int8 file.
 

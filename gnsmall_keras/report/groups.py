@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,17 +10,18 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from scipy.special import stdtrit
-
 from gnsmall_keras import fields
 from gnsmall_keras.config import DIGEST_LENGTH, TEACHING, RunConfig, complete
 from gnsmall_keras.models.catalogue import NETWORKS
 from gnsmall_keras.recipes import RECIPES, Recipe
 from gnsmall_keras.records.run import RunRecord
+from gnsmall_keras.report.estimates import (
+    Difference,
+    Estimate,
+    estimate,
+    paired_difference,
+)
 from gnsmall_keras.report.reading import Run
-from gnsmall_keras.report.significance import paired_p
-
-CONFIDENCE = 0.95
 
 _RECIPE_FIELDS = {field.name for field in dataclasses.fields(Recipe)}
 _DEFAULTS = fields.defaults(RunConfig)
@@ -31,23 +31,6 @@ _NAMED = {
     *("model", "width", "data", "recipe", "protocol", "seed", "strategy"),
     *("loss", "temperature", "label_weight", "teachers", "assistants", "cache"),
 }
-
-
-class Estimate(NamedTuple):
-    """A mean over seeds; `deviation` is the sample's, None where n < 2."""
-
-    n: int
-    mean: float
-    deviation: float | None
-
-
-class Difference(NamedTuple):
-    """A mean of paired differences with its 95 % interval."""
-
-    n: int
-    mean: float
-    deviation: float | None
-    half_width: float | None  # None where n < 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,34 +302,6 @@ def data_name(record: RunRecord) -> str:
     return PurePosixPath(record.config["data"]).name or record.config["data"]
 
 
-def estimate(values: Iterable[float]) -> Estimate | None:
-    """Mean and sample standard deviation; None of no values."""
-    values = list(values)
-    if not values:
-        return None
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return Estimate(len(values), statistics.fmean(values), deviation)
-
-
-def paired_difference(
-    treated: Mapping[int, float], control: Mapping[int, float]
-) -> Difference | None:
-    """The mean of `treated - control` over the seeds that both have.
-
-    Its 95 % interval is by Student's t; with one pair there is none, with no
-    pair no difference.
-    """
-    seeds = sorted(treated.keys() & control.keys())
-    found = estimate(treated[seed] - control[seed] for seed in seeds)
-    if found is None:
-        return None
-    half_width = None
-    if found.deviation is not None:
-        quantile = stdtrit(found.n - 1, (1 + CONFIDENCE) / 2)
-        half_width = float(quantile) * found.deviation / math.sqrt(found.n)
-    return Difference(*found, half_width)
-
-
 class Comparison(NamedTuple):
     """A group beside another, the baseline that matches; or without one."""
 
@@ -358,12 +313,7 @@ class Comparison(NamedTuple):
     @property
     def p(self) -> float | None:
         """Of Student's t-test of test accuracies; None where there is none."""
-        if self.baseline is None:
-            return None
-        measure = "test_accuracy"
-        return paired_p(
-            self.group.values(measure), self.baseline.values(measure)
-        )
+        return self.test.p if self.test else None
 
 
 def compare(groups: Iterable[Group]) -> list[Comparison]:

@@ -8,13 +8,8 @@ from typing import NamedTuple
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
 from gnsmall_keras.records.export import ExportRecord
 from gnsmall_keras.records.run import RunRecord
-from gnsmall_keras.report.groups import (
-    Comparison,
-    Difference,
-    Estimate,
-    Group,
-    data_name,
-)
+from gnsmall_keras.report.estimates import Difference, Estimate
+from gnsmall_keras.report.groups import Comparison, Group, data_name
 from gnsmall_keras.report.published import (
     PAPER,
     PAPER_EPOCHS,

@@ -1,12 +1,12 @@
 """The notebook that a sweep executes, and whether it can be executed here."""
 
 from collections.abc import Collection
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from gnsmall_keras import fields
 from gnsmall_keras.config import RunConfig
-from gnsmall_keras.shipped import find_shipped
 
 KERNEL = "python3"
 _NAME = "02_train.ipynb"
@@ -18,8 +18,15 @@ def find_notebook() -> Path:
     Raises:
         ValueError: if there is neither.
     """
-    return find_shipped(
-        _NAME, kind="notebook", folder="notebooks", module=__file__
+    package = Path(str(resources.files("gnsmall_keras")))
+    places = [package / "sweeps" / _NAME, package.parent / "notebooks" / _NAME]
+    for path in places:
+        if path.is_file():
+            return path
+    raise ValueError(
+        f"There is no notebook {_NAME}. Looked for: "
+        f"{', '.join(map(str, places))}. Install gnsmall-keras again, or "
+        "complete the checkout."
     )
 
 

@@ -18,7 +18,7 @@ from gnsmall_keras.records.run import (
     RunRecord,
     scan_records,
 )
-from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, Queue
+from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, Queue, sorter
 from gnsmall_keras.sweeps.notebook import (
     check_notebook,
     find_notebook,
@@ -111,17 +111,12 @@ def _needed(
 
 def stages(configs: Sequence[RunConfig]) -> list[list[RunConfig]]:
     """Returns the runs in stages: each learns from those of earlier ones."""
-    waiting = {config.slug: config for config in configs}
+    by_slug = {config.slug: config for config in configs}
+    order = sorter(by_slug)
     found: list[list[RunConfig]] = []
-    while waiting:
-        ready = [
-            config
-            for config in waiting.values()
-            if waiting.keys().isdisjoint(config.sources)
-        ]
-        found.append(ready)
-        for config in ready:
-            del waiting[config.slug]
+    while ready := order.get_ready():
+        found.append([c for slug, c in by_slug.items() if slug in ready])
+        order.done(*ready)
     return found
 
 

@@ -88,6 +88,8 @@ def learn(
     recipe = stage.experiment.learning.recipe
     teaching = stage.experiment.teaching
     options = teaching.options if teaching else {}
+    path = stage.folder / checkpoint.FILE
+    options["kernels"] = checkpoint.kernels_to_go_on_with(path)
     distiller = Distiller(student=model, teacher=teachers, **options)
     compile_model(distiller, recipe, steps=recipe.epochs * len(batches))
     return _fit(distiller, batches, watched, stage)
@@ -159,6 +161,7 @@ def _fit(distiller, batches, watched, stage):
     before = checkpoint.restore_checkpoint(
         distiller, path, identity=stage.identity, teachers=stage.teachers
     )
+    before = before._replace(kernels=distiller.chosen_kernels)
     best = stage.folder / checkpoint.BEST_FILE
     clock = Clock(len(batches), before.epochs, before.steps)
     saving = checkpoint.SaveCheckpoints(

@@ -12,6 +12,7 @@ from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.files import save_model
+from gnsmall_keras.native.choice import using
 from gnsmall_keras.records import predictions, provenance
 from gnsmall_keras.records.folders import ENDED_FILE, begun_name
 from gnsmall_keras.records.jsonl import replacing
@@ -41,6 +42,7 @@ def train(
     time_budget: float | None = None,
     device: str = "auto",
     tensorboard: bool = False,
+    kernels: str = "auto",
 ) -> RunRecord:
     """Trains one network, alone or from teachers; writes what came of it.
 
@@ -61,6 +63,9 @@ def train(
         device: "cpu", "gpu", or "auto": a GPU if there is one.
         tensorboard: whether to write losses, metrics and the learning rate for
             TensorBoard, into `out/<slug>/tensorboard`.
+        kernels: what computes GhostNets: "native", this package's own code for
+            CPUs, "keras", or "auto": the first where it is possible. A
+            training goes on with what it began with.
 
     Returns:
         The record that was appended.
@@ -84,6 +89,7 @@ def train(
         with (
             StopRequest(time_budget).listening() as stop,
             on_devices(device, experiment.learning.devices) as devices,
+            using(kernels),
         ):
             record = _train(
                 experiment,
@@ -150,7 +156,10 @@ def _train(experiment, out, stop, devices, *, progress, tensorboard):
         done,
         distillation=taught.described,
         started_at=started_at.isoformat(timespec="seconds"),
-        hardware=_describe_machines(student.machine, done.machines),
+        hardware={
+            **_describe_machines(student.machine, done.machines),
+            "kernels": done.kernels,
+        },
     )
     save_model(model, student.folder / MODEL_FILE)
     with replacing(student.folder / ENDED_FILE) as unfinished:

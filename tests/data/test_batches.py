@@ -185,7 +185,7 @@ def test_fixed_views_stay_what_they_are():
     assert digest[:16] == "698710e273f8c2b7"
 
 
-@pytest.mark.backend
+@pytest.mark.contract
 def test_batches_are_the_same_on_every_backend():
     batches = TrainingBatches(IMAGES, LABELS, batch_size=16, seed=7)
     images, labels = _epoch(batches)

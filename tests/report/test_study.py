@@ -7,11 +7,12 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras.cli import main
+from gnsmall_keras.report.estimates import paired_difference
 from gnsmall_keras.report.figures.study import draw_study
 from gnsmall_keras.report.pages.build import BEGIN, END
 from gnsmall_keras.report.pages.study import make_study
 from gnsmall_keras.report.reading import read_runs
-from gnsmall_keras.report.significance import correct_by_holm, paired_p
+from gnsmall_keras.report.significance import correct_by_holm
 from gnsmall_keras.report.study import read_study
 from gnsmall_keras.report.tables import tabulate_arms, tabulate_contrasts
 from gnsmall_keras.sweeps.plan import read_sweep
@@ -123,7 +124,7 @@ def test_contrasts_are_paired_and_primary_ones_corrected_together(
     cold, warm, between = study.rows
     alone = dict(enumerate(100 * test for test in ALONE))
     chances = [
-        paired_p(dict(enumerate(100 * test for test in arm)), alone)
+        paired_difference(dict(enumerate(100 * test for test in arm)), alone).p
         for arm in (COLD, WARM)
     ]
     assert [cold.corrected, warm.corrected] == pytest.approx(

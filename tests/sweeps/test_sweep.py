@@ -286,7 +286,9 @@ def test_the_notebook_is_in_the_wheel_s_package_or_the_checkout(
 ):
     package = tmp_path / "gnsmall_keras" / "sweeps"
     package.mkdir(parents=True)
-    monkeypatch.setattr(notebook, "__file__", str(package / "notebook.py"))
+    monkeypatch.setattr(
+        notebook.resources, "files", lambda name: package.parent
+    )
     with pytest.raises(ValueError, match="There is no notebook"):
         notebook.find_notebook()
     (package / "02_train.ipynb").touch()

@@ -12,7 +12,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from support import TESTS, skip_unless_all_or_on_torch, tiny_network
+from support import TESTS, tiny_network
 
 from gnsmall_keras import cli
 from gnsmall_keras.commands.arguments import seconds
@@ -67,7 +67,9 @@ def _assert_same(found, expected):
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("ema_momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    "ema_momentum", [0.0, pytest.param(0.9, marks=pytest.mark.contract)]
+)
 def test_a_stopped_run_goes_on_to_the_same_weights(
     tmp_path, monkeypatch, ema_momentum
 ):
@@ -123,7 +125,7 @@ def test_a_run_begun_by_an_older_version_is_finished_under_its_name(
     assert [p.name for p in out.iterdir() if p.is_dir()] == [older.slug]
 
 
-@pytest.mark.backend
+@pytest.mark.contract
 def test_steps_at_once_change_nothing(tmp_path, monkeypatch):
     """Four of ten steps, so that the last of an epoch are two; stopped once."""
     if keras.config.backend() != "jax":
@@ -191,12 +193,16 @@ def test_a_run_that_dies_at_its_very_end_can_be_finished(tmp_path, monkeypatch):
 
 
 @pytest.mark.backend
-def test_five_kills_leave_the_same_weights(tmp_path):
-    """SIGKILL before, in and after the first two of three epochs."""
-    skip_unless_all_or_on_torch()
+@pytest.mark.parametrize(
+    "steps",
+    [(12,), pytest.param((4, 12, 7, 13, 3), marks=pytest.mark.slow)],
+    ids=["one", "five"],
+)
+def test_kills_leave_the_same_weights(tmp_path, steps):
+    """SIGKILL in the second epoch; or before, in and after the first two."""
     expected = _weights(tmp_path / "whole")
     out = tmp_path / "parts"
-    for step in (4, 12, 7, 13, 3):
+    for step in steps:
         killed = subprocess.run(
             [sys.executable, "-c", KILLED, out, str(step), str(TESTS)],
             check=False,

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from support import TESTS, skip_unless_all_or_on_torch, tiny_network
+from support import TESTS, tiny_network
 
 from gnsmall_keras import cli
 from gnsmall_keras.config import Distilling, RunConfig
@@ -82,11 +82,11 @@ def _assert_equal(weights, others, tolerance=0.0):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 @pytest.mark.parametrize("stage", ["assistant-1", "t4-l0.5-s0"])
 def test_a_killed_run_goes_on_to_the_same_weights(folder, tmp_path, stage):
     """SIGKILL in the middle of the assistant's stage, or of the student's."""
-    skip_unless_all_or_on_torch()
     (tmp_path / "teacher").symlink_to(folder / "teacher")
     _, expected = _weights(chain_config(tmp_path), tmp_path / "whole")
     killed = subprocess.run(
@@ -108,6 +108,32 @@ def test_a_killed_run_goes_on_to_the_same_weights(folder, tmp_path, stage):
     record, found = _weights(chain_config(tmp_path), tmp_path / "runs")
     _assert_equal(expected, found)
     assert len(record.history["loss"]) == 3
+    assert not list((tmp_path / "runs").rglob(checkpoint.FILE))
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("stage", ["assistant-1", "t4-l0.5-s0"])
+def test_an_interrupted_chain_goes_on_to_the_same_weights(
+    folder, tmp_path, monkeypatch, stage
+):
+    """Ctrl-C in the middle of the assistant's stage, or of the student's."""
+    config = chain_config(folder, epochs=2)
+    _, expected = _weights(config, tmp_path / "whole")
+    save = checkpoint.save_checkpoint
+
+    def save_and_stop(model, progress, path, identity):
+        save(model, progress, path, identity=identity)
+        if progress.epochs == 1 and stage in str(path.parent.name):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_checkpoint", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit.train(config, out=tmp_path / "runs", progress=False)
+    assert len(list((tmp_path / "runs").rglob(checkpoint.FILE))) == 1
+    record, found = _weights(config, tmp_path / "runs")
+    _assert_equal(expected, found)
+    assert len(record.history["loss"]) == 2
     assert not list((tmp_path / "runs").rglob(checkpoint.FILE))
 
 

@@ -6,12 +6,13 @@ import json
 import keras
 import numpy as np
 import pytest
-from support import ROOT, skip_unless_all_on_jax, tiny_network
+from support import ROOT, tiny_branched_network, tiny_network
 
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.checks import load_teacher
 from gnsmall_keras.models.files import load_model
+from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.records import predictions
 from gnsmall_keras.records.run import RunRecord, read_records
 from gnsmall_keras.training import evaluation
@@ -26,14 +27,20 @@ from gnsmall_keras.training.splits import split
 SMOKE = RunConfig(width=0.25, epochs=2, batch_size=128)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    skip_unless_all_on_jax()
+@pytest.fixture(
+    scope="module",
+    params=["tiny", pytest.param("gns", marks=pytest.mark.slow)],
+)
+def run(request, tmp_path_factory):
+    """A run of two epochs, of a tiny network or of GN-S 0.25."""
     out = tmp_path_factory.mktemp("runs")
-    return out, fit.train(SMOKE, out=out, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "tiny":
+            patch.setattr(learn, "create_model", tiny_network)
+        return out, fit.train(SMOKE, out=out, progress=False)
 
 
-@pytest.mark.backend
+@pytest.mark.contract
 def test_a_run_learns_and_writes_down_what_came_of_it(run):
     out, record = run
     assert record.history["loss"][1] < record.history["loss"][0]
@@ -78,10 +85,10 @@ def test_the_record_says_what_was_predicted_on_the_test_split(run):
         assert not correct[mistake["index"]]
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 def test_a_teacher_improves_for_three_epochs(tmp_path, monkeypatch):
     """ResNet-18 on a part of the digits, with a rate for so few steps."""
-    skip_unless_all_on_jax()
     digits = load_data("digits")
     part = dataclasses.replace(
         digits,
@@ -252,6 +259,32 @@ def test_recipes_resolve_to_what_is_named():
     assert (recipe.epochs, recipe.batch_size) == (3, 256)
     assert recipe.weight_decay == 0.01
     assert recipe.decay_all
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_a_recipe_spares_normalisation_and_biases_or_decays_all(decay_all):
+    """By the velocities that gradients of zero leave."""
+    model = tiny_branched_network("gns", classes=10)
+    model.set_weights([np.ones_like(w) for w in model.get_weights()])
+    recipe = dataclasses.replace(
+        RECIPES["quick"], weight_decay=0.1, decay_all=decay_all, optimizer="sgd"
+    )
+    learn.compile_model(model, recipe, steps=9)
+    variables = model.trainable_variables
+    model.optimizer.apply(
+        [keras.ops.zeros_like(v.value) for v in variables], variables
+    )
+    decayed = {
+        variable.name
+        for variable, velocity in zip(
+            variables, model.optimizer.velocities, strict=True
+        )
+        if keras.ops.convert_to_numpy(velocity.value).any()
+    }
+    names = {variable.name for variable in variables}
+    kernels = {name for name in names if name.endswith("kernel")}
+    assert {"kernel", "scale_kernel"} == kernels < names
+    assert decayed == (names if decay_all else kernels)
 
 
 def test_runs_keep_their_names_when_something_new_is_learnt():

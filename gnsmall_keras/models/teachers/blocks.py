@@ -10,7 +10,7 @@ import keras
 from keras import layers
 
 from gnsmall_keras.fields import Range, check
-from gnsmall_keras.models.layers import MOMENTUM, KaimingNormal
+from gnsmall_keras.models.branched import MOMENTUM, KaimingNormal
 
 EPSILON = 1e-5  # PyTorch's, of BatchNorm
 

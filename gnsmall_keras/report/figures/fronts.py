@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from gnsmall_keras.models.spec import COUNTS
 from gnsmall_keras.records.export import ExportRecord
 from gnsmall_keras.report.costs import find_group_cost
+from gnsmall_keras.report.estimates import estimate
 from gnsmall_keras.report.figures.drawing import (
     BLACK,
     COLOURS,
@@ -21,7 +22,7 @@ from gnsmall_keras.report.figures.drawing import (
     tick_sizes,
 )
 from gnsmall_keras.report.figures.labels import place_labels
-from gnsmall_keras.report.groups import Group, estimate
+from gnsmall_keras.report.groups import Group
 from gnsmall_keras.report.published import (
     PAPER_EPOCHS,
     PAPER_RUNS,

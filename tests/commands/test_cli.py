@@ -6,11 +6,25 @@ import keras
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from support import tiny_network
 
 from gnsmall_keras import cli
 from gnsmall_keras.models.files import load_model, save_model
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.models.torch.weights import to_torch_state_dict
+
+
+@pytest.fixture(scope="module")
+def small():
+    return ghostnetv3_small(0.25)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small, tmp_path_factory):
+    """GN-S 0.25 as PyTorch keeps it."""
+    file = tmp_path_factory.mktemp("torch") / "gns.safetensors"
+    save_file(to_torch_state_dict(small), file)
+    return file
 
 
 def _error(capsys, *arguments):
@@ -27,28 +41,27 @@ def test_models_prints_the_tables(capsys):
     assert all(text in printed for text in ("483,554", "91,494", "28,334,410"))
 
 
-def test_a_checkpoint_is_imported(capsys, tmp_path):
-    model = ghostnetv3_small(0.25)
-    file, out = tmp_path / "gns.safetensors", tmp_path / "gns.keras"
-    save_file(to_torch_state_dict(model), file)
-    arguments = ["import-torch", str(file), "--model", "gns", "--width", "0.25"]
-    assert cli.main([*arguments, "--out", str(out), "--data", "digits"]) == 0
+def test_a_checkpoint_is_imported(capsys, tmp_path, small, checkpoint):
+    out = tmp_path / "gns.keras"
+    arguments = ["import-torch", str(checkpoint), "--model", "gns"]
+    arguments += ["--width", "0.25", "--out", str(out), "--data", "digits"]
+    assert cli.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "mapped 1034 entries: conv_stem.weight" in printed
     assert "num_batches_tracked" in printed
     assert "n=360" in printed
     np.testing.assert_array_equal(
-        load_model(out).get_weights()[0], model.get_weights()[0]
+        load_model(out).get_weights()[0], small.get_weights()[0]
     )
 
 
-def test_a_checkpoint_of_another_network_leaves_no_file(capsys, tmp_path):
-    file = tmp_path / "gns.safetensors"
-    save_file(to_torch_state_dict(ghostnetv3_small(0.25)), file)
-    arguments = ["import-torch", file, "--model", "gns", "--width", "0.5"]
+def test_a_checkpoint_of_another_network_leaves_no_file(
+    capsys, tmp_path, checkpoint
+):
+    arguments = ["import-torch", checkpoint, "--model", "gns", "--width", "0.5"]
     message = _error(capsys, *arguments, "--out", tmp_path / "gns.keras")
     assert "gns of width 0.25" in message
-    assert list(tmp_path.iterdir()) == [file]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", [[], *[[name] for name in cli.COMMANDS]])
@@ -106,7 +119,7 @@ def test_a_package_that_is_missing_is_named(capsys, tmp_path, monkeypatch):
 
 
 def test_evaluate_prints_accuracy_with_its_n(capsys, tmp_path):
-    save_model(ghostnetv3_small(0.25), tmp_path / "model.keras")
+    save_model(tiny_network("", classes=10), tmp_path / "model.keras")
     arguments = ["evaluate", str(tmp_path / "model.keras"), "--data", "digits"]
     assert cli.main([*arguments, "--limit", "20"]) == 0
     assert "n=20" in capsys.readouterr().out
@@ -114,7 +127,7 @@ def test_evaluate_prints_accuracy_with_its_n(capsys, tmp_path):
 
 @pytest.mark.parametrize("command", ["evaluate", "export"])
 def test_data_of_other_classes_is_refused(command, capsys, tmp_path):
-    save_model(ghostnetv3_small(0.25, classes=3), tmp_path / "model.keras")
+    save_model(tiny_network("", classes=3), tmp_path / "model.keras")
     error = _error(
         capsys, command, tmp_path / "model.keras", "--data", "digits"
     )
@@ -131,7 +144,7 @@ def test_model_of_another_task_is_refused(capsys, tmp_path):
 
 
 def test_export_into_a_missing_folder_is_refused(capsys, tmp_path):
-    save_model(ghostnetv3_small(0.25), tmp_path / "model.keras")
+    save_model(tiny_network("", classes=10), tmp_path / "model.keras")
     error = _error(
         capsys,
         "export",
@@ -145,7 +158,7 @@ def test_export_into_a_missing_folder_is_refused(capsys, tmp_path):
 
 
 def test_evaluate_needs_a_test_split(capsys, tmp_path):
-    save_model(ghostnetv3_small(0.25, classes=2), tmp_path / "model.keras")
+    save_model(tiny_network("", classes=2), tmp_path / "model.keras")
     from PIL import Image
 
     for name in ("a", "b"):

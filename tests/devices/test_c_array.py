@@ -10,7 +10,7 @@ from gnsmall_keras import cli
 from gnsmall_keras.devices.c_array import add_method, write_c_array
 
 pytestmark = pytest.mark.export
-STUBS = TESTS / "export/stubs"
+STUBS = TESTS / "devices/stubs"
 LABELS = [f"class {number}, é" for number in range(10)]
 # What is in the array, and where.
 DUMP = """
