@@ -140,7 +140,7 @@ def check(name: str, hint: Any, value: Any) -> Any:
         told = limits.describe(kind)
     if not fits:
         raise ValueError(f"`{name}` must be {told}. Received: {value!r}.")
-    return float(value) if kind is float else value
+    return float(cast("float", value)) if kind is float else value
 
 
 def _plain(hint: Any, value: Any) -> Any:
