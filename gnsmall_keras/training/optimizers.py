@@ -96,7 +96,7 @@ class CoupledSGD(keras_private.Optimizer):
             xp: `numpy` or `keras.ops`, for lists of arrays or of tensors.
         """
         groups = self._groups()
-        order = [index for group in groups for index in group]
+        order: list[int] = [index for group in groups for index in group]
         shapes = flat.shapes_of([self.built_variables[i] for i in order])
         weight, gradient, velocity = (
             flat.join([values[index] for index in order], xp=xp)
