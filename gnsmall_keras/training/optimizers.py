@@ -117,9 +117,9 @@ class CoupledSGD(keras_private.Optimizer):
             for values in (weight, velocity)
         )
 
-    def _groups(self):
+    def _groups(self) -> tuple[list[int], ...]:
         """Indices of variables: with coupled decay, without, and matrices."""
-        groups = [], [], []
+        groups: tuple[list[int], ...] = [], [], []
         for index, variable in enumerate(self.built_variables):
             if self._is_matrix(variable):
                 groups[2].append(index)
