@@ -183,7 +183,7 @@ MUTANTS = (
         "training/fit.py",
         "distiller.student.load_weights(best)",
         "pass",
-        ("training/test_averages.py",),
+        ("training/test_fit.py",),
     ),
     Mutant(
         "resume one step late",
