@@ -8,7 +8,7 @@ BACKEND ?= tensorflow
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml gnsmall_keras/__init__.py
 
-.PHONY: help quickstart test test-all mutants browser mcu lint types results notebooks docs bench clean
+.PHONY: help quickstart test test-all mutants browser mcu lint types results notebooks gallery docs bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -90,6 +90,9 @@ docs: $(VENV)/docs.stamp ## build the documentation site, build/docs/index.html
 
 notebooks: $(VENV)/test.stamp ## bring notebooks and their .py files together
 	@$(BIN)/jupytext --sync notebooks/*.py
+
+gallery: $(VENV)/test.stamp ## execute the notebooks into papermill_runs/gallery
+	@KERAS_BACKEND=$(BACKEND) $(BIN)/python papermill_runs/make_gallery.py
 
 # BACKEND: tensorflow, torch or jax (minutes of compiling).
 bench: $(VENV)/test.stamp ## print speed and memory as ratios, on BACKEND

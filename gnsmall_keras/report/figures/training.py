@@ -28,6 +28,7 @@ def draw_history(record: RunRecord) -> Drawing:
     Raises:
         ValueError: if matplotlib is not installed.
     """
+    epochs = len(record.history.get("accuracy", ()))
     watched = "test" if record.config["protocol"] == "paper" else "validation"
     with load_matplotlib().rc_context(STYLE):
         figure, (left, right) = new_figure(2.8, (1, 2))
@@ -41,9 +42,9 @@ def draw_history(record: RunRecord) -> Drawing:
         right.set(ylabel="accuracy (%)", ylim=(0, 102))
         for axes in (left, right):
             axes.set_xlabel("epoch")
+            axes.set_xlim(0.5, max(1, epochs) + 0.5)
             axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
         left.legend(frameon=False)
-    epochs = len(record.history.get("accuracy", ()))
     return Drawing(
         "history",
         f"{record.slug}: loss and accuracy",
@@ -112,7 +113,7 @@ def draw_predictions(dataset: Any, logits: Any) -> Drawing:
 
     Args:
         dataset: a `data.dataset.Dataset`.
-        logits: `(n, classes)`, of its first test images, twelve or more.
+        logits: `(n, classes)`, of the first n test images; twelve are drawn.
 
     Raises:
         ValueError: if matplotlib is not installed.
