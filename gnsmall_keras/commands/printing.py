@@ -150,7 +150,7 @@ def print_export(report):
         "images compared": f"{report.compared_images:,}",
         "element types": _counts(report.dtypes),
         "operators": _counts(report.ops),
-        "faults": "; ".join(report.faults) or "none",
+        "violations": "; ".join(report.faults) or "none",
     }
     for name, value in rows.items():
         table.add_row(name, value)

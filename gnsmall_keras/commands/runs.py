@@ -116,7 +116,7 @@ def records(
         printing.warn(f"left out: {fault}")
     printing.show(
         f"{out}: {merged.records} records, {merged.repeated} repeated and "
-        f"{len(merged.faults)} damaged lines left out"
+        f"{len(merged.faults)} damaged lines skipped"
     )
     return 1 if merged.faults else 0
 
@@ -138,7 +138,7 @@ def report(
 ) -> None:
     """Makes a page, figures and a README's results from records alone.
 
-    Lines that are no records are told of and left out.
+    Lines that are no records are reported and skipped.
 
     Args:
         index: JSON-lines file of records; those of exported files are in

@@ -279,8 +279,8 @@ class _Writer:
         if (graph.scale(out), graph.zero_point(out)) != (1 / 256, -128):
             _refuse(kind, "its output must have the scale 1/256")
         values = np.arange(-128, 128) - graph.zero_point(image)
-        shares = 1.0 / (1.0 + np.exp(-graph.scale(image) * values))
-        table = np.clip(np.floor(256.0 * shares + 0.5) - 128, -128, 127)
+        sigmoid = 1.0 / (1.0 + np.exp(-graph.scale(image) * values))
+        table = np.clip(np.floor(256.0 * sigmoid + 0.5) - 128, -128, 127)
         self._array("int8_t", f"t{number}", table.astype(int))
         return (
             f"RunTable({self._sizes[out]}, t{number}, {self._place(image)}, "

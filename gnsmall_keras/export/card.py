@@ -131,7 +131,7 @@ def _training(report, record):
     )
     if record.validation_accuracy is None:
         validated = (
-            "No images were held out: the test split was watched after every "
+            "No images were held out: the test split was monitored after every "
             "epoch, and the weights are of the last one"
         )
     text = (

@@ -131,7 +131,7 @@ def export_tflite(
         **options: fields of an `ExportConfig`, such as `target="android"`.
 
     Returns:
-        The report. `report.faults` is empty if the file fits the target.
+        The report. `report.faults` has the violations of the target's rules.
 
     Raises:
         ValueError: if an argument is out of range or the conversion fails;

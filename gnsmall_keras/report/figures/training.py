@@ -29,11 +29,11 @@ def draw_history(record: RunRecord) -> Drawing:
         ValueError: if matplotlib is not installed.
     """
     epochs = len(record.history.get("accuracy", ()))
-    watched = "test" if record.config["protocol"] == "paper" else "validation"
+    monitored = "test" if record.config["protocol"] == "paper" else "validation"
     with load_matplotlib().rc_context(STYLE):
         figure, (left, right) = new_figure(2.8, (1, 2))
-        losses = _plot(left, record.history, "loss", 1, watched)
-        _plot(right, record.history, "accuracy", 100, watched)
+        losses = _plot(left, record.history, "loss", 1, monitored)
+        _plot(right, record.history, "accuracy", 100, monitored)
         most = find_scale(losses)
         if most is not None:
             left.set_ylim(0, most)
@@ -48,7 +48,7 @@ def draw_history(record: RunRecord) -> Drawing:
     return Drawing(
         "history",
         f"{record.slug}: loss and accuracy",
-        f"Loss and accuracy of {record.slug} on training and {watched} "
+        f"Loss and accuracy of {record.slug} on training and {monitored} "
         f"images after each of {epochs} epochs.",
         "Training images are augmented, those held out are not. An arrow is "
         "a loss above the scale.",
@@ -74,10 +74,10 @@ def find_scale(values: list[float]) -> float | None:
     return 1.08 * top
 
 
-def _plot(axes, history, name, factor, watched):
+def _plot(axes, history, name, factor, monitored):
     drawn = []
     for index, (key, label) in enumerate(
-        ((name, "training"), (f"val_{name}", watched))
+        ((name, "training"), (f"val_{name}", monitored))
     ):
         values = [factor * value for value in history.get(key, ())]
         if values:

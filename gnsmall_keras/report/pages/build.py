@@ -224,8 +224,8 @@ def _tell(faults):
         return ""
     lines = "\n".join(f"<li>{html.escape(fault)}</li>" for fault in faults)
     return (
-        f'<div class="faults"><p>Lines that could not be read and are left '
-        f"out: {len(faults)}</p>\n<ul>\n{lines}\n</ul></div>"
+        f'<div class="faults"><p>Lines that could not be read and are '
+        f"skipped: {len(faults)}</p>\n<ul>\n{lines}\n</ul></div>"
     )
 
 
