@@ -69,6 +69,7 @@ notebooks: $(VENV)/test.stamp ## bring notebooks and their .py files together
 bench: $(VENV)/test.stamp ## print speed and memory as ratios, on BACKEND
 	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/train_step.py
 	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/train_step.py memory
+	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/native.py
 	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/input_pipeline.py
 
 clean: ## remove the environment and all caches

@@ -17,7 +17,7 @@ from gnsmall_keras import ghostnetv3_small
 from gnsmall_keras.models import kernels
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training.devices import on_devices
-from gnsmall_keras.training.learn import compile_model
+from gnsmall_keras.training.fit import compile_model
 
 WAYS = {"at once": True, "statistics": False}
 

@@ -17,7 +17,7 @@ import numpy as np
 from gnsmall_keras import Distiller, create_model
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.recipes import RECIPES
-from gnsmall_keras.training.learn import compile_model
+from gnsmall_keras.training.fit import compile_model
 
 
 def _batch(size):

@@ -11,12 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from gnsmall_keras.commands.printing import percent
 from gnsmall_keras.config import QUANTIZATIONS
 from gnsmall_keras.data.sources import load_data
-from gnsmall_keras.export.calibration import calibration_split
 from gnsmall_keras.export.tflite import export_tflite
 from gnsmall_keras.models.files import load_model
-from gnsmall_keras.printing import percent
+from gnsmall_keras.quantization.calibration import calibration_split
 
 KINDS = [
     (kind, calibration)

@@ -23,7 +23,7 @@ import numpy as np
 from gnsmall_keras import ghostnetv3_small, to_deploy
 from gnsmall_keras.models.plain import to_branches
 from gnsmall_keras.recipes import RECIPES
-from gnsmall_keras.training.learn import compile_model
+from gnsmall_keras.training.fit import compile_model
 
 FORMS = {
     "plain": to_branches,

@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import tyro
 
-from gnsmall_keras import printing
-from gnsmall_keras.commands import files, networks, runs, training
+from gnsmall_keras.commands import files, networks, printing, runs, training
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
 _TEMPORARY = 75  # EX_TEMPFAIL: the same command will go on

@@ -19,6 +19,9 @@ Quantization = Literal[
     "float32", "float16", "dynamic", "int8", "int16x8", "int8-qat"
 ]
 QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
+# What computes a network: a way of running, in no config.
+KERNELS = ("auto", "keras", "native")
+KERNELS_VARIABLE = "GNSMALL_KERNELS"  # what "auto" means, in the environment
 # What a batch's images are mixed with; options of recipes.
 MIXING = ("cutout", "mixup", "cutmix")
 # What a config can have in a recipe's place.

@@ -187,8 +187,8 @@ for mapping in [report.edge_tpu for report in reports.values()]:
 # %%
 import numpy as np
 
-from gnsmall_keras import evaluation
-from gnsmall_keras.export.runtime import installed_runtimes
+from gnsmall_keras.devices.runtime import installed_runtimes
+from gnsmall_keras.training import evaluation
 
 path = f"{folder}/{micro.path}"
 own = ("litert", "litert-reference", "tflite-micro")
@@ -217,7 +217,7 @@ print(micro.micro_difference_lsb, "steps between TFLite Micro and reference")
 # network's. At 0 dB the noise is as large as the signal, at -20 dB a tenth.
 
 # %%
-from gnsmall_keras.report.noise import draw_layer_errors
+from gnsmall_keras.report.figures.noise import draw_layer_errors
 
 draw_layer_errors(micro.layers)
 
@@ -278,7 +278,7 @@ axes.grid(alpha=0.3)
 # with `gnsmall c-array`.
 
 # %%
-from gnsmall_keras.export.c_array import write_c_array
+from gnsmall_keras.devices.c_array import write_c_array
 
 if "tflite-micro" in found:
     header, source = write_c_array(path, folder, labels=dataset.class_names)

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from gnsmall_keras import cli
 from gnsmall_keras.models.files import load_model, save_model
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
-from gnsmall_keras.models.torch_weights import to_torch_state_dict
+from gnsmall_keras.models.torch.weights import to_torch_state_dict
 
 
 def _error(capsys, *arguments):
@@ -95,7 +95,7 @@ def test_bad_input_is_one_line(
 
 def test_a_package_that_is_missing_is_named(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "gnsmall_keras.training.fit", None)
+    monkeypatch.setitem(sys.modules, "gnsmall_keras.training.run", None)
     with pytest.raises(ModuleNotFoundError):  # ours is a defect
         cli.main(["train"])
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)

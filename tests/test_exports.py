@@ -7,17 +7,14 @@ import keras
 import pytest
 from support import ROOT
 
-from gnsmall_keras import cli, exports
+from gnsmall_keras import cli
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.export import tflite
-from gnsmall_keras.exports import ExportRecord, Latency, find_run
 from gnsmall_keras.models.files import save_model
-from gnsmall_keras.records import (
-    RunRecord,
-    merge_records,
-    read_records,
-    scan_lines,
-)
+from gnsmall_keras.records import export as exports
+from gnsmall_keras.records.export import ExportRecord, Latency, find_run
+from gnsmall_keras.records.jsonl import scan_lines
+from gnsmall_keras.records.run import RunRecord, merge_records, read_records
 
 RUN: RunRecord = next(read_records(ROOT / "papermill_runs" / "index.jsonl"))
 LATENCY = Latency(

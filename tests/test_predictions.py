@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gnsmall_keras.predictions import WORST, describe, unpack_correct
+from gnsmall_keras.records.predictions import WORST, describe, unpack_correct
 
 NAMES = ("cat", "dog", "ship")
 LOGITS = np.array(

@@ -8,7 +8,7 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras import cli
-from gnsmall_keras.records import (
+from gnsmall_keras.records.run import (
     SCHEMA,
     RunRecord,
     append_record,
@@ -19,7 +19,7 @@ from gnsmall_keras.records import (
 INDEX = ROOT / "papermill_runs" / "index.jsonl"
 APPEND = """
 import dataclasses, multiprocessing, sys
-from gnsmall_keras.records import append_record, read_records
+from gnsmall_keras.records.run import append_record, read_records
 
 known, index = sys.argv[1:]
 record = next(read_records(known))

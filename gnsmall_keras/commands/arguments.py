@@ -26,6 +26,9 @@ class Running:
     """"cpu", "gpu", or "auto": a GPU if there is one."""
     tensorboard: bool = False
     """Writes files for TensorBoard into the run's folder."""
+    kernels: Literal["auto", "keras", "native"] = "auto"
+    """What computes GhostNets: "native", this package's own code for CPUs,
+    "keras", or "auto": the first where it is possible."""
 
 
 def seconds(text: str | None) -> float | None:

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import tyro
 
-from gnsmall_keras import printing
+from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import Flat, PositionalPath
 from gnsmall_keras.config import ExportConfig
-from gnsmall_keras.export.runtime import Runtime
-from gnsmall_keras.records import MODEL_FILE, replacing
+from gnsmall_keras.devices.runtime import Runtime
+from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.records.run import MODEL_FILE
 
 
 def export(
@@ -44,8 +45,8 @@ def export(
             it; of a model in the folder of its run.
     """
     from gnsmall_keras.export.card import teachers_of
-    from gnsmall_keras.exports import EXPORTS_FILE, find_run
     from gnsmall_keras.models.files import load_model
+    from gnsmall_keras.records.export import EXPORTS_FILE, find_run
 
     run = find_run(model)
     if (exports or card) and not run:
@@ -104,7 +105,7 @@ def c_array(
         labels: a text file, one class a line; by default the file's metadata,
             else numbers.
     """
-    from gnsmall_keras.export.c_array import write_c_array
+    from gnsmall_keras.devices.c_array import write_c_array
 
     names = None
     if labels is not None:
@@ -127,10 +128,10 @@ def evaluate(
         runtime: for .tflite files.
         limit: at most so many test images.
     """
-    from gnsmall_keras import evaluation
     from gnsmall_keras.data.sources import load_data
-    from gnsmall_keras.export.runtime import TFLiteModel
+    from gnsmall_keras.devices.runtime import TFLiteModel
     from gnsmall_keras.models.files import load_model
+    from gnsmall_keras.training import evaluation
 
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` must be >= 1. Received: {limit}.")
@@ -174,7 +175,7 @@ def benchmark(
         out: a JSON file for the report.
         exports: JSON-lines file of export records that get the latencies.
     """
-    from gnsmall_keras.export.benchmark import benchmark, record_latencies
+    from gnsmall_keras.devices.benchmark import benchmark, record_latencies
 
     report = benchmark(
         files,
@@ -197,10 +198,10 @@ def export_network(
 ):
     """Exports a network, with the record of the run it came of, if any."""
     from gnsmall_keras.data.sources import load_data
-    from gnsmall_keras.export.calibration import calibration_split
-    from gnsmall_keras.export.qat import prepare_training
     from gnsmall_keras.export.tflite import export_tflite
-    from gnsmall_keras.exports import append_export, describe_source
+    from gnsmall_keras.quantization.calibration import calibration_split
+    from gnsmall_keras.quantization.qat import prepare_training
+    from gnsmall_keras.records.export import append_export, describe_source
 
     source = describe_source(run) if run else None
     dataset = load_data(data)
@@ -267,8 +268,8 @@ def _write_card(report, run, teachers, file):
 
 
 def _write_layer_figure(layers, path):
-    from gnsmall_keras.report.drawing import render
-    from gnsmall_keras.report.noise import draw_layer_errors
+    from gnsmall_keras.report.figures.drawing import render
+    from gnsmall_keras.report.figures.noise import draw_layer_errors
 
     picture = render(draw_layer_errors(layers), path.suffix[1:])
     with replacing(path) as unfinished:

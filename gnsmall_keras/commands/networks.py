@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gnsmall_keras import printing
+from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import PositionalPath
 from gnsmall_keras.commands.files import evaluate
 from gnsmall_keras.config import TrainConfig
@@ -31,7 +31,7 @@ def import_torch(
     """
     from gnsmall_keras.models.files import save_model
     from gnsmall_keras.models.registry import create_model
-    from gnsmall_keras.models.torch_weights import load_torch_weights
+    from gnsmall_keras.models.torch.weights import load_torch_weights
 
     config = TrainConfig(model=model, width=width)  # checks them
     options: dict[str, Any] = {"classes": classes}

@@ -1,11 +1,12 @@
 """Commands about many runs: sweeps, their records, the report."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from gnsmall_keras import printing
+from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import PositionalPath
 
 
@@ -19,6 +20,7 @@ def sweep(
     seeds: tuple[int, ...] = (),
     resume: bool = True,
     dry_run: bool = False,
+    kernels: Literal["auto", "keras", "native"] = "auto",
 ) -> int:
     """Does the runs of a sweep file, each in the notebook 02_train.
 
@@ -41,8 +43,10 @@ def sweep(
         resume: leaves recorded runs out and goes on with unfinished ones;
             --no-resume is an error where there are any.
         dry_run: prints what would run, and writes nothing.
+        kernels: what computes GhostNets, as in `gnsmall train`.
     """
-    from gnsmall_keras.records import INDEX_FILE
+    from gnsmall_keras.config import KERNELS_VARIABLE
+    from gnsmall_keras.records.run import INDEX_FILE
     from gnsmall_keras.sweeps import plan
     from gnsmall_keras.sweeps import sweep as sweeps
     from gnsmall_keras.sweeps.jobs import sources
@@ -56,6 +60,8 @@ def sweep(
             printing.show(run.slug + (f" from {names}" if names else ""))
         sweeps.check_teachers(todo, out)
         return 0
+    if kernels != "auto":
+        os.environ[KERNELS_VARIABLE] = kernels  # of the processes that train
     executing = _engine(engine, workers, address)
     sweeps.check_sweep(out)
     with sweeps.locked(out, index):
@@ -97,8 +103,8 @@ def records(
         indices: JSON-lines files, earlier ones first.
         out: the new file; may be one of them.
     """
-    from gnsmall_keras.exports import ExportRecord
-    from gnsmall_keras.records import RunRecord, merge_records
+    from gnsmall_keras.records.export import ExportRecord
+    from gnsmall_keras.records.run import RunRecord, merge_records
 
     if not indices:
         raise ValueError(
@@ -152,10 +158,10 @@ def report(
         images: data whose images are shown where the winner was wrong:
             "digits", "cifar10", "cifar100" or a path.
     """
-    from gnsmall_keras.report.build import write_report
+    from gnsmall_keras.report.pages.build import write_report
+    from gnsmall_keras.report.pages.study import write_study
     from gnsmall_keras.report.reading import read_runs
     from gnsmall_keras.report.study import read_study
-    from gnsmall_keras.report.study_page import write_study
 
     limits = {
         "max_parameters": max_parameters,
@@ -220,7 +226,7 @@ def _check_report(files, study, winner, limits, images):
 
 
 def _print_winner(reading, limits):
-    from gnsmall_keras.export.targets import BUDGETS
+    from gnsmall_keras.devices.targets import BUDGETS
     from gnsmall_keras.report.costs import find_cost
     from gnsmall_keras.report.winner import count_unknown, find_winner
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from gnsmall_keras import printing
+from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import Flat, Running, seconds
 from gnsmall_keras.commands.files import export_network
 from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
@@ -24,10 +24,10 @@ def quickstart(out: Path = Path("runs")) -> None:
         out: folder for the model, the .tflite file and the records.
     """
     from gnsmall_keras.data.sources import DATA_VARIABLE
-    from gnsmall_keras.exports import EXPORTS_FILE
     from gnsmall_keras.models.files import load_model
-    from gnsmall_keras.records import MODEL_FILE
-    from gnsmall_keras.training.fit import train
+    from gnsmall_keras.records.export import EXPORTS_FILE
+    from gnsmall_keras.records.run import MODEL_FILE
+    from gnsmall_keras.training.run import train
 
     place = os.environ.get(DATA_VARIABLE)
     config = _CIFAR_QUICKSTART if place else _DIGITS_QUICKSTART
@@ -64,7 +64,7 @@ def train(config: Flat[TrainConfig], running: Flat[Running]) -> None:
         config: the experiment.
         running: how it is done.
     """
-    from gnsmall_keras.training.fit import train
+    from gnsmall_keras.training.run import train
 
     options = {
         field.name: getattr(running, field.name)
@@ -117,7 +117,7 @@ def cache_teacher(
     """
     from gnsmall_keras.data.sources import load_data
     from gnsmall_keras.distill import cache
-    from gnsmall_keras.models.files import load_teacher
+    from gnsmall_keras.distill.checks import load_teacher
     from gnsmall_keras.training.splits import split
 
     config = TrainConfig(

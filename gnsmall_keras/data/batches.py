@@ -103,6 +103,11 @@ class TrainingBatches(keras.utils.PyDataset):
         self._drop_remainder = drop_remainder
         self._epoch = -1  # Keras calls on_epoch_begin before the first
 
+    @property
+    def labels(self) -> np.ndarray:
+        """Those of all images, before any are mixed."""
+        return self._labels
+
     def __len__(self):
         full, rest = divmod(len(self._images), self._batch_size)
         return full + (rest > 0 and not self._drop_remainder)
@@ -207,6 +212,11 @@ class RemainingBatches(keras.utils.PyDataset):
         self._batches = batches
         self._first = first
 
+    @property
+    def labels(self) -> np.ndarray:
+        """Those of all images."""
+        return self._batches.labels
+
     def __len__(self):
         return len(self._batches) - self._first
 
@@ -241,6 +251,11 @@ class EvaluationBatches(keras.utils.PyDataset):
         self._labels = labels
         self._batch_size = batch_size - batch_size % devices
         self._devices = devices
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Those of all images."""
+        return self._labels
 
     def __len__(self):
         return -(-len(self._images) // self._batch_size)

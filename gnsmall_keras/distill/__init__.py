@@ -1,1 +1,1 @@
-"""Losses for labels and, later, for teachers."""
+"""Knowledge distillation: losses, teachers, caches and the Distiller."""

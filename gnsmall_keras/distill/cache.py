@@ -27,8 +27,9 @@ from rich.progress import (
 
 from gnsmall_keras.data.augment import PADDING, Augmentation, normalize
 from gnsmall_keras.data.batches import TrainingBatches
-from gnsmall_keras.models.files import check_teacher
-from gnsmall_keras.records import replacing
+from gnsmall_keras.distill.checks import check_teacher
+from gnsmall_keras.native.choice import network_for_inference
+from gnsmall_keras.records.jsonl import replacing
 
 SCHEMA = 2  # also changes with what Augmentation.view makes of a seed
 CACHE_FILE = "cache.json"
@@ -387,10 +388,12 @@ def _predict(teacher, cut, description, advance):
     count = description["images"]
     size = min(_BATCH_SIZE, count)
     logits = np.empty((count, description["classes"]), np.float16)
+    native = network_for_inference(teacher)
+    predict = native.predict if native else teacher.predict_on_batch
     for start in range(0, count, size):
         # The last batch is filled up, so that one shape is compiled.
         indices = np.arange(start, start + size) % count
-        found = teacher.predict_on_batch(normalize(cut(indices)))
+        found = predict(normalize(cut(indices)))
         logits[start : start + size] = _to_float16(found)[: count - start]
         advance()
     return logits

@@ -7,6 +7,11 @@ from keras import ops
 
 from gnsmall_keras.config import check_label_weight, check_temperature
 from gnsmall_keras.data.batches import IMAGES, TEACHER_LOGITS
+from gnsmall_keras.distill.checks import (
+    ends_in_probabilities,
+    shapes_of,
+    some_shape,
+)
 from gnsmall_keras.distill.features import (
     FeaturePair,
     feature_loss,
@@ -15,19 +20,16 @@ from gnsmall_keras.distill.features import (
     recording,
 )
 from gnsmall_keras.distill.losses import class_indices, get_loss
+from gnsmall_keras.distill.running import Running
 from gnsmall_keras.distill.steps import STEPS
 from gnsmall_keras.distill.teachers import WEIGHTS, as_teacher
-from gnsmall_keras.models.files import (
-    ends_in_probabilities,
-    shapes_of,
-    some_shape,
-)
+from gnsmall_keras.native.choice import check_kernels, using
 
 _FEATURES = "teacher_features"
 
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
-class Distiller(STEPS[keras.config.backend()], keras.Model):
+class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
     """Trains a student on labels and on what teachers say.
 
     The loss of a batch is `label_weight` times the compiled loss plus
@@ -56,6 +58,9 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         expects_teacher: whether `fit` needs targets; by default if there is a
             teacher. A Distiller read from a file remembers that it had one.
         adapters: of such a Distiller, each pair's Dense layer or None.
+        kernels: what computes the student: "native", this package's own code
+            for GhostNets in float32 on a CPU, "keras", or "auto": the first
+            where it is possible. A way of running, so `get_config` has it not.
         **kwargs: of `keras.Model`.
 
     Raises:
@@ -75,10 +80,12 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         track_agreement=False,
         expects_teacher=None,
         adapters=None,
+        kernels="auto",
         **kwargs,
     ):
         check_label_weight(label_weight)
         check_temperature(temperature)
+        check_kernels(kernels)
         kwargs.setdefault("dtype", student.dtype_policy)
         kwargs.setdefault("name", f"distiller_of_{student.name}")
         super().__init__(**kwargs)
@@ -89,6 +96,7 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
         self.temperature = self._number("temperature", temperature)
         self._pairs = tuple(features)
         self._frozen = _Untracked()
+        self._kernels = kernels
         self._adapters = adapters  # None until a teacher tells the shapes
         self._term_trackers = [
             keras.metrics.Mean(name=name) for name in self._term_names()
@@ -162,7 +170,7 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
             inputs = inputs[IMAGES]
         layers = self._frozen.student_layers if training else ()
         with recording(layers) as outputs:
-            logits = self.student(inputs, training=training)
+            logits = self._student_logits(inputs, training)
         self._frozen.student_features = outputs
         return logits
 
@@ -180,7 +188,10 @@ class Distiller(STEPS[keras.config.backend()], keras.Model):
                 )
             return data
         temperature = ops.convert_to_tensor(self.temperature)
-        with recording(self._frozen.teacher_layers) as outputs:
+        with (
+            using(self._kernels),
+            recording(self._frozen.teacher_layers) as outputs,
+        ):
             targets = self.teacher.targets(x, y, temperature)
         if outputs:
             targets[_FEATURES] = [ops.stop_gradient(o) for o in outputs]
@@ -346,6 +357,9 @@ class _Untracked:
         self.teacher_layers = ()
         self.student_features = ()
         self.logs_terms = False  # of the step that is being traced
+        self.native = None  # the student's form to train, if there is one
+        self.inference = None  # and to answer
+        self.labels_checked = False  # those of the present call, all at once
 
 
 class _Mean(keras.losses.Loss):

@@ -5,8 +5,9 @@ from keras import ops
 
 from gnsmall_keras.config import normalize_weights
 from gnsmall_keras.data.batches import TEACHER_LOGITS
+from gnsmall_keras.distill.checks import check_teacher, some_shape
 from gnsmall_keras.distill.losses import class_indices
-from gnsmall_keras.models.files import check_teacher, some_shape
+from gnsmall_keras.native.choice import check_kernels, network_for_inference
 
 WEIGHTS = "teacher_weights"
 _COMBINATIONS = ("probabilities", "logits", "per_teacher")
@@ -37,6 +38,7 @@ class FrozenTeacher:
             )
         self.model = model
         self._preprocess = preprocess
+        self._native = {}  # by the kernels asked for
 
     @property
     def models(self) -> list[keras.Model]:
@@ -64,8 +66,19 @@ class FrozenTeacher:
         """Returns its logits `(batch, classes)` in float32."""
         if self._preprocess is not None:
             images = self._preprocess(images)
-        logits = self.model(images, training=False)
+        native = self._native_form()
+        if native is None:
+            logits = self.model(images, training=False)
+        else:
+            logits = native.infer(images)
         return ops.stop_gradient(ops.cast(logits, "float32"))
+
+    def _native_form(self):
+        """A GhostNet's on a CPU, if it may be; looked for once."""
+        kernels = check_kernels("auto")
+        if kernels not in self._native:
+            self._native[kernels] = network_for_inference(self.model)
+        return self._native[kernels]
 
     def targets(self, images, labels, temperature) -> dict:
         """Returns what the student learns from, by name.

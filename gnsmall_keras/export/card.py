@@ -5,10 +5,10 @@ import shlex
 from collections.abc import Callable, Sequence
 
 from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
-from gnsmall_keras.export.targets import find_budget
+from gnsmall_keras.devices.targets import find_budget
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
-from gnsmall_keras.records import RunRecord
+from gnsmall_keras.records.run import RunRecord
 
 _PERCENT = "{:.2f} %"
 

@@ -21,9 +21,12 @@ import keras
 import numpy as np
 
 from gnsmall_keras.data.augment import MEAN, STD
-from gnsmall_keras.export import quantize
 from gnsmall_keras.export.flatbuffer import Network, find_layer
-from gnsmall_keras.export.qat import QuantizationTraining, learn_quantization
+from gnsmall_keras.quantization import post_training as quantize
+from gnsmall_keras.quantization.qat import (
+    QuantizationTraining,
+    learn_quantization,
+)
 
 _ERROR_LINES = 15  # of a failed worker's output
 _TOLD = "told.json"  # what the worker says beside the files

@@ -12,23 +12,28 @@ from typing import Any
 import keras
 import numpy as np
 
-from gnsmall_keras import evaluation
 from gnsmall_keras.config import ExportConfig
-from gnsmall_keras.export.checks import (
+from gnsmall_keras.devices.checks import (
     count_partitions,
     find_faults,
     read_contents,
 )
+from gnsmall_keras.devices.edgetpu import EdgeTpuReport, predict_mapping
+from gnsmall_keras.devices.runtime import TFLiteModel, installed_runtimes
+from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export.convert import convert
-from gnsmall_keras.export.edgetpu import EdgeTpuReport, predict_mapping
-from gnsmall_keras.export.layer_errors import LayerError, find_layer_errors
 from gnsmall_keras.export.metadata import with_labels
-from gnsmall_keras.export.qat import QuantizationTraining
 from gnsmall_keras.export.rewrite import rewrite
-from gnsmall_keras.export.runtime import TFLiteModel, installed_runtimes
-from gnsmall_keras.export.targets import TARGETS
+from gnsmall_keras.models import counting
 from gnsmall_keras.models.deploy import to_deploy
-from gnsmall_keras.records import package_versions, replacing
+from gnsmall_keras.quantization.layer_errors import (
+    LayerError,
+    find_layer_errors,
+)
+from gnsmall_keras.quantization.qat import QuantizationTraining
+from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.records.provenance import package_versions
+from gnsmall_keras.training import evaluation
 
 # On so many the runtimes are compared; microcontroller kernels take some 16 ms
 # an image on a PC.
@@ -169,8 +174,8 @@ def export_tflite(
             source=source,
             target=target,
             quantization=quantization,
-            parameters=evaluation.count_parameters(deployed),
-            macs=evaluation.count_macs(deployed),
+            parameters=counting.count_parameters(deployed),
+            macs=counting.count_macs(deployed),
             calibration=calibration if converted.floats else None,
             calibration_images=len(calibration_images),
             qat=_training(training, converted),

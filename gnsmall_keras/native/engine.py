@@ -133,9 +133,7 @@ class Engine:
         self._check_done(address)
         return logits, statistics, Context(self, address, len(images))
 
-    def backward(
-        self, context: Context, grad_logits: np.ndarray
-    ) -> np.ndarray:
+    def backward(self, context: Context, grad_logits: np.ndarray) -> np.ndarray:
         """Computes the gradient of all parameters; uses the context up.
 
         Args:

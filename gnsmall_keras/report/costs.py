@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from gnsmall_keras.exports import ExportRecord
-from gnsmall_keras.records import RunRecord
+from gnsmall_keras.records.export import ExportRecord
+from gnsmall_keras.records.run import RunRecord
 
 
 class Cost(NamedTuple):

@@ -16,7 +16,7 @@ from scipy.special import stdtrit
 from gnsmall_keras.config import DIGEST_LENGTH, DistillConfig, TrainConfig
 from gnsmall_keras.models.catalogue import NETWORKS
 from gnsmall_keras.recipes import RECIPES, Recipe
-from gnsmall_keras.records import RunRecord
+from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.report.reading import Run
 from gnsmall_keras.report.significance import paired_p
 

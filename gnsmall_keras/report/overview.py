@@ -4,8 +4,8 @@ import os
 from functools import cached_property
 
 from gnsmall_keras.report import tables
-from gnsmall_keras.report.drawing import Drawing
-from gnsmall_keras.report.figures import draw_all
+from gnsmall_keras.report.figures.drawing import Drawing
+from gnsmall_keras.report.figures.overview import draw_all
 from gnsmall_keras.report.groups import Group, compare, group_runs
 from gnsmall_keras.report.reading import Reading, read_runs
 from gnsmall_keras.report.winner import check_exports, find_winner

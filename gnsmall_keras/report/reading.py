@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gnsmall_keras.exports import EXPORTS_FILE, ExportRecord
-from gnsmall_keras.predictions import unpack_correct
-from gnsmall_keras.records import RunRecord, scan_lines, scan_records
+from gnsmall_keras.records.export import EXPORTS_FILE, ExportRecord
+from gnsmall_keras.records.jsonl import scan_lines
+from gnsmall_keras.records.predictions import unpack_correct
+from gnsmall_keras.records.run import RunRecord, scan_records
 
 _LONGEST = 240  # characters of a fault
 _MOST = 1e12  # of anything that is drawn

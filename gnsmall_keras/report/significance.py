@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gnsmall_keras.predictions import unpack_correct
-from gnsmall_keras.records import RunRecord
+from gnsmall_keras.records.predictions import unpack_correct
+from gnsmall_keras.records.run import RunRecord
 
 _ROUNDING = 1e-9  # of a percentage: far below one image
 

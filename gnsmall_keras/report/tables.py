@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from gnsmall_keras.exports import ExportRecord
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
-from gnsmall_keras.records import RunRecord
+from gnsmall_keras.records.export import ExportRecord
+from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.report.groups import (
     Comparison,
     Difference,

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from gnsmall_keras.exports import ExportRecord
-from gnsmall_keras.records import RunRecord
+from gnsmall_keras.records.export import ExportRecord
+from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.report.costs import find_cost, fits, is_deployable
 from gnsmall_keras.report.groups import Group, data_name
 from gnsmall_keras.report.reading import Run

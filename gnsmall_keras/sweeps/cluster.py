@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gnsmall_keras.records import (
+from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.records.run import (
     INDEX_FILE,
     MODEL_FILE,
     RECORD_FILE,
     RunRecord,
     append_record,
-    replacing,
     scan_records,
 )
 from gnsmall_keras.sweeps.jobs import (
@@ -38,6 +38,7 @@ _STOP_SECONDS = 60
 # What decides a result: a machine of the cluster has them from the sweep. Ray
 # would set the threads itself, to one.
 _FROM_SWEEP = (
+    "GNSMALL_KERNELS",
     "KERAS_BACKEND",
     "OMP_NUM_THREADS",
     "TF_ENABLE_ONEDNN_OPTS",

@@ -7,13 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from gnsmall_keras.sweeps import process
-from gnsmall_keras.sweeps.jobs import (
-    Ended,
-    Engine,
-    Job,
-    Queue,
-    check_workers,
-)
+from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, Queue, check_workers
 
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 _COMPILED = "JAX_COMPILATION_CACHE_DIR"

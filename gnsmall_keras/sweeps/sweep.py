@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gnsmall_keras.config import DistillConfig
-from gnsmall_keras.records import (
+from gnsmall_keras.records.jsonl import append_line, lock
+from gnsmall_keras.records.run import (
     MODEL_FILE,
     RECORD_FILE,
     RunRecord,
-    append_line,
-    lock,
     scan_records,
 )
 from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, Queue, sources

@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from gnsmall_keras import records
+from gnsmall_keras.records.jsonl import lock
 
 LOCK_FILE = "run.lock"  # in a run's folder
 KERNEL_DIED = 75  # the exit status; nothing is wrong with the notebook
@@ -57,7 +57,7 @@ def _wait_for(file):
     end = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
-            return records.lock(file, wait=False)
+            return lock(file, wait=False)
         except BlockingIOError:
             if time.monotonic() > end:
                 raise ValueError(

@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from gnsmall_keras.records import replacing
-from gnsmall_keras.training.interruption import (
-    StopRequest,
-    TrainingInterrupted,
-)
+from gnsmall_keras.native.choice import check_kernels
+from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
 FILE = "checkpoint.npz"
 BEST_FILE = "best.weights.h5"  # of the student, where a run selects
@@ -31,6 +29,7 @@ class Progress(NamedTuple):
     teachers: tuple[str, ...] = ()  # digests of their weights
     steps: int = 0  # of the epoch that is not complete
     machines: tuple[dict[str, Any], ...] = ()  # where, the present one last
+    kernels: str = "keras"  # what computes the network, see `native.choice`
 
 
 def save_checkpoint(
@@ -130,6 +129,33 @@ def restore_checkpoint(
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     return progress
+
+
+def kernels_to_go_on_with(path: str | os.PathLike) -> str:
+    """Returns the kernels a training has begun with, or those asked for.
+
+    Others round otherwise: its result would depend on where it was stopped.
+
+    Args:
+        path: of the checkpoint.
+
+    Raises:
+        ValueError: if others are asked for.
+    """
+    path = Path(path)
+    asked = check_kernels("auto")
+    found = filter(None, map(_read, (path, previous_of(path))))
+    state = next((state for state, _ in found), None)
+    if state is None:
+        return asked
+    begun = state.get("kernels", "keras")
+    if asked not in ("auto", begun):
+        raise ValueError(
+            f"A training goes on with the kernels it began with, {begun!r} in "
+            f"{path}. Received: kernels={asked!r}. Leave it out, or delete the "
+            "file to start anew."
+        )
+    return begun
 
 
 def remove(path: str | os.PathLike) -> None:
@@ -258,6 +284,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self._before.teachers,
             self._steps,
             self._machines,
+            self._before.kernels,
         )
 
     def set_model(self, model):

@@ -1,218 +1,260 @@
-"""One training run, from a config to a record."""
+"""One network learns: compiled after a recipe, from its last checkpoint on."""
 
-import dataclasses
-import datetime
-import os
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 
-from gnsmall_keras import evaluation, predictions, records
-from gnsmall_keras.config import TrainConfig
-from gnsmall_keras.data.sources import load_data
-from gnsmall_keras.models.deploy import to_deploy
-from gnsmall_keras.models.files import save_model
-from gnsmall_keras.records import MODEL_FILE, RunRecord
-from gnsmall_keras.training import checkpoint
-from gnsmall_keras.training.callbacks import summary_writer
-from gnsmall_keras.training.devices import on_devices
-from gnsmall_keras.training.interruption import StopRequest
-from gnsmall_keras.training.learn import Stage, create_network, learn
-from gnsmall_keras.training.splits import (
-    batches,
-    cached_teacher,
-    split,
-    test_split,
+from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.data.batches import (
+    EvaluationBatches,
+    RemainingBatches,
+    TrainingBatches,
 )
-from gnsmall_keras.training.strategies import Taught, find_teachers
+from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.distill.distiller import Distiller
+from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
+from gnsmall_keras.models.catalogue import check_network
+from gnsmall_keras.models.registry import create_model
+from gnsmall_keras.recipes import Recipe
+from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.training import checkpoint, devices
+from gnsmall_keras.training.callbacks import (
+    EventFiles,
+    MeasureAverages,
+    ProgressLine,
+    StopOnNaN,
+)
+from gnsmall_keras.training.interruption import StopRequest
+from gnsmall_keras.training.optimizers import (
+    CoupledSGD,
+    PointwiseMuon,
+    exchange_averages,
+)
+from gnsmall_keras.training.schedules import WarmupCosine, WarmupLinear
+from gnsmall_keras.training.splits import Split
 
-# The record, while it is not in the index or the checkpoint is still there.
-_ENDED_FILE = "ended.json"
+# Names of the variables whose decay a recipe with decay_all=False spares.
+_SPARED = ("gamma", "beta", "bias")
+_SCHEDULES = {"cosine": WarmupCosine, "linear": WarmupLinear}
+_TENSORBOARD = "tensorboard"  # the folder of its files
 
 
-def train(
-    config: TrainConfig,
-    *,
-    out: str | os.PathLike = "runs",
-    index: str | os.PathLike | None = None,
-    progress: bool = True,
-    time_budget: float | None = None,
-    device: str = "auto",
-    tensorboard: bool = False,
-) -> RunRecord:
-    """Trains one network, alone or from teachers; writes what came of it.
+class Stage(NamedTuple):
+    """One network to train: the student, or an assistant on the way."""
 
-    Writes `out/<slug>/model.keras` (the branched student) and
-    `out/<slug>/record.json`, and appends the record to `index`. While it
-    trains, a checkpoint is there after every epoch, and after the step (on JAX
-    with a GPU: the 25 steps) in which the time was up, SIGTERM came or Ctrl-C
-    was pressed: the same call goes on where an interrupted one was, and ends
-    with the same weights.
+    name: str
+    config: TrainConfig
+    folder: Path
+    stop: StopRequest
+    progress: bool  # whether to print
+    data_digest: str
+    machine: dict[str, Any]  # what it is trained on, for the record
+    teachers: tuple[str, ...] = ()  # digests of their weights
+    tensorboard: bool = False  # whether to write files for it
 
-    Args:
-        config: what to train; a `DistillConfig` names teachers.
-        out: folder of all runs.
-        index: the JSON-lines file of records; by default `out/index.jsonl`.
-        progress: whether to print a line per epoch, live in a terminal.
-        time_budget: seconds after which to stop, with a checkpoint; None: as
-            long as it takes.
-        device: "cpu", "gpu", or "auto": a GPU if there is one.
-        tensorboard: whether to write losses, metrics and the learning rate for
-            TensorBoard, into `out/<slug>/tensorboard`.
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides its result, but for the teachers."""
+        return {
+            **self.config.identity,
+            "backend": keras.config.backend(),
+            "data_digest": self.data_digest,
+        }
 
-    Returns:
-        The record that was appended.
 
-    Raises:
-        ValueError: if the config does not fit the data, a teacher, the
-            devices or the checkpoint of an earlier call, the loss stops being
-            a number, the time budget is below one step, or what `tensorboard`
-            needs is not installed.
-        TrainingInterrupted: if it was stopped before its end.
-    """
-    if tensorboard:
-        summary_writer()  # which says now if it is not there
-    _check_loss(config)
-    folder = Path(out) / config.slug
-    ended = folder / _ENDED_FILE
-    if ended.is_file():  # an earlier call died after its training
-        record = RunRecord.from_json(ended.read_text(encoding="utf-8"))
+def create_network(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    """Returns the config's network with its seed's initial weights."""
+    keras.utils.set_random_seed(config.seed)
+    options = {"classes": dataset.classes}
+    if check_network(config.model).scales:
+        options |= {"width": config.width, "head_units": config.head_units}
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        return create_model(config.model, **options)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def learn(
+    model: keras.Model,
+    teachers: keras.Model | None,
+    batches: TrainingBatches,
+    watched: Split,
+    stage: Stage,
+) -> checkpoint.Progress:
+    """Trains one network in place; returns how it went."""
+    config = stage.config
+    recipe = config.resolved_recipe
+    options = {}
+    if isinstance(config, DistillConfig) and config.strategy != "baseline":
+        options = {
+            "label_weight": config.label_weight,
+            "temperature": config.temperature,
+            "loss": config.loss,
+            "expects_teacher": True,
+        }
+    path = stage.folder / checkpoint.FILE
+    options["kernels"] = checkpoint.kernels_to_go_on_with(path)
+    distiller = Distiller(student=model, teacher=teachers, **options)
+    compile_model(distiller, recipe, steps=recipe.epochs * len(batches))
+    return _fit(distiller, batches, watched, stage)
+
+
+def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
+    """Compiles `model` for a training of `steps` steps after `recipe`."""
+    schedule = _SCHEDULES[recipe.schedule](
+        recipe.peak_learning_rate, steps, recipe.warmup_fraction
+    )
+    options = {
+        "momentum": recipe.momentum,
+        "weight_decay": recipe.weight_decay,
+        "use_ema": recipe.ema_momentum != 0,
+        "ema_momentum": recipe.ema_momentum,
+    }
+    if recipe.optimizer == "muon":
+        optimizer = PointwiseMuon(
+            schedule,
+            muon_scale=recipe.muon_scale,
+            muon_weight_decay=recipe.muon_weight_decay,
+            **options,
+        )
     else:
-        with (
-            StopRequest(time_budget).listening() as stop,
-            on_devices(device, config.devices) as devices,
-        ):
-            record = _train(
-                config,
-                Path(out),
-                stop,
-                devices,
-                progress=progress,
-                tensorboard=tensorboard,
-            )
-    records.append_record(record, index or Path(out) / records.INDEX_FILE)
-    checkpoint.remove(folder / checkpoint.FILE)
-    ended.replace(folder / records.RECORD_FILE)
-    return record
+        optimizer = CoupledSGD(schedule, **options)
+    if not recipe.decay_all:
+        optimizer.exclude_from_weight_decay(var_names=_SPARED)
+    model.compile(
+        optimizer=optimizer,
+        loss=LabelCrossEntropy(recipe.label_smoothing),
+        # Weighted, for the images that fill up a batch of several devices.
+        weighted_metrics=[LabelAccuracy()],
+        jit_compile=_jit_compile(),
+        steps_per_execution=devices.steps_at_once(),
+    )
+    _make_variables(model)
 
 
-def _check_loss(config):
-    """DIST compares images with each other; TensorFlow's devices do not."""
-    apart = config.devices > 1 and keras.config.backend() == "tensorflow"
-    if (
-        apart
-        and getattr(config, "strategy", "baseline") != "baseline"
-        and getattr(config, "loss", "") == "dist"
-    ):
-        raise ValueError(
-            "loss='dist' correlates the images of the whole batch, of which "
-            "TensorFlow gives each device a part. Received: "
-            f"devices={config.devices}. Train on one, or set KERAS_BACKEND=jax."
+def _make_variables(model):
+    """Makes the variables of optimiser, loss and metrics before training.
+
+    TensorFlow traces the training step twice where the first trace makes any:
+    half a minute more until the first step.
+    """
+    model.optimizer.build(model.trainable_variables)
+    labels = keras.ops.zeros((1,), "int32")
+    network = getattr(model, "student", model)
+    logits = keras.ops.zeros((1, network.output_shape[-1]))
+    model.compute_loss(y=labels, y_pred=logits)
+    model.compute_metrics(None, labels, logits)
+    model.reset_metrics()
+
+
+def _jit_compile():
+    """Keras's choice, but for TensorFlow only on one GPU.
+
+    On a CPU it compiles for over a minute (docs/log.md).
+    """
+    if keras.config.backend() != "tensorflow":
+        return "auto"
+    return "auto" if devices.on_one_gpu() else False
+
+
+def _fit(distiller, batches, watched, stage):
+    """Trains from the last checkpoint on; returns how it went."""
+    config = stage.config
+    epochs = config.resolved_recipe.epochs
+    path = stage.folder / checkpoint.FILE
+    before = checkpoint.restore_checkpoint(
+        distiller, path, identity=stage.identity, teachers=stage.teachers
+    )
+    before = before._replace(kernels=distiller.chosen_kernels)
+    best = stage.folder / checkpoint.BEST_FILE
+    saving = checkpoint.SaveCheckpoints(
+        path,
+        before,
+        identity=stage.identity,
+        epochs=epochs,
+        steps_per_epoch=len(batches),
+        stop=stage.stop,
+        machine=stage.machine,
+    )
+    watchers = _watchers(stage, before, len(batches))
+    callbacks = [
+        # Keras may begin an epoch to look at the data alone.
+        keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: batches.start_at(epoch)
+        ),
+        StopOnNaN(batches, before.steps, distiller.steps_per_execution),
+        MeasureAverages(),
+    ]
+    if config.select == "validation":
+        callbacks.append(_KeepBest(distiller, best, before.history))
+    callbacks += [*watchers, saving]
+    validation = None
+    if len(watched.images):
+        validation = EvaluationBatches(*watched, devices=config.devices)
+
+    def fit(part, first, last):
+        distiller.fit(
+            part,
+            epochs=last,
+            initial_epoch=first,
+            shuffle=False,  # the batches have their own, seeded order
+            validation_data=validation,
+            callbacks=callbacks,
+            verbose=0,
         )
 
-
-def _train(config, out, stop, devices, *, progress, tensorboard):
-    dataset = load_data(config.data)
-    splits = split(dataset, config)
-    student = Stage(
-        "student" if getattr(config, "assistants", ()) else "",
-        config,
-        out / config.slug,
-        stop,
-        progress,
-        dataset.digest,
-        {**records.describe_hardware(), "devices": devices},
-        tensorboard=tensorboard,
-    )
-    student.folder.mkdir(parents=True, exist_ok=True)
-    started_at = datetime.datetime.now(datetime.UTC)
-    taught = find_teachers(config, dataset, splits, student)
-    cached = cached_teacher(
-        config, dataset, splits.fitting, out, progress, stop
-    )
-    if cached:
-        described = {
-            "name": config.cache,
-            "weights_digest": cached.teacher_digest,
-        }
-        taught = Taught(None, {"teachers": [described], "stages": []})
-    model = create_network(config, dataset)
-    done = learn(
-        model,
-        taught.teacher,
-        batches(
-            splits.fitting,
-            config,
-            flip=dataset.flippable,
-            classes=dataset.classes,
-            cached=cached,
-        ),
-        splits.watched,
-        student._replace(teachers=taught.digests),
-    )
-    record = _record(
-        config,
-        dataset,
-        splits,
-        model,
-        done,
-        distillation=taught.described,
-        started_at=started_at.isoformat(timespec="seconds"),
-        hardware=_describe_machines(student.machine, done.machines),
-    )
-    save_model(model, student.folder / MODEL_FILE)
-    with records.replacing(student.folder / _ENDED_FILE) as unfinished:
-        unfinished.write_text(record.to_json() + "\n", encoding="utf-8")
-    return record
+    first = before.epochs
+    try:
+        if before.steps:  # the rest of an epoch that was interrupted
+            fit(RemainingBatches(batches, before.steps), first, first + 1)
+            first += 1
+        fit(batches, first, epochs)
+    finally:
+        for watcher in watchers:
+            watcher.close()
+    exchange_averages(distiller)
+    if config.select == "validation":
+        distiller.student.load_weights(best)
+    return saving.progress
 
 
-def _record(config, dataset, splits, model, done, **circumstances):
-    """What the run was and what came of it."""
-    deployed = to_deploy(model)
-    test_accuracy, test_predictions = _measure_test(model, dataset)
-    return RunRecord(
-        slug=config.slug,
-        digest=config.digest,
-        config=dataclasses.asdict(config),
-        recipe=dataclasses.asdict(config.resolved_recipe),
-        data_digest=dataset.digest,
-        backend=keras.config.backend(),
-        parameters=evaluation.count_parameters(model),
-        deployed_parameters=evaluation.count_parameters(deployed),
-        deployed_macs=evaluation.count_macs(deployed),
-        train_images=len(splits.fitting.images),
-        validation_images=len(splits.validation.images),
-        test_images=len(dataset.test_images),
-        train_loss=done.history["loss"][-1],
-        validation_accuracy=evaluation.accuracy_on(model, *splits.validation),
-        test_accuracy=test_accuracy,
-        best_test_accuracy=(
-            max(done.history["val_accuracy"])
-            if config.protocol == "paper" and "val_accuracy" in done.history
-            else None
-        ),
-        history=done.history,
-        train_seconds=round(done.seconds, 1),
-        commit=records.source_commit(),
-        versions=records.package_versions(),
-        test_predictions=test_predictions,
-        **circumstances,
-    )
+def _watchers(stage, before, steps_per_epoch):
+    """What shows a person how it goes, as far as it is wanted."""
+    config = stage.config
+    watchers = []
+    if stage.tensorboard:
+        done = before.epochs * steps_per_epoch + before.steps
+        folder = stage.folder / _TENSORBOARD
+        watchers.append(EventFiles(folder, steps_per_epoch, done))
+    if stage.progress:
+        line = ProgressLine(
+            epochs=config.resolved_recipe.epochs,
+            steps_per_epoch=steps_per_epoch,
+            batch_size=config.images_per_step,
+            title=stage.name,
+            steps_before=before.steps,
+        )
+        watchers.append(line)
+    return watchers
 
 
-def _describe_machines(machine, machines):
-    """The one that ended the training, with those before it."""
-    before = list(machines[:-1])
-    return {**machine, "before": before} if before else machine
+class _KeepBest(keras.callbacks.Callback):
+    """Writes the student's weights where validation accuracy is best."""
 
+    def __init__(self, distiller, path, history):
+        super().__init__()
+        self._student = distiller.student
+        self._path = path
+        self._best = max(history.get("val_accuracy", ()), default=-1.0)
 
-def _measure_test(model, dataset):
-    """Reads the test split, once: the accuracy, and what was predicted."""
-    images, labels = test_split(dataset)
-    if not len(images):
-        return None, None
-    logits = evaluation.predict_logits(model, images)
-    return (
-        evaluation.accuracy(logits, labels),
-        predictions.describe(logits, labels, dataset.class_names),
-    )
+    def on_epoch_end(self, epoch, logs=None):
+        accuracy = round(float((logs or {})["val_accuracy"]), 6)
+        if accuracy > self._best and self.model:  # which brings JAX's state
+            self._best = accuracy
+            exchange_averages(self.model)
+            with replacing(self._path) as unfinished:
+                self._student.save_weights(unfinished)
+            exchange_averages(self.model)

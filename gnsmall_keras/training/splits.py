@@ -16,8 +16,9 @@ from gnsmall_keras.distill.cache import (
     cache_teacher,
     images_digest,
 )
-from gnsmall_keras.models.files import load_teacher, run_folder
-from gnsmall_keras.records import lock
+from gnsmall_keras.distill.checks import load_teacher
+from gnsmall_keras.models.files import run_folder
+from gnsmall_keras.records.jsonl import lock
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
 

@@ -8,22 +8,23 @@ from typing import Any, NamedTuple
 
 import keras
 
-from gnsmall_keras import evaluation, records
 from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.distill.cache import teacher_digest
+from gnsmall_keras.distill.checks import load_teacher
 from gnsmall_keras.distill.teachers import CONFIDENCE, TeacherEnsemble
+from gnsmall_keras.models import counting
 from gnsmall_keras.models.catalogue import NETWORKS, check_network
 from gnsmall_keras.models.files import (
     load_model,
-    load_teacher,
     run_folder,
     save_model,
 )
 from gnsmall_keras.models.spec import HEAD_UNITS
-from gnsmall_keras.records import MODEL_FILE
-from gnsmall_keras.training import checkpoint
-from gnsmall_keras.training.learn import Stage, create_network, learn
+from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.records.run import MODEL_FILE
+from gnsmall_keras.training import checkpoint, evaluation
+from gnsmall_keras.training.fit import Stage, create_network, learn
 from gnsmall_keras.training.splits import Splits, batches
 
 
@@ -156,14 +157,14 @@ def _taught_assistant(stage, teachers, dataset, splits):
     record = {
         "name": stage.name,
         "teachers": list(stage.teachers),
-        "parameters": evaluation.count_parameters(model),
+        "parameters": counting.count_parameters(model),
         "validation_accuracy": evaluation.accuracy_on(
             model, *splits.validation
         ),
         "train_seconds": round(done.seconds, 1),
         "history": done.history,
     }
-    with records.replacing(described) as unfinished:
+    with replacing(described) as unfinished:
         text = json.dumps({**record, "identity": stage.identity})
         unfinished.write_text(text, encoding="utf-8")
     checkpoint.remove(stage.folder / checkpoint.FILE)

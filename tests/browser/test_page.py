@@ -6,8 +6,8 @@ import time
 import pytest
 from support import ROOT
 
-from gnsmall_keras.records import read_records
-from gnsmall_keras.report.build import write_report
+from gnsmall_keras.records.run import read_records
+from gnsmall_keras.report.pages.build import write_report
 from gnsmall_keras.report.reading import read_runs
 
 pytestmark = pytest.mark.browser

@@ -9,9 +9,9 @@ from ai_edge_litert import schema_py_generated as schema
 from support import cifar10_folder, network_with_moments
 
 from gnsmall_keras.data.sources import load_data
-from gnsmall_keras.export.calibration import calibration_split
-from gnsmall_keras.export.resnet8 import RESNET8, resnet8
+from gnsmall_keras.devices.resnet8 import RESNET8, resnet8
 from gnsmall_keras.export.tflite import export_tflite
+from gnsmall_keras.quantization.calibration import calibration_split
 
 DEVICE_IMAGES = 200
 ENVIRONMENTS = {

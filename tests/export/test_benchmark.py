@@ -10,12 +10,12 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from gnsmall_keras import cli
-from gnsmall_keras.export.benchmark import benchmark
-from gnsmall_keras.export.checks import read_contents
+from gnsmall_keras.devices.benchmark import benchmark
+from gnsmall_keras.devices.checks import read_contents
+from gnsmall_keras.devices.resnet8 import RESNET8, resnet8
+from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.export.operators import count_macs, split
-from gnsmall_keras.export.resnet8 import RESNET8, resnet8
-from gnsmall_keras.export.runtime import TFLiteModel
-from gnsmall_keras.exports import append_export
+from gnsmall_keras.records.export import append_export
 
 pytestmark = pytest.mark.export
 

@@ -7,7 +7,7 @@ import pytest
 from support import ROOT, TESTS
 
 from gnsmall_keras import cli
-from gnsmall_keras.export.c_array import add_method, write_c_array
+from gnsmall_keras.devices.c_array import add_method, write_c_array
 
 pytestmark = pytest.mark.export
 STUBS = TESTS / "export/stubs"

@@ -11,7 +11,7 @@ from gnsmall_keras import cli
 from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.export.card import make_card, reproduce, teachers_of
 from gnsmall_keras.export.tflite import ExportReport
-from gnsmall_keras.records import read_records
+from gnsmall_keras.records.run import read_records
 
 RECORDS = [*read_records(ROOT / "papermill_runs" / "index.jsonl")]
 

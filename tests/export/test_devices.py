@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from support import ROOT
 
-from gnsmall_keras.export.runtime import TFLiteModel
+from gnsmall_keras.devices.runtime import TFLiteModel
 
 pytestmark = pytest.mark.export
 BY_SCRIPT = 50
@@ -19,7 +19,7 @@ MANY = """
 import contextlib, functools, io, runpy, sys
 import numpy as np
 script, model, folder, count, out, runtime = sys.argv[1:]
-from gnsmall_keras.export.runtime import TFLiteModel
+from gnsmall_keras.devices.runtime import TFLiteModel
 module = {"tflite-runtime": "tflite_runtime", "litert": "ai_edge_litert"}
 interpreter = __import__(module[runtime] + ".interpreter").interpreter
 plain = interpreter.Interpreter
@@ -42,7 +42,7 @@ np.save(out, np.stack(rows))
 
 ONE = """
 import sys
-from gnsmall_keras.export.runtime import TFLiteModel
+from gnsmall_keras.devices.runtime import TFLiteModel
 TFLiteModel(sys.argv[1], runtime=sys.argv[2])
 """
 

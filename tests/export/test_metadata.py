@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from support import ROOT, cifar10_folder
 
-from gnsmall_keras.export.calibration import calibration_split
+from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.export.metadata import read_labels, with_labels
-from gnsmall_keras.export.runtime import TFLiteModel
 from gnsmall_keras.export.tflite import export_tflite
+from gnsmall_keras.quantization.calibration import calibration_split
 
 pytestmark = pytest.mark.export
 # In a process of its own: MediaPipe brings a second TensorFlow Lite.

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 from support import ROOT, cifar10_folder
 
-from gnsmall_keras import evaluation
 from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.devices.runtime import TFLiteModel
+from gnsmall_keras.devices.targets import BUDGETS
 from gnsmall_keras.export.card import make_card, teachers_of
-from gnsmall_keras.export.runtime import TFLiteModel
-from gnsmall_keras.export.targets import BUDGETS
 from gnsmall_keras.export.tflite import ExportReport
-from gnsmall_keras.exports import ExportRecord
 from gnsmall_keras.models.files import load_model
-from gnsmall_keras.records import read_records, scan_lines
+from gnsmall_keras.records.export import ExportRecord
+from gnsmall_keras.records.jsonl import scan_lines
+from gnsmall_keras.records.run import read_records
 from gnsmall_keras.report.reading import read_runs
 from gnsmall_keras.report.winner import find_winner
+from gnsmall_keras.training import evaluation
 
 pytestmark = pytest.mark.export
 FILES = sorted((ROOT / "tflite").glob("*.tflite"))
@@ -29,7 +30,7 @@ COMPARED = 200 if os.environ.get("GNSMALL_TEST_ALL") else 50
 RUN = """
 import sys
 import numpy as np
-from gnsmall_keras.export.runtime import TFLiteModel
+from gnsmall_keras.devices.runtime import TFLiteModel
 images, out, *models = sys.argv[1:]
 np.savez(
     out,

@@ -21,39 +21,39 @@ from support import ROOT, network_with_moments
 from gnsmall_keras.config import ExportConfig, TrainConfig
 from gnsmall_keras.data.batches import EvaluationBatches
 from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.devices.checks import read_contents
+from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
-from gnsmall_keras.export import calibration
 from gnsmall_keras.export import convert as converting
-from gnsmall_keras.export.calibration import (
+from gnsmall_keras.export.convert import convert
+from gnsmall_keras.export.flatbuffer import Network, find_layer
+from gnsmall_keras.export.tflite import export_tflite
+from gnsmall_keras.models.deploy import to_deploy
+from gnsmall_keras.models.ghostnet import ghostnetv3_small
+from gnsmall_keras.quantization import calibration
+from gnsmall_keras.quantization.calibration import (
     calibration_split,
     clip_range,
     find_extremes,
     trace,
 )
-from gnsmall_keras.export.checks import read_contents
-from gnsmall_keras.export.convert import convert
-from gnsmall_keras.export.equalize import equalize
-from gnsmall_keras.export.flatbuffer import Network, find_layer
-from gnsmall_keras.export.layer_errors import find_layer_errors
-from gnsmall_keras.export.qat import (
+from gnsmall_keras.quantization.equalize import equalize
+from gnsmall_keras.quantization.layer_errors import find_layer_errors
+from gnsmall_keras.quantization.post_training import prepare, to_integers
+from gnsmall_keras.quantization.qat import (
     KeepBest,
     QuantizationTraining,
     prepare_training,
 )
-from gnsmall_keras.export.quantize import prepare, to_integers
-from gnsmall_keras.export.runtime import TFLiteModel
-from gnsmall_keras.export.simulation import (
+from gnsmall_keras.quantization.simulation import (
     Int8Simulation,
     fake_quantize,
     fake_quantize_kernel,
 )
-from gnsmall_keras.export.tflite import export_tflite
-from gnsmall_keras.models.deploy import to_deploy
-from gnsmall_keras.models.ghostnet import ghostnetv3_small
-from gnsmall_keras.records import read_records
-from gnsmall_keras.report.drawing import render
-from gnsmall_keras.report.noise import draw_layer_errors
+from gnsmall_keras.records.run import read_records
+from gnsmall_keras.report.figures.drawing import render
+from gnsmall_keras.report.figures.noise import draw_layer_errors
 from gnsmall_keras.training.splits import split
 
 pytestmark = pytest.mark.export

@@ -15,30 +15,28 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from support import cifar10_folder, network_with_moments
 
-from gnsmall_keras import evaluation
 from gnsmall_keras.data.sources import load_data
-from gnsmall_keras.export import rewrite as rules
-from gnsmall_keras.export import tflite
-from gnsmall_keras.export.calibration import (
-    calibration_indices,
-    calibration_split,
-)
-from gnsmall_keras.export.checks import (
+from gnsmall_keras.devices.checks import (
     Contents,
     count_partitions,
     find_faults,
     read_contents,
 )
+from gnsmall_keras.devices.edgetpu import predict_mapping
+from gnsmall_keras.devices.runtime import TFLiteModel
+from gnsmall_keras.devices.targets import TARGETS
+from gnsmall_keras.export import rewrite as rules
+from gnsmall_keras.export import tflite
 from gnsmall_keras.export.convert import Conversion
-from gnsmall_keras.export.edgetpu import predict_mapping
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.export.rewrite import rewrite, settled_scale
-from gnsmall_keras.export.runtime import TFLiteModel
-from gnsmall_keras.export.targets import TARGETS
-from gnsmall_keras.export.tflite import (
-    export_tflite,
-)
+from gnsmall_keras.export.tflite import export_tflite
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
+from gnsmall_keras.quantization.calibration import (
+    calibration_indices,
+    calibration_split,
+)
+from gnsmall_keras.training import evaluation
 
 pytestmark = pytest.mark.export
 COMPARED = 100

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from support import randomize, relative_error, run
 
+from gnsmall_keras.distill.checks import check_teacher, load_teacher
 from gnsmall_keras.models.files import (
-    check_teacher,
     load_model,
-    load_teacher,
     save_model,
 )
 from gnsmall_keras.models.ghostnet import ghostnetv3_small

@@ -11,7 +11,11 @@ from support import (
 )
 
 from gnsmall_keras.distill.losses import LabelCrossEntropy
-from gnsmall_keras.evaluation import count_blocks, count_macs, count_parameters
+from gnsmall_keras.models.counting import (
+    count_blocks,
+    count_macs,
+    count_parameters,
+)
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.ghostnet import ghostnetv3, ghostnetv3_small
 from gnsmall_keras.models.registry import create_model

@@ -18,10 +18,10 @@ from support import (
 )
 
 from gnsmall_keras.distill.losses import LabelCrossEntropy
-from gnsmall_keras.evaluation import count_parameters
+from gnsmall_keras.models.counting import count_parameters
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.registry import create_model
-from gnsmall_keras.models.torch_weights import load_torch_weights
+from gnsmall_keras.models.torch.weights import load_torch_weights
 from gnsmall_keras.training.optimizers import CoupledSGD
 
 pytestmark = pytest.mark.backend

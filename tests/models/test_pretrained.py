@@ -9,8 +9,8 @@ from support import ROOT, cifar10_folder
 
 import gnsmall_keras as gns
 from gnsmall_keras.models import pretrained
-from gnsmall_keras.predictions import unpack_correct
-from gnsmall_keras.records import read_records
+from gnsmall_keras.records.predictions import unpack_correct
+from gnsmall_keras.records.run import read_records
 
 KEYS = [*pretrained.GHOSTNETV3_SMALL]
 IMAGES = 500  # of the test split

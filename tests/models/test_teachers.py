@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from support import find_fixture, load_fixture, randomize, relative_error, run
 
-from gnsmall_keras.evaluation import count_macs, count_parameters
 from gnsmall_keras.models.catalogue import NETWORKS
+from gnsmall_keras.models.counting import count_macs, count_parameters
 from gnsmall_keras.models.registry import BUILDERS, create_model
-from gnsmall_keras.models.torch_weights import (
+from gnsmall_keras.models.torch.weights import (
     load_torch_weights,
     to_torch_state_dict,
 )

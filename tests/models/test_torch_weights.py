@@ -11,7 +11,7 @@ from support import find_fixture, load_fixture, randomize
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.models.registry import create_model
-from gnsmall_keras.models.torch_weights import (
+from gnsmall_keras.models.torch.weights import (
     entries,
     load_torch_weights,
     to_torch_state_dict,

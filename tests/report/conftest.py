@@ -9,9 +9,13 @@ from support import ROOT
 
 from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.data.cifar import CLASSES_10
-from gnsmall_keras.exports import EXPORTS_FILE, ExportRecord, describe_source
-from gnsmall_keras.predictions import describe
-from gnsmall_keras.records import SCHEMA, read_records
+from gnsmall_keras.records.export import (
+    EXPORTS_FILE,
+    ExportRecord,
+    describe_source,
+)
+from gnsmall_keras.records.predictions import describe
+from gnsmall_keras.records.run import SCHEMA, read_records
 from gnsmall_keras.report.reading import Run
 
 INDEX = ROOT / "papermill_runs/index.jsonl"

@@ -13,17 +13,17 @@ from support import ROOT
 
 from gnsmall_keras import cli
 from gnsmall_keras.report import tables
-from gnsmall_keras.report.build import (
+from gnsmall_keras.report.figures.drawing import render
+from gnsmall_keras.report.figures.fronts import find_front
+from gnsmall_keras.report.figures.overview import draw_all
+from gnsmall_keras.report.groups import group_runs
+from gnsmall_keras.report.pages.build import (
     BEGIN,
     END,
     insert_results,
     make_results,
     write_report,
 )
-from gnsmall_keras.report.drawing import render
-from gnsmall_keras.report.figures import draw_all
-from gnsmall_keras.report.fronts import find_front
-from gnsmall_keras.report.groups import group_runs
 from gnsmall_keras.report.published import PEERS
 from gnsmall_keras.report.reading import read_runs
 

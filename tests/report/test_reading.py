@@ -7,8 +7,8 @@ import json
 import pytest
 from support import ROOT
 
-from gnsmall_keras.records import read_records
-from gnsmall_keras.report.build import BEGIN, END, write_report
+from gnsmall_keras.records.run import read_records
+from gnsmall_keras.report.pages.build import BEGIN, END, write_report
 from gnsmall_keras.report.reading import read_runs
 
 

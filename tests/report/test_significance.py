@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gnsmall_keras.data.cifar import CLASSES_10
-from gnsmall_keras.predictions import describe, unpack_correct
+from gnsmall_keras.records.predictions import describe, unpack_correct
 from gnsmall_keras.report.groups import compare, group_runs
 from gnsmall_keras.report.significance import (
     McNemar,

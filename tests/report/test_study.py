@@ -7,12 +7,12 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras.cli import main
-from gnsmall_keras.report.build import BEGIN, END
+from gnsmall_keras.report.figures.study import draw_study
+from gnsmall_keras.report.pages.build import BEGIN, END
+from gnsmall_keras.report.pages.study import make_study
 from gnsmall_keras.report.reading import read_runs
 from gnsmall_keras.report.significance import correct_by_holm, paired_p
 from gnsmall_keras.report.study import read_study
-from gnsmall_keras.report.study_figures import draw_study
-from gnsmall_keras.report.study_page import make_study
 from gnsmall_keras.report.tables import tabulate_arms, tabulate_contrasts
 from gnsmall_keras.sweeps.plan import read_sweep
 

@@ -10,12 +10,13 @@ from scipy.special import softmax
 from gnsmall_keras import cli
 from gnsmall_keras.data.cifar import CLASSES_10
 from gnsmall_keras.data.dataset import Dataset
-from gnsmall_keras.export.targets import find_budget
-from gnsmall_keras.report import mistakes, tables
-from gnsmall_keras.report.build import write_report
+from gnsmall_keras.devices.targets import find_budget
+from gnsmall_keras.report import tables
 from gnsmall_keras.report.costs import find_cost
-from gnsmall_keras.report.figures import draw_all
+from gnsmall_keras.report.figures import mistakes
+from gnsmall_keras.report.figures.overview import draw_all
 from gnsmall_keras.report.groups import group_runs
+from gnsmall_keras.report.pages.build import write_report
 from gnsmall_keras.report.reading import read_runs
 from gnsmall_keras.report.winner import find_winner
 

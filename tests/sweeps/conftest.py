@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from support import ROOT
 
-from gnsmall_keras.records import INDEX_FILE
+from gnsmall_keras.records.run import INDEX_FILE
 from gnsmall_keras.sweeps.notebook import find_notebook
 from gnsmall_keras.sweeps.plan import read_sweep
 
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 import psutil
 from gnsmall_keras.config import DistillConfig
-from gnsmall_keras.records import append_record, read_records
+from gnsmall_keras.records.run import append_record, read_records
 
 fields = [field.name for field in dataclasses.fields(DistillConfig)]
 config = DistillConfig(**{name: globals()[name] for name in fields})

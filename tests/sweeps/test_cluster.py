@@ -11,7 +11,7 @@ import pytest
 from support import wait_for
 
 from gnsmall_keras import cli
-from gnsmall_keras.records import (
+from gnsmall_keras.records.run import (
     INDEX_FILE,
     MODEL_FILE,
     RECORD_FILE,

@@ -11,11 +11,11 @@ from support import ROOT
 
 from gnsmall_keras import cli
 from gnsmall_keras.config import DistillConfig
-from gnsmall_keras.records import (
+from gnsmall_keras.records.jsonl import lock
+from gnsmall_keras.records.run import (
     INDEX_FILE,
     RECORD_FILE,
     append_record,
-    lock,
     read_records,
 )
 from gnsmall_keras.sweeps import local, notebook, sweep, worker

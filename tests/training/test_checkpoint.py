@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from support import TESTS, skip_unless_all_or_on_torch, tiny_network
 
-from gnsmall_keras import cli, records
+from gnsmall_keras import cli
 from gnsmall_keras.commands.arguments import seconds
 from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.models.files import load_model
 from gnsmall_keras.recipes import RECIPES
-from gnsmall_keras.training import checkpoint, devices, fit, learn
-from gnsmall_keras.training.interruption import (
-    StopRequest,
-    TrainingInterrupted,
-)
+from gnsmall_keras.records import provenance
+from gnsmall_keras.training import checkpoint, devices
+from gnsmall_keras.training import fit as learn
+from gnsmall_keras.training import run as fit
+from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
 CONFIG = TrainConfig(epochs=3, batch_size=128)  # 10 steps an epoch
 SELECTING = dataclasses.replace(CONFIG, select="validation")
@@ -32,7 +32,7 @@ import os, signal, sys
 sys.path[:0] = [sys.argv[3]]
 import support
 from gnsmall_keras.config import TrainConfig
-from gnsmall_keras.training import checkpoint, fit, learn
+from gnsmall_keras.training import checkpoint, run as fit, fit as learn
 
 left = int(sys.argv[2])
 end = checkpoint.SaveCheckpoints.on_train_batch_end
@@ -131,13 +131,15 @@ def test_a_run_that_went_on_elsewhere_names_both_machines(
                 property(lambda _, n=asked: "so" if next(n) > 9 else ""),
             )
             elsewhere.setattr(
-                records, "describe_hardware", lambda: {"processor": "another"}
+                provenance,
+                "describe_hardware",
+                lambda: {"processor": "another"},
             )
             with pytest.raises(TrainingInterrupted, match=f"{epoch} epochs"):
                 fit.train(CONFIG, out=tmp_path, progress=False)
     hardware = fit.train(CONFIG, out=tmp_path, progress=False).hardware
-    here = {name: hardware[name] for name in records.describe_hardware()}
-    assert here == records.describe_hardware()
+    here = {name: hardware[name] for name in provenance.describe_hardware()}
+    assert here == provenance.describe_hardware()
     devices_there = hardware["devices"]
     assert hardware["before"] == [
         {"processor": "another", "devices": devices_there}

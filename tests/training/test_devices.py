@@ -13,7 +13,7 @@ from gnsmall_keras import cli
 from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.data.batches import EvaluationBatches
 from gnsmall_keras.models import kernels
-from gnsmall_keras.training import fit
+from gnsmall_keras.training import run as fit
 from gnsmall_keras.training.devices import on_devices, steps_at_once
 
 # Logical devices have to be asked for before a backend starts. In double
@@ -31,7 +31,7 @@ if keras.config.backend() == "tensorflow":
     tf.config.set_logical_device_configuration(cpu, two)
 from gnsmall_keras.config import TrainConfig
 from gnsmall_keras.models.files import load_model
-from gnsmall_keras.training import fit, learn
+from gnsmall_keras.training import run as fit, fit as learn
 
 def create(name, **options):
     keras.config.set_dtype_policy("float64")

@@ -19,7 +19,9 @@ from gnsmall_keras.distill.cache import CachedTeacher, cache_teacher
 from gnsmall_keras.distill.losses import LOSSES
 from gnsmall_keras.models.files import load_model
 from gnsmall_keras.recipes import RECIPES
-from gnsmall_keras.training import checkpoint, fit, learn
+from gnsmall_keras.training import checkpoint
+from gnsmall_keras.training import fit as learn
+from gnsmall_keras.training import run as fit
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 from gnsmall_keras.training.splits import split
 
@@ -28,7 +30,7 @@ KILLED = """
 import os, signal, sys
 sys.path[:0] = sys.argv[3:]
 import keras, support, test_distill
-from gnsmall_keras.training import checkpoint, fit, learn
+from gnsmall_keras.training import checkpoint, run as fit, fit as learn
 
 save = checkpoint.save_checkpoint
 def save_and_die(model, progress, path, identity):

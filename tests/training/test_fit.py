@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from support import ROOT, skip_unless_all_on_jax, tiny_network
 
-from gnsmall_keras import evaluation, predictions
 from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.data.sources import load_data
-from gnsmall_keras.models.files import load_model, load_teacher
-from gnsmall_keras.records import RunRecord, read_records
-from gnsmall_keras.training import fit, learn
+from gnsmall_keras.distill.checks import load_teacher
+from gnsmall_keras.models.files import load_model
+from gnsmall_keras.records import predictions
+from gnsmall_keras.records.run import RunRecord, read_records
+from gnsmall_keras.training import evaluation
+from gnsmall_keras.training import fit as learn
+from gnsmall_keras.training import run as fit
 from gnsmall_keras.training.callbacks import StopOnNaN
 from gnsmall_keras.training.checkpoint import Progress
 from gnsmall_keras.training.splits import split
@@ -316,7 +319,7 @@ def test_config_rules_are_checked(values, message):
 
 
 def test_records_survive_a_line_cut_short(run, tmp_path):
-    from gnsmall_keras.records import append_record
+    from gnsmall_keras.records.run import append_record
 
     _, record = run
     index = tmp_path / "index.jsonl"

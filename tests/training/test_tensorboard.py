@@ -9,13 +9,11 @@ from support import tiny_network
 
 from gnsmall_keras import cli
 from gnsmall_keras.config import TrainConfig
-from gnsmall_keras.records import read_records
-from gnsmall_keras.training import fit, learn
+from gnsmall_keras.records.run import read_records
+from gnsmall_keras.training import fit as learn
+from gnsmall_keras.training import run as fit
 from gnsmall_keras.training.callbacks import EventFiles
-from gnsmall_keras.training.interruption import (
-    StopRequest,
-    TrainingInterrupted,
-)
+from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
 CONFIG = TrainConfig(epochs=2, batch_size=128)  # 10 steps an epoch
 

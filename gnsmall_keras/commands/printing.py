@@ -1,0 +1,327 @@
+"""What commands print: tables, lines and a live bar."""
+
+import math
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from gnsmall_keras.devices.targets import find_budget
+from gnsmall_keras.models import spec
+from gnsmall_keras.models.catalogue import NETWORKS
+
+console = Console()
+
+
+def show(text: str) -> None:
+    """Prints text as it is, however long its lines."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Prints one line beside the output, on standard error."""
+    print(f"gnsmall: {text}", file=sys.stderr)
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1] as a percentage."""
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def ends(names):
+    """The first and the last of many names."""
+    if len(names) > 4:
+        return f"{names[0]}, {names[1]}, ..., {names[-1]}"
+    return ", ".join(names) or "-"
+
+
+def print_networks():
+    """Prints the sizes and sources of all networks."""
+    sizes = Table(
+        "name",
+        "width",
+        "parameters",
+        "deployed",
+        "deployed MACs",
+        title="GhostNets: any width > 0 builds",
+    )
+    for (name, width), counts in spec.COUNTS.items():
+        numbers = (f"{number:,}" for number in counts)
+        sizes.add_row(name, f"{width:g}", *numbers)
+    facts = Table(
+        "name", "parameters", "MACs", "what, and whose", title="Networks"
+    )
+    for name, network in NETWORKS.items():
+        facts.add_row(
+            name,
+            f"{network.parameters:,}",
+            f"{network.macs:,}",
+            f"{network.what}; {network.source}",
+        )
+    console.print(facts, sizes)
+    console.print(
+        "For 32 x 32 x 3 images and 10 classes. Parameters are the trainable "
+        "ones; deployed: with every sum of branches fused, as are GhostNets' "
+        "MACs."
+    )
+
+
+def print_record(record, folder):
+    """Prints what came of a training.
+
+    Args:
+        record: of the run.
+        folder: of its files.
+    """
+    table = Table("split", "accuracy", "images", title=record.slug)
+    table.add_row(
+        "validation",
+        percent(record.validation_accuracy),
+        f"{record.validation_images:,}",
+    )
+    table.add_row(
+        "test", percent(record.test_accuracy), f"{record.test_images:,}"
+    )
+    if record.best_test_accuracy is not None:
+        table.add_row(
+            "test, best epoch (the paper's way of selecting)",
+            percent(record.best_test_accuracy),
+            f"{record.test_images:,}",
+        )
+    console.print(table)
+    console.print(
+        f"{record.train_seconds:,.0f} s on {record.backend}; files: {folder}"
+    )
+
+
+def print_forms(record, report):
+    """Prints the accuracy of a network in all its forms, and of its file."""
+    table = Table("", "test accuracy", "images", title=record.slug)
+    for name, accuracy, images in (
+        ("float, branched", record.test_accuracy, record.test_images),
+        ("float, fused", report.float_accuracy, report.evaluated_images),
+        ("int8 on LiteRT", report.accuracy, report.evaluated_images),
+        ("int8 on TFLite Micro", report.micro_accuracy, report.compared_images),
+    ):
+        table.add_row(name, percent(accuracy), f"{images:,}")
+    console.print(table)
+
+
+def print_export(report):
+    """Prints the report of a .tflite file."""
+    table = Table(
+        "property", "value", title=f"{report.path} for {report.target}"
+    )
+    rows = {
+        "parameters": f"{report.parameters:,}",
+        "multiply-accumulates": f"{report.macs:,}",
+        "size": f"{report.size_bytes:,} bytes",
+        "arena on TFLite Micro": _arena(report),
+        "smallest microcontroller": str(
+            find_budget(report.size_bytes, report.arena_bytes)
+            or ("none of our classes" if report.knows_micro else "unknown")
+        ),
+        "pieces on XNNPACK": f"{report.xnnpack_partitions}",
+        **_edge_tpu_row(report.edge_tpu),
+        "float accuracy": percent(report.float_accuracy),
+        f"{report.quantization} accuracy": percent(report.accuracy),
+        "argmax agreement with float": percent(report.agreement),
+        "test images": f"{report.evaluated_images:,}",
+        "TFLite Micro - reference": _steps(report.micro_difference_lsb),
+        "XNNPACK - reference": _steps(report.xnnpack_difference_lsb),
+        "same class there": percent(report.xnnpack_agreement),
+        "images compared": f"{report.compared_images:,}",
+        "element types": _counts(report.dtypes),
+        "operators": _counts(report.ops),
+        "faults": "; ".join(report.faults) or "none",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _arena(report):
+    if report.arena_bytes is not None:
+        return f"{report.arena_bytes:,} bytes"
+    if report.knows_micro:
+        return "does not run"
+    return "unknown: tflite-micro not installed"
+
+
+def _edge_tpu_row(mapping):
+    if not mapping:
+        return {}
+    total = len(mapping.operators)
+    mapped = total if mapping.cut_point is None else mapping.cut_point
+    return {
+        "on the Edge TPU": f"{mapped} of {total} operators, "
+        f"{mapping.parameter_bytes:,} bytes of parameters (predicted)"
+    }
+
+
+def _steps(difference):
+    return "-" if difference is None else f"{difference} LSB"
+
+
+def print_layer_errors(layers):
+    """Prints the operators of an int8 file, those with most noise first."""
+    table = Table(
+        "layer",
+        "operator",
+        "output",
+        "noise, dB",
+        "error, steps",
+        "clipped",
+        title="noise of int8 against the float network",
+    )
+    worst = sorted(layers, key=lambda entry: entry.sqnr_db or math.inf)
+    for entry in worst:
+        steps = entry.error_steps
+        table.add_row(
+            entry.layer,
+            entry.op,
+            "x".join(map(str, entry.shape[1:])),
+            "-" if entry.sqnr_db is None else f"{-entry.sqnr_db:.1f}",
+            "-" if steps is None else f"{steps:.2f}",
+            percent(entry.clipped),
+        )
+    console.print(table)
+
+
+def print_benchmark(report):
+    """Prints sizes, latencies and their ratios to the references'."""
+    measured = [*report.files, *report.references]
+    sizes = Table("file", "bytes", "arena", "MACs", "operators")
+    for file in measured:
+        arena = "-" if file.arena_bytes is None else f"{file.arena_bytes:,}"
+        sizes.add_row(
+            Path(file.name).name,
+            f"{file.size_bytes:,}",
+            arena,
+            f"{file.macs:,}",
+            f"{file.ops:,}",
+        )
+    references = [file.name for file in report.references]
+    times = Table("", "runtime, threads", "median", "90 %", "calls")
+    times.columns[0].overflow = "fold"
+    for name in references:
+        times.add_column(f"of {name.partition('-')[2]}")
+    for file in measured:
+        for latency in file.latencies:
+            times.add_row(
+                Path(file.name).name,
+                f"{latency.runtime}, {latency.threads}",
+                f"{latency.median_ms:.3f} ms",
+                f"{latency.p90_ms:.3f} ms",
+                f"{latency.calls:,}",
+                *(f"{latency.ratios[name]:.2f}" for name in references),
+            )
+    console.print(sizes, times)
+    for file in measured:
+        _print_profile(file)
+    show(
+        f"{report.hardware['processor']}, {report.hardware['cores']} cores; "
+        "the last columns are medians over MLPerf Tiny's ResNet-8's"
+    )
+
+
+def _print_profile(file):
+    if not file.profile:
+        return
+    total = sum(cost.milliseconds for cost in file.profile)
+    table = Table(
+        "operator",
+        "count",
+        "MACs",
+        "ms",
+        "share",
+        title=f"{Path(file.name).name}: operators alone on LiteRT, one thread",
+    )
+    for cost in file.profile:
+        table.add_row(
+            cost.kind,
+            f"{cost.count:,}",
+            f"{cost.macs:,}",
+            f"{cost.milliseconds:.3f}",
+            percent(cost.milliseconds / total),
+        )
+    console.print(table)
+
+
+def print_todo(todo):
+    """Prints how much a sweep has to do; returns that."""
+    for fault in todo.faults:
+        warn(f"no record: {fault}")
+    show(
+        f"runs: {len(todo.pending)} to do, {len(todo.finished)} already "
+        f"recorded, {todo.repeated} duplicates left out"
+    )
+    return todo
+
+
+def print_outcomes(outcomes, total):
+    """Prints a line for each run that ends; returns how many failed."""
+    failed = 0
+    with Progress(
+        TextColumn("runs"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not sys.stdout.isatty(),
+        transient=True,
+    ) as live:
+        bar = live.add_task("", total=total)
+        for number, outcome in enumerate(outcomes, start=1):
+            live.advance(bar)
+            if outcome.record:
+                told = _accuracies(outcome.record)
+            else:
+                failed += 1
+                told = f"failed: {outcome.error}"
+                if outcome.notebook:
+                    told += f" (see {outcome.notebook})"
+            if outcome.lost:
+                told += f" (workers lost before: {outcome.lost})"
+            show(f"{number}/{total} {outcome.config.slug}: {told}")
+    show(f"runs: {total - failed} finished, {failed} failed")
+    return failed
+
+
+def print_winner(record, cost):
+    """Prints the run to deploy, with the `costs.Cost` of its int8 file."""
+    rows = {
+        "validation accuracy": percent(record.validation_accuracy),
+        "validation images": f"{record.validation_images:,}",
+        "test accuracy (not chosen by)": percent(record.test_accuracy),
+        "deployed parameters": f"{record.deployed_parameters:,}",
+        "deployed multiply-accumulates": f"{record.deployed_macs:,}",
+        "data": record.config["data"],
+        "epochs": f"{record.recipe['epochs']:,}",
+        "seed": f"{record.config['seed']}",
+    }
+    if cost:
+        whose = "" if cost.own else f", of {cost.export.source['slug']}'s"
+        rows["int8 file"] = f"{cost.value:,} bytes{whose}"
+    show(record.slug)
+    for name, value in rows.items():
+        show(f"  {name}: {value}")
+
+
+def _accuracies(record):
+    return (
+        f"validation {percent(record.validation_accuracy)}, test "
+        f"{percent(record.test_accuracy)}, {record.train_seconds:,.0f} s"
+    )
+
+
+def _counts(counts):
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

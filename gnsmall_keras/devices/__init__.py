@@ -1,0 +1,1 @@
+"""What runs .tflite files, and whether they fit."""

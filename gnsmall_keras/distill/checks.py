@@ -1,0 +1,148 @@
+"""Checks of teachers and students: shapes, and logits in the end."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from gnsmall_keras.models.files import is_shape, load_model
+from gnsmall_keras.records.run import MODEL_FILE
+
+_ANY_SIDE = 32  # of images for a network that takes all sizes
+
+
+def load_teacher(
+    path: str | os.PathLike,
+    *,
+    classes: int,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+) -> keras.Model:
+    """Loads any `.keras` classifier to distil from.
+
+    Args:
+        path: a `.keras` file, or the folder of a run of `train`.
+        classes: of the student.
+        input_shape: the student's, `(height, width, 3)`.
+
+    Returns:
+        The network, from the student's normalised images to logits.
+
+    Raises:
+        ValueError: if it cannot be loaded, takes other images or tells other
+            classes apart, or does not end in logits.
+    """
+    path = Path(path)
+    if (path / MODEL_FILE).is_file():
+        path = path / MODEL_FILE
+    teacher = load_model(path)
+    check_teacher(
+        teacher, classes=classes, input_shape=input_shape, origin=str(path)
+    )
+    return teacher
+
+
+def check_teacher(
+    teacher: keras.Model,
+    *,
+    classes: int,
+    input_shape: tuple[int, int, int],
+    origin: str | None = None,
+) -> None:
+    """Checks that a student of these images and classes can learn from it.
+
+    Args:
+        teacher: a model from images to logits.
+        classes: of the student.
+        input_shape: the student's, `(height, width, channels)`.
+        origin: what messages call the teacher; by default its name.
+
+    Raises:
+        ValueError: if it takes other images, tells other classes apart, or
+            does not end in logits.
+    """
+    origin = origin or repr(teacher.name)
+    taken, told = shapes_of(teacher, f"teacher {origin}")
+    fits = len(taken) == len(input_shape) and all(
+        side in (None, wanted)
+        for side, wanted in zip(taken, input_shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"The teacher {origin} takes images {tuple(taken)}, the student "
+            f"{tuple(input_shape)}. Put keras.layers.Resizing before it: "
+            f"keras.Sequential([keras.Input({tuple(input_shape)}), "
+            "keras.layers.Resizing(height, width), teacher])."
+        )
+    if told != classes:
+        raise ValueError(
+            f"The teacher {origin} tells {told} classes apart, the student "
+            f"{classes}. Take a teacher of the same data."
+        )
+    if _gives_probabilities(teacher, input_shape):
+        raise ValueError(
+            f"The teacher {origin} ends in probabilities (a softmax), logits "
+            'are needed. If its last layer is Dense(activation="softmax"), set '
+            "that layer's activation to keras.activations.linear and save it "
+            "again; if it is a Softmax layer, leave that out."
+        )
+
+
+def shapes_of(
+    model: keras.Model, role: str
+) -> tuple[tuple[int | None, ...], int]:
+    """Returns the shape of what a classifier takes, and its classes.
+
+    Args:
+        model: with one input and one output, `(batch, classes)`.
+        role: what messages call it.
+
+    Raises:
+        ValueError: if it has others, or its shapes are not known.
+    """
+    taken = getattr(model, "input_shape", None)
+    try:
+        told = model.output_shape
+    except AttributeError:  # of a subclass, or before it is built
+        told = None
+    flat = is_shape(told) and len(told) == 2
+    if not (is_shape(taken) and flat and told[-1]):
+        raise ValueError(
+            f"The {role} must have one input and one output (batch, classes). "
+            f"Received: {taken} and {told}. Wrap it: inputs = "
+            "keras.Input(shape); keras.Model(inputs, model(inputs))."
+        )
+    if told[-1] < 2:
+        raise ValueError(
+            f"The {role} must have a logit for each class, two or more. "
+            f"Received: {told[-1]}. End it in Dense(2), with labels 0 and 1."
+        )
+    return tuple(taken[1:]), told[-1]
+
+
+def some_shape(shape: Sequence[int | None]) -> tuple[int, ...]:
+    """Returns a shape of images that a network of this input shape takes."""
+    return tuple(_ANY_SIDE if side is None else side for side in shape)
+
+
+def ends_in_probabilities(model: keras.Model) -> bool:
+    """Returns whether the last operation is a softmax or a sigmoid."""
+    last = model
+    while isinstance(last, keras.Model):
+        if not getattr(last, "outputs", None):
+            return False
+        last = last.outputs[0]._keras_history.operation
+    names = ("softmax", "sigmoid")
+    activation = getattr(getattr(last, "activation", None), "__name__", "")
+    return activation in names or type(last).__name__.lower() in names
+
+
+def _gives_probabilities(model, input_shape):
+    """Whether its outputs for noise are in [0, 1] and add up to 1."""
+    shape = (4, *some_shape(input_shape))
+    noise = np.random.default_rng(0).normal(0.0, 1.0, shape)
+    outputs = model(noise.astype("float32"), training=False)
+    outputs = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
+    sums = outputs.sum(axis=-1)
+    return bool(outputs.min() >= 0 and np.allclose(sums, 1.0, atol=1e-2))

@@ -1,0 +1,1 @@
+"""From float networks to int8 ones."""

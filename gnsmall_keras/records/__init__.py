@@ -1,0 +1,1 @@
+"""What runs and files were, as lines of JSON."""

@@ -1,0 +1,190 @@
+"""Run records: one JSON line a run, appended under a lock."""
+
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gnsmall_keras.records.jsonl import (
+    Keyed,
+    Merged,
+    append_line,
+    parse_object,
+    replacing,
+    scan_lines,
+)
+
+SCHEMA = 3
+OLDEST_SCHEMA = 2  # that is still read
+# Fields younger than the oldest schema, and the schema they came with. A line
+# has exactly the fields of its own schema; the younger ones are then None.
+_YOUNGER = {"test_predictions": 3}
+RECORD_FILE = "record.json"  # in a run's folder
+MODEL_FILE = "model.keras"  # beside it
+INDEX_FILE = "index.jsonl"  # in the folder of all runs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What one finished run was, and what came of it. Accuracies in [0, 1].
+
+    A record of an older schema stays of it, also when it is written again.
+    """
+
+    slug: str
+    digest: str
+    config: dict[str, Any]
+    recipe: dict[str, Any]
+    data_digest: str
+    backend: str
+    parameters: int
+    deployed_parameters: int
+    deployed_macs: int
+    train_images: int
+    validation_images: int
+    test_images: int
+    train_loss: float
+    validation_accuracy: float | None
+    test_accuracy: float | None
+    best_test_accuracy: float | None  # protocol "paper" only
+    distillation: dict[str, Any] | None  # teachers, and assistants' stages
+    history: dict[str, list[float]]
+    train_seconds: float
+    started_at: str  # UTC, ISO 8601
+    commit: str
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    # `predictions.describe` has its form; None as well without a test split.
+    test_predictions: dict[str, Any] | None = None
+    schema: int = SCHEMA
+
+    @property
+    def key(self) -> str:
+        """What a repeated line has in common with the first."""
+        return f"{self.digest} {self.started_at}"
+
+    @property
+    def sources(self) -> list[str]:
+        """Whom it learned from: runs, files and networks."""
+        config = self.config
+        cache = [config["cache"]] if config.get("cache") else []
+        named = (config.get(name, ()) for name in ("teachers", "assistants"))
+        return [*itertools.chain.from_iterable(named), *cache]
+
+    @property
+    def machines(self) -> str:
+        """The GPUs it was trained on, or else the processor, by name.
+
+        Of each machine, where a training went on elsewhere.
+        """
+        names: set[str] = set()
+        for machine in (self.hardware, *self.hardware.get("before", ())):
+            gpus = {
+                device.partition("(")[2].rstrip(")")
+                for device in machine.get("devices", ())
+                if device.startswith("gpu")
+            }
+            names |= gpus or {str(machine.get("processor"))}
+        return " and ".join(sorted(names))
+
+    def to_json(self) -> str:
+        """Returns the record as one line of JSON, without the line's end."""
+        values = dataclasses.asdict(self)
+        kept = {name: values[name] for name in _field_names(self.schema)}
+        return json.dumps(kept, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, line: str) -> "RunRecord":
+        """Reads a record back.
+
+        Raises:
+            ValueError: if `line` is not JSON or not of a schema that is read.
+        """
+        fields = parse_object(line)
+        schema = fields.get("schema", SCHEMA)
+        if schema not in range(OLDEST_SCHEMA, SCHEMA + 1):
+            raise ValueError(
+                f"A record's schema must be {OLDEST_SCHEMA} to {SCHEMA}. "
+                f"Received: {schema!r}."
+            )
+        names = _field_names(schema)
+        if set(fields) != names:
+            raise ValueError(
+                f"A record needs exactly the fields of schema {schema}. "
+                f"Missing: {sorted(names - set(fields))}; "
+                f"unknown: {sorted(set(fields) - names)}."
+            )
+        return cls(**fields)
+
+
+def _field_names(schema: int) -> set[str]:
+    """The fields that a record of a schema has."""
+    return {
+        field.name
+        for field in dataclasses.fields(RunRecord)
+        if _YOUNGER.get(field.name, OLDEST_SCHEMA) <= schema
+    }
+
+
+def append_record(record: RunRecord, index: str | os.PathLike[str]) -> None:
+    """Appends `record` to the file `index` as one line, if it is not there.
+
+    Processes that append at once wait for each other (POSIX `flock`).
+    """
+    append_line(record.to_json(), index)
+
+
+def read_records(index: str | os.PathLike[str]) -> Iterator[RunRecord]:
+    """Yields the records of the file `index` in order.
+
+    Raises:
+        ValueError: at a line that is not a record, with its number.
+    """
+    for _, record in scan_records(index):
+        if isinstance(record, ValueError):
+            raise record
+        yield record
+
+
+def scan_records(
+    index: str | os.PathLike[str],
+) -> Iterator[tuple[int, RunRecord | ValueError]]:
+    """Yields the records of the file `index`, as `scan_lines` does."""
+    return scan_lines(index, RunRecord.from_json)
+
+
+def merge_records(
+    indices: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    parse: Callable[[str], Keyed] = RunRecord.from_json,
+) -> Merged:
+    """Writes the records of several files into one, each once.
+
+    A record is repeated where one before it has the same key: of runs the
+    digest and the start.
+
+    Args:
+        indices: the files, earlier ones first.
+        out: the new file; may be one of them.
+        parse: from a line to a record of their kind.
+    """
+    found: dict[str, Keyed] = {}
+    count = 0
+    faults: list[str] = []
+    for index in indices:
+        for _, record in scan_lines(index, parse):
+            if isinstance(record, ValueError):
+                faults.append(str(record))
+            else:
+                count += 1
+                found.setdefault(record.key, record)
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        lines = (record.to_json() + "\n" for record in found.values())
+        unfinished.write_text("".join(lines), encoding="utf-8")
+    return Merged(len(found), count - len(found), faults)

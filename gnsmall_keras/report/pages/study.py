@@ -1,0 +1,126 @@
+"""Writes what studies came to into a Markdown file, with their figures."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from gnsmall_keras.report import tables
+from gnsmall_keras.report.figures.drawing import Drawing, render
+from gnsmall_keras.report.figures.study import draw_study
+from gnsmall_keras.report.groups import Group
+from gnsmall_keras.report.pages.build import insert_results, write_files
+from gnsmall_keras.report.study import Study
+
+
+def write_study(
+    studies: Sequence[Study],
+    *,
+    name: str,
+    readme: str | os.PathLike[str],
+) -> list[Path]:
+    """Writes what studies came to between the two comments of a file.
+
+    Its figures go into a folder beside it, of its name.
+
+    Args:
+        studies: in order.
+        name: what to call the file of records.
+        readme: the Markdown file.
+
+    Returns:
+        The files that were written; each is complete or as it was.
+
+    Raises:
+        ValueError: if matplotlib is not installed, `readme` does not have the
+            two comments, or two studies have one name.
+    """
+    names = [study.name for study in studies]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"Studies of one page have names of their own. Received: {names}. "
+            "Rename a file, or leave the repeated one out."
+        )
+    path = Path(readme)
+    folder = path.with_suffix("")
+    files: dict[Path, bytes] = {}
+    parts = []
+    for study in studies:
+        drawings = draw_study(study)
+        parts.append(make_study(study, drawings, name, folder.name))
+        for drawing in drawings:
+            file = folder / f"{drawing.name}.svg"
+            files[file] = render(drawing, "svg")
+    text = path.read_bytes().decode()
+    results = insert_results(text, "\n\n".join(parts), where=path)
+    files[path] = results.encode()  # last: it shows the others
+    return write_files(files)
+
+
+def make_study(
+    study: Study, drawings: Sequence[Drawing], name: str, folder: str
+) -> str:
+    """Returns what a study came to in Markdown.
+
+    Args:
+        study: its arms and contrasts.
+        drawings: its figures.
+        name: what to call the file of records.
+        folder: where the figures are, from the Markdown file.
+    """
+    done = sum(arm.done for arm in study.arms)
+    asked = sum(arm.asked for arm in study.arms)
+    paragraphs = [
+        f"### {study.name}",
+        f"Runs of its arms: {done} of {asked}, from `{name}` alone."
+        f"{_say_where(study.groups)} Accuracies in percent, mean ± sample "
+        "standard deviation over n seeds.",
+        tables.tabulate_arms(study).to_markdown(),
+    ]
+    if study.rows:
+        paragraphs += [
+            "Differences in percentage points, paired by seed, with the 95 % "
+            "interval by Student's t. Intervals, and the p of McNemar's exact "
+            "test of each seed's two networks, are not corrected for being "
+            "many; the t-test of primary contrasts is two-sided.",
+            tables.tabulate_contrasts(study).to_markdown(),
+            *_warn_of_machines(study.groups),
+        ]
+    for drawing in drawings:
+        paragraphs += [
+            f"![{tables.escape_markdown(drawing.alt)}]"
+            f"({folder}/{drawing.name}.svg)",
+            f"{drawing.title}. {drawing.caption}",
+        ]
+    return "\n\n".join(paragraphs)
+
+
+def _say_where(groups: Sequence[Group]) -> str:
+    """On what the runs were done, and by which commits."""
+    records = [run.record for group in groups for run in group.runs]
+    if not records:
+        return ""
+    found = [
+        {
+            f"{record.backend} {record.versions.get(record.backend)}"
+            for record in records
+        },
+        {record.machines for record in records},
+        {f"commit {str(record.commit)[:8]}" for record in records},
+    ]
+    return f" On {'; '.join(', '.join(sorted(some)) for some in found)}."
+
+
+def _warn_of_machines(groups: Sequence[Group]) -> list[str]:
+    """Names the seeds whose runs differ in more than their arm."""
+    found: dict[int, set[tuple[str, str]]] = {}
+    for run in (run for group in groups for run in group.runs):
+        place = run.record.backend, run.record.machines
+        found.setdefault(run.record.config["seed"], set()).add(place)
+    mixed = sorted(seed for seed, places in found.items() if len(places) > 1)
+    if not mixed:
+        return []
+    return [
+        "Runs of the same seed were on several backends or machines, and "
+        "differ by these too: those of seed "
+        f"{', '.join(map(str, mixed))}."
+    ]

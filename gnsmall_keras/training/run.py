@@ -1,0 +1,235 @@
+"""One training run, from a config to a record."""
+
+import dataclasses
+import datetime
+import os
+from pathlib import Path
+
+import keras
+
+from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.models import counting
+from gnsmall_keras.models.deploy import to_deploy
+from gnsmall_keras.models.files import save_model
+from gnsmall_keras.native.choice import using
+from gnsmall_keras.records import predictions, provenance
+from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.records.run import (
+    INDEX_FILE,
+    MODEL_FILE,
+    RECORD_FILE,
+    RunRecord,
+    append_record,
+)
+from gnsmall_keras.training import checkpoint, evaluation
+from gnsmall_keras.training.callbacks import summary_writer
+from gnsmall_keras.training.devices import on_devices
+from gnsmall_keras.training.fit import Stage, create_network, learn
+from gnsmall_keras.training.interruption import StopRequest
+from gnsmall_keras.training.splits import (
+    batches,
+    cached_teacher,
+    split,
+    test_split,
+)
+from gnsmall_keras.training.strategies import Taught, find_teachers
+
+# The record, while it is not in the index or the checkpoint is still there.
+_ENDED_FILE = "ended.json"
+
+
+def train(
+    config: TrainConfig,
+    *,
+    out: str | os.PathLike = "runs",
+    index: str | os.PathLike | None = None,
+    progress: bool = True,
+    time_budget: float | None = None,
+    device: str = "auto",
+    tensorboard: bool = False,
+    kernels: str = "auto",
+) -> RunRecord:
+    """Trains one network, alone or from teachers; writes what came of it.
+
+    Writes `out/<slug>/model.keras` (the branched student) and
+    `out/<slug>/record.json`, and appends the record to `index`. While it
+    trains, a checkpoint is there after every epoch, and after the step (on JAX
+    with a GPU: the 25 steps) in which the time was up, SIGTERM came or Ctrl-C
+    was pressed: the same call goes on where an interrupted one was, and ends
+    with the same weights.
+
+    Args:
+        config: what to train; a `DistillConfig` names teachers.
+        out: folder of all runs.
+        index: the JSON-lines file of records; by default `out/index.jsonl`.
+        progress: whether to print a line per epoch, live in a terminal.
+        time_budget: seconds after which to stop, with a checkpoint; None: as
+            long as it takes.
+        device: "cpu", "gpu", or "auto": a GPU if there is one.
+        tensorboard: whether to write losses, metrics and the learning rate for
+            TensorBoard, into `out/<slug>/tensorboard`.
+        kernels: what computes GhostNets: "native", this package's own code for
+            CPUs, "keras", or "auto": the first where it is possible. A
+            training goes on with what it began with.
+
+    Returns:
+        The record that was appended.
+
+    Raises:
+        ValueError: if the config does not fit the data, a teacher, the
+            devices or the checkpoint of an earlier call, the loss stops being
+            a number, the time budget is below one step, or what `tensorboard`
+            needs is not installed.
+        TrainingInterrupted: if it was stopped before its end.
+    """
+    if tensorboard:
+        summary_writer()  # which says now if it is not there
+    _check_loss(config)
+    folder = Path(out) / config.slug
+    ended = folder / _ENDED_FILE
+    if ended.is_file():  # an earlier call died after its training
+        record = RunRecord.from_json(ended.read_text(encoding="utf-8"))
+    else:
+        with (
+            StopRequest(time_budget).listening() as stop,
+            on_devices(device, config.devices) as devices,
+            using(kernels),
+        ):
+            record = _train(
+                config,
+                Path(out),
+                stop,
+                devices,
+                progress=progress,
+                tensorboard=tensorboard,
+            )
+    append_record(record, index or Path(out) / INDEX_FILE)
+    checkpoint.remove(folder / checkpoint.FILE)
+    ended.replace(folder / RECORD_FILE)
+    return record
+
+
+def _check_loss(config):
+    """DIST compares images with each other; TensorFlow's devices do not."""
+    apart = config.devices > 1 and keras.config.backend() == "tensorflow"
+    if (
+        apart
+        and getattr(config, "strategy", "baseline") != "baseline"
+        and getattr(config, "loss", "") == "dist"
+    ):
+        raise ValueError(
+            "loss='dist' correlates the images of the whole batch, of which "
+            "TensorFlow gives each device a part. Received: "
+            f"devices={config.devices}. Train on one, or set KERAS_BACKEND=jax."
+        )
+
+
+def _train(config, out, stop, devices, *, progress, tensorboard):
+    dataset = load_data(config.data)
+    splits = split(dataset, config)
+    student = Stage(
+        "student" if getattr(config, "assistants", ()) else "",
+        config,
+        out / config.slug,
+        stop,
+        progress,
+        dataset.digest,
+        {**provenance.describe_hardware(), "devices": devices},
+        tensorboard=tensorboard,
+    )
+    student.folder.mkdir(parents=True, exist_ok=True)
+    started_at = datetime.datetime.now(datetime.UTC)
+    taught = find_teachers(config, dataset, splits, student)
+    cached = cached_teacher(
+        config, dataset, splits.fitting, out, progress, stop
+    )
+    if cached:
+        described = {
+            "name": config.cache,
+            "weights_digest": cached.teacher_digest,
+        }
+        taught = Taught(None, {"teachers": [described], "stages": []})
+    model = create_network(config, dataset)
+    done = learn(
+        model,
+        taught.teacher,
+        batches(
+            splits.fitting,
+            config,
+            flip=dataset.flippable,
+            classes=dataset.classes,
+            cached=cached,
+        ),
+        splits.watched,
+        student._replace(teachers=taught.digests),
+    )
+    record = _record(
+        config,
+        dataset,
+        splits,
+        model,
+        done,
+        distillation=taught.described,
+        started_at=started_at.isoformat(timespec="seconds"),
+        hardware={
+            **_describe_machines(student.machine, done.machines),
+            "kernels": done.kernels,
+        },
+    )
+    save_model(model, student.folder / MODEL_FILE)
+    with replacing(student.folder / _ENDED_FILE) as unfinished:
+        unfinished.write_text(record.to_json() + "\n", encoding="utf-8")
+    return record
+
+
+def _record(config, dataset, splits, model, done, **circumstances):
+    """What the run was and what came of it."""
+    deployed = to_deploy(model)
+    test_accuracy, test_predictions = _measure_test(model, dataset)
+    return RunRecord(
+        slug=config.slug,
+        digest=config.digest,
+        config=dataclasses.asdict(config),
+        recipe=dataclasses.asdict(config.resolved_recipe),
+        data_digest=dataset.digest,
+        backend=keras.config.backend(),
+        parameters=counting.count_parameters(model),
+        deployed_parameters=counting.count_parameters(deployed),
+        deployed_macs=counting.count_macs(deployed),
+        train_images=len(splits.fitting.images),
+        validation_images=len(splits.validation.images),
+        test_images=len(dataset.test_images),
+        train_loss=done.history["loss"][-1],
+        validation_accuracy=evaluation.accuracy_on(model, *splits.validation),
+        test_accuracy=test_accuracy,
+        best_test_accuracy=(
+            max(done.history["val_accuracy"])
+            if config.protocol == "paper" and "val_accuracy" in done.history
+            else None
+        ),
+        history=done.history,
+        train_seconds=round(done.seconds, 1),
+        commit=provenance.source_commit(),
+        versions=provenance.package_versions(),
+        test_predictions=test_predictions,
+        **circumstances,
+    )
+
+
+def _describe_machines(machine, machines):
+    """The one that ended the training, with those before it."""
+    before = list(machines[:-1])
+    return {**machine, "before": before} if before else machine
+
+
+def _measure_test(model, dataset):
+    """Reads the test split, once: the accuracy, and what was predicted."""
+    images, labels = test_split(dataset)
+    if not len(images):
+        return None, None
+    logits = evaluation.predict_logits(model, images)
+    return (
+        evaluation.accuracy(logits, labels),
+        predictions.describe(logits, labels, dataset.class_names),
+    )
