@@ -8,10 +8,10 @@ BACKEND ?= tensorflow
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml gnsmall_keras/__init__.py
 
-.PHONY: help quickstart test browser lint types results notebooks bench clean
+.PHONY: help quickstart test native-check browser lint types results notebooks bench clean
 
 help: ## print this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # Each stamp is one set of extras in the one environment.
 $(BIN)/python:
@@ -40,6 +40,16 @@ quickstart: $(VENV)/export.stamp ## train, fuse, quantise and check a network
 
 test: $(VENV)/test.stamp ## run all tests, on every installed backend
 	@$(BIN)/python tests/run.py
+
+# Compiled anew each time, a minute or two on one core.
+CXX ?= c++
+NATIVE := gnsmall_keras/native
+native-check: ## run the native kernels' cases under the sanitizers
+	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
+	$(CXX) -std=c++17 -O1 -g -march=native -pthread \
+	  -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+	  $(NATIVE)/*.cc tests/native/runner.cc -o "$$folder/runner" && \
+	"$$folder/runner" tests/native/cases.txt
 
 # Needs Chromium: on Debian, apt-get install chromium.
 browser: $(VENV)/browser.stamp ## test notebooks in JupyterLab and the report's page

@@ -98,7 +98,13 @@ class Engine:
             self.library.gns_parameters(self._network),
             self.library.gns_statistics(self._network),
         )
-        assert counts == (self.parameter_count, self.statistics_count), counts
+        expected = self.parameter_count, self.statistics_count
+        if counts != expected:
+            raise ValueError(
+                "native/plan.py and native/network.cc must agree on the sizes "
+                f"of the flat vectors. Received: {expected} and {counts}. "
+                "Compile the library from these sources."
+            )
 
     def forward(
         self, parameters: np.ndarray, images: np.ndarray

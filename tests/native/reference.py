@@ -80,8 +80,7 @@ def inputs_of(case: Case) -> Inputs:
         numbers(_count(plans.parameters_of(plan)), 1),
         numbers(int(np.prod(shape)), 2).reshape(shape) * np.float32(4),
         grad_logits / np.float32(case.batch),
-        np.abs(numbers(_count(plans.statistics_of(plan)), 4))
-        + np.float32(0.5),
+        np.abs(numbers(_count(plans.statistics_of(plan)), 4)) + np.float32(0.5),
     )
 
 
@@ -99,7 +98,9 @@ def outputs_of(
 ) -> Outputs:
     """Computes every branch by itself."""
     images = torch.tensor(inputs.images, dtype=dtype)
-    parameters = torch.tensor(inputs.parameters, dtype=dtype, requires_grad=True)
+    parameters = torch.tensor(
+        inputs.parameters, dtype=dtype, requires_grad=True
+    )
     network = _Network(case.plan(), parameters, None)
     logits = network(images)
     logits.backward(torch.tensor(inputs.grad_logits, dtype=dtype))

@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from reference import CASES, Case, inputs_of, outputs_of  # noqa: E402
 
-from gnsmall_keras.native import build, plan as plans  # noqa: E402
+from gnsmall_keras.native import build  # noqa: E402
+from gnsmall_keras.native import plan as plans  # noqa: E402
 from gnsmall_keras.native.engine import Engine  # noqa: E402
 
-SOURCES = Path(build.__file__).parent
 RUNNER = Path(__file__).parent / "runner.cc"
 SMALL = Case(sides=(8, 16), batch=3)
 EXACT = [
