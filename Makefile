@@ -8,7 +8,7 @@ BACKEND ?= tensorflow
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml gnsmall_keras/__init__.py
 
-.PHONY: help quickstart test test-all mutants browser mcu lint types results notebooks gallery docs bench clean
+.PHONY: help quickstart test test-all mutants native-check browser mcu lint types results notebooks gallery docs bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,16 @@ test-all: $(VENV)/test.stamp ## run all tests, slow ones too, on all backends
 
 mutants: $(VENV)/test.stamp ## show that the tests notice seeded faults
 	@$(BIN)/python tests/mutants/run.py
+
+# Compiled anew each time, a minute or two on one core.
+CXX ?= c++
+NATIVE := gnsmall_keras/native
+native-check: ## run the native kernels' cases under the sanitizers
+	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
+	$(CXX) -std=c++17 -O1 -g -march=native -pthread \
+	  -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+	  $(NATIVE)/*.cc tests/native/runner.cc -o "$$folder/runner" && \
+	"$$folder/runner" tests/native/cases.txt
 
 # Needs Chromium: on Debian, apt-get install chromium.
 browser: $(VENV)/browser.stamp ## test notebooks in JupyterLab and the report's page
