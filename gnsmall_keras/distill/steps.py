@@ -4,9 +4,16 @@ Whatever the backend, the teacher's targets are computed outside of the
 student's gradient and put beside the images; Keras's own step does the rest.
 """
 
+# Parts of a keras.Model.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+
 import contextlib
+import re
 
 import keras
+
+from gnsmall_keras.distill.labels import RULE, check_labels, message
+from gnsmall_keras.models import keras_private
 
 
 class TensorFlowStep:
@@ -14,7 +21,42 @@ class TensorFlowStep:
 
     def train_step(self, data):
         """Trains on one batch."""
-        return super().train_step(self._with_targets(data))
+        data = self._with_targets(self._with_checked_labels(data))
+        if self._frozen.native:
+            return self._native_step(data)
+        return super().train_step(data)
+
+    def _with_checked_labels(self, data):
+        """A batch whose labels stop the graph if they are no classes."""
+        import tensorflow as tf
+
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        classes = self.student.output_shape[-1]
+        if not self._has_class_labels(y) or self.jit_compile:
+            return data  # XLA leaves assertions out
+        values = tf.cast(tf.reshape(y, [-1]), "float32")
+        least, largest = tf.reduce_min(values), tf.reduce_max(values)
+        wrong = tf.where(least < 0, least, largest)
+        right = (least >= 0) & (largest < classes)
+        with tf.control_dependencies(
+            [tf.debugging.Assert(right, [RULE, wrong])]
+        ):
+            y = tf.identity(y)
+        return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+
+    @contextlib.contextmanager
+    def _refusing_labels(self):
+        """Says in plain words what an assertion in the graph has found."""
+        import tensorflow as tf
+
+        try:
+            yield
+        except tf.errors.InvalidArgumentError as error:
+            found = re.search(rf"\[{RULE}\] \[([^\]]*)\]", str(error))
+            if found is None:
+                raise
+            classes = self.student.output_shape[-1]
+            raise ValueError(message(float(found[1]), classes)) from None
 
     def test_step(self, data):
         """Evaluates one batch; the teacher runs if its agreement counts."""
@@ -36,8 +78,11 @@ class TorchStep:
         """Trains on one batch."""
         import torch
 
+        self._check_batch(data)
         with torch.no_grad():
             data = self._with_targets(data)
+        if self._frozen.native:
+            return self._native_step(data)
         return super().train_step(data)
 
     def test_step(self, data):
@@ -45,6 +90,15 @@ class TorchStep:
         if self._agreement is not None:
             data = self._with_targets(data)
         return super().test_step(data)
+
+    def _check_batch(self, data):
+        """Looks at labels that nobody has seen yet."""
+        _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if not self._frozen.labels_checked and self._has_class_labels(y):
+            check_labels(y, self.student.output_shape[-1])
+
+    def _refusing_labels(self):
+        return contextlib.nullcontext()
 
     def _replicas(self):
         return 1
@@ -66,6 +120,27 @@ class JaxStep:
         if self._agreement is not None:
             data = self._taught(state, data)
         return super().test_step(state, data)
+
+    def make_train_function(self, force=False):
+        """Prepares `fit`, which then looks at the labels of each batch."""
+        before = self.train_function
+        super().make_train_function(force)
+        step = self.train_function
+        if step is before:
+            return
+        self.train_function = lambda state, batches: step(
+            state, self._with_checked_labels(batches)
+        )
+
+    def _with_checked_labels(self, batches):
+        for batch in batches:
+            _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            if not self._frozen.labels_checked and self._has_class_labels(y):
+                check_labels(y, self.student.output_shape[-1])
+            yield batch
+
+    def _refusing_labels(self):
+        return contextlib.nullcontext()
 
     def _taught(self, state, data):
         pairs = zip(self.non_trainable_variables, state[1], strict=True)
@@ -113,11 +188,11 @@ class JaxStep:
             yield
         except BaseException:
             self.jax_state_sync()  # `evaluate` leaves it to its caller
-            if not self._jax_state_synced:  # not one step has run
+            if not keras_private.is_synced(self):  # not one step has run
                 for variable, value in zip(variables, before, strict=True):
                     variable.assign(value)
                 self.reset_metrics()
-                self._jax_state_synced = True
+                keras_private.set_synced(self)
             raise
 
     def _replicas(self):

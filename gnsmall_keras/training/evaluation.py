@@ -5,6 +5,7 @@ import numpy as np
 
 from gnsmall_keras.data.augment import normalize
 from gnsmall_keras.data.batches import fill_up
+from gnsmall_keras.native.choice import network_for_inference
 
 
 def predict_logits(
@@ -21,6 +22,14 @@ def predict_logits(
     Returns:
         Logits `(n, classes)`, float32.
     """
+    native = network_for_inference(model)
+    if native is not None:
+        return np.concatenate(
+            [
+                native.predict(normalize(images[start : start + batch_size]))
+                for start in range(0, len(images), batch_size)
+            ]
+        )
     distribution = keras.distribution.distribution()
     devices = distribution.num_model_replicas if distribution else 1
     batch_size -= batch_size % devices

@@ -1,15 +1,18 @@
 """PyTorch's SGD with coupled weight decay, and Muon for 1x1 kernels."""
 
-import collections
+import functools
+import math
 
 import keras
+import numpy as np
 from keras import ops
 
-from gnsmall_keras.models import kernels
+from gnsmall_keras.models import flat, keras_private, kernels
+from gnsmall_keras.training.stacks import by_shape, in_order, in_stacks
 
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
-class CoupledSGD(keras.optimizers.Optimizer):
+class CoupledSGD(keras_private.Optimizer):
     """SGD as `torch.optim.SGD(nesterov=True)` computes it.
 
     `keras.optimizers.SGD` differs twice: its `weight_decay` is decoupled from
@@ -27,7 +30,14 @@ class CoupledSGD(keras.optimizers.Optimizer):
             `exclude_from_weight_decay` before `build` to spare variables.
         **kwargs: of `keras.optimizers.Optimizer`. With `use_ema` the averages
             stay beside the weights until `exchange_averages`.
+
+    Attributes:
+        updates_at_once: whether a step moves all variables as one vector, by
+            the same arithmetic in a fraction of the operations. For one
+            device; JAX alone asks for it, elsewhere arrays are moved.
     """
+
+    updates_at_once = False
 
     def __init__(
         self,
@@ -54,13 +64,84 @@ class CoupledSGD(keras.optimizers.Optimizer):
         """Moves `variable` one step against `gradient`."""
         learning_rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
-        if self.coupled_weight_decay and self._use_weight_decay(variable):
+        if self.coupled_weight_decay and self.decays(variable):
             gradient = gradient + self.coupled_weight_decay * variable
-        velocity = self.velocities[self._get_variable_index(variable)]
+        velocity = self.velocities[self.index_of(variable)]
         updated = self.momentum * velocity + gradient
         self.assign(velocity, updated)
         step = learning_rate * (gradient + self.momentum * updated)
         self.assign_sub(variable, step)
+
+    def update_all(self, gradients, variables, learning_rate):
+        """Moves all variables."""
+        everything = len(variables) == len(self.built_variables)
+        if not (self.updates_at_once and everything):
+            super().update_all(gradients, variables, learning_rate)
+            return
+        moved = self.move_at_once(
+            variables, gradients, self.velocities, learning_rate, xp=ops
+        )
+        for targets, values in zip(
+            (variables, self.velocities), moved, strict=True
+        ):
+            for variable, value in zip(targets, values, strict=True):
+                variable.assign(value)
+
+    def move_at_once(self, weights, gradients, velocities, rate, *, xp):
+        """Returns weights and velocities after a step, as `update_step` does.
+
+        Args:
+            weights, gradients, velocities: lists in the order of `build`.
+            rate: the learning rate.
+            xp: `numpy` or `keras.ops`, for lists of arrays or of tensors.
+        """
+        groups = self._groups()
+        order: list[int] = [index for group in groups for index in group]
+        shapes = flat.shapes_of([self.built_variables[i] for i in order])
+        weight, gradient, velocity = (
+            flat.join([values[index] for index in order], xp=xp)
+            for values in (weights, gradients, velocities)
+        )
+        count = sum(math.prod(shape) for shape in shapes[: len(groups[0])])
+        if count:
+            decayed = (
+                gradient[:count] + self.coupled_weight_decay * weight[:count]
+            )
+            gradient = xp.concatenate([decayed, gradient[count:]])
+        velocity = self.momentum * velocity + gradient
+        step = gradient + self.momentum * velocity
+        matrices = shapes[len(order) - len(groups[2]) :]
+        weight = self._moved(weight, step, matrices, rate, xp=xp)
+        return tuple(
+            in_order(flat.split(values, shapes), order)
+            for values in (weight, velocity)
+        )
+
+    def _groups(self) -> tuple[list[int], ...]:
+        """Indices of variables: with coupled decay, without, and matrices."""
+        groups: tuple[list[int], ...] = [], [], []
+        for index, variable in enumerate(self.built_variables):
+            if self._is_matrix(variable):
+                groups[2].append(index)
+            elif self.coupled_weight_decay and self.decays(variable):
+                groups[0].append(index)
+            else:
+                groups[1].append(index)
+        return groups
+
+    def _is_matrix(self, variable):
+        return False
+
+    def _moved(self, weight, step, matrices, rate, *, xp):
+        """Where a step takes all weights; the last are matrices of shapes."""
+        return weight - rate * step
+
+    def average_at_once(self, averages, weights, iteration):
+        """Returns averages of weights after a step; lists of arrays."""
+        momentum = np.float32(self.ema_momentum * (iteration != 0))
+        average, weight = (flat.join(v, xp=np) for v in (averages, weights))
+        average = momentum * average + (1 - momentum) * weight
+        return flat.split(average, flat.shapes_of(self.built_variables))
 
     def finalize_variable_values(self, var_list):
         """Leaves the weights alone at the end of `fit`.
@@ -77,11 +158,8 @@ class CoupledSGD(keras.optimizers.Optimizer):
         """
         if not self.use_ema:
             return
-        for variable, average in zip(
-            self._trainable_variables,
-            self._model_variables_moving_average,
-            strict=True,
-        ):
+        pairs = zip(self.built_variables, self.averages, strict=True)
+        for variable, average in pairs:
             value = ops.convert_to_numpy(variable.value)
             variable.assign(average.value)
             average.assign(value)
@@ -148,13 +226,13 @@ class PointwiseMuon(CoupledSGD):
         momentum = self._update_velocity(gradient, variable)
         self._move(variable, self._make_orthogonal(momentum), learning_rate)
 
-    def _backend_update_step(self, gradients, variables, learning_rate):
+    def update_all(self, gradients, variables, learning_rate):
         """Moves all variables; on JAX with a GPU all matrices at once.
 
         The number of kernels sets a step's time there (docs/adr/0011).
         """
-        if not kernels.is_jax_on_gpu():
-            super()._backend_update_step(gradients, variables, learning_rate)
+        if self.updates_at_once or not kernels.is_jax_on_gpu():
+            super().update_all(gradients, variables, learning_rate)
             return
         matrices, momenta = [], []
         for gradient, variable in zip(gradients, variables, strict=True):
@@ -163,17 +241,47 @@ class PointwiseMuon(CoupledSGD):
                 momenta.append(self._update_velocity(gradient, variable))
             else:
                 super().update_step(gradient, variable, learning_rate)
-        steps = _in_stacks(self._make_orthogonal, momenta)
+        steps = in_stacks(self._make_orthogonal, momenta)
         for variable, step in zip(matrices, steps, strict=True):
             self._move(variable, step, learning_rate)
 
+    def _moved(self, weight, step, matrices, rate, *, xp):
+        if not matrices:
+            return weight - rate * step
+        rest = weight.shape[0] - sum(map(math.prod, matrices))
+        steps = by_shape(
+            functools.partial(self._newton_schulz, xp=xp),
+            flat.split(step[rest:], matrices),
+            xp=xp,
+        )
+        scales = [max(shape[-2:]) ** 0.5 for shape in matrices]
+        scaled = [s * scale for s, scale in zip(steps, scales, strict=True)]
+        turned = flat.join(scaled, xp=xp)
+        turned = turned + self.muon_weight_decay * weight[rest:]
+        return xp.concatenate(
+            [
+                weight[:rest] - rate * step[:rest],
+                weight[rest:] - rate * self.muon_scale * turned,
+            ]
+        )
+
+    def _newton_schulz(self, x, *, xp):
+        """Keras's iteration on a stack of matrices with rows <= columns."""
+        a, b, c = self._muon.muon_a, self._muon.muon_b, self._muon.muon_c
+        norm = xp.sqrt(xp.sum(xp.square(x), axis=(-2, -1), keepdims=True))
+        x = x / (norm + 1e-7)
+        for _ in range(5):
+            square = x @ xp.swapaxes(x, -2, -1)
+            x = a * x + (b * square + c * square @ square) @ x
+        return x
+
     def _is_matrix(self, variable):
-        return self._matrices[self._get_variable_index(variable)]
+        return self._matrices[self.index_of(variable)]
 
     def _update_velocity(self, gradient, variable):
         """Updates it; returns Nesterov's step, not yet orthogonal."""
         gradient = ops.cast(gradient, variable.dtype)
-        velocity = self.velocities[self._get_variable_index(variable)]
+        velocity = self.velocities[self.index_of(variable)]
         updated = self.momentum * velocity + gradient
         self.assign(velocity, updated)
         return gradient + self.momentum * updated
@@ -217,53 +325,3 @@ def _is_pointwise(variable):
         and variable.name == "kernel"
         and "classifier" not in variable.path
     )
-
-
-def _in_stacks(make_orthogonal, matrices):
-    """Returns `make_orthogonal` of each of `(..., rows, columns)`.
-
-    They are laid on their longer side, and those of up to 16, 32, 64, ... rows
-    are stacked, filled up with zeros, which stay zero.
-    """
-    stacks = collections.defaultdict(list)
-    for index, matrix in enumerate(matrices):
-        rows = min(matrix.shape[-2:])
-        stacks[max(rows - 1, 15).bit_length()].append(index)
-    results = [None] * len(matrices)
-    for indices in stacks.values():
-        lying = [_lay(matrices[index]) for index in indices]
-        rows, columns = (
-            max(matrix.shape[axis] for matrix in lying) for axis in (1, 2)
-        )
-        stack = ops.concatenate(
-            [
-                ops.pad(
-                    matrix,
-                    (
-                        (0, 0),
-                        (0, rows - matrix.shape[1]),
-                        (0, columns - matrix.shape[2]),
-                    ),
-                )
-                for matrix in lying
-            ]
-        )
-        stack = make_orthogonal(stack)
-        first = 0
-        for index, matrix in zip(indices, lying, strict=True):
-            count, height, width = matrix.shape
-            part = stack[first : first + count, :height, :width]
-            first += count
-            shape = matrices[index].shape
-            if shape[-2] > shape[-1]:
-                part = ops.transpose(part, (0, 2, 1))
-            results[index] = ops.reshape(part, shape)
-    return results
-
-
-def _lay(matrix):
-    """Returns `(..., rows, columns)` as a stack, with rows <= columns."""
-    matrix = ops.reshape(matrix, (-1, *matrix.shape[-2:]))
-    if matrix.shape[1] > matrix.shape[2]:
-        matrix = ops.transpose(matrix, (0, 2, 1))
-    return matrix

@@ -5,6 +5,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from support import cifar10_folder
@@ -113,7 +114,7 @@ def test_failed_download_says_what_to_do(monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("no network")
 
-    monkeypatch.setattr(cifar.keras.utils, "get_file", fail)
+    monkeypatch.setattr(keras.utils, "get_file", fail)
     with pytest.raises(ValueError, match=r"no network.*Set GNSMALL_DATA"):
         load_data("cifar100")
 

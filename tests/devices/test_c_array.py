@@ -1,5 +1,6 @@
 """A file as C++: it compiles against stubs and has the file's bytes."""
 
+import re
 import shutil
 import subprocess
 
@@ -8,6 +9,7 @@ from support import ROOT, TESTS
 
 from gnsmall_keras import cli
 from gnsmall_keras.devices.c_array import add_method, write_c_array
+from gnsmall_keras.devices.runtime import TFLiteModel
 
 pytestmark = pytest.mark.export
 STUBS = TESTS / "devices/stubs"
@@ -58,6 +60,40 @@ def test_the_program_prints_a_label(sources):
     assert (done.returncode, done.stdout.decode()) == (0, "class 7, é: 127\n")
     done = subprocess.run([program], input=image[:-1], capture_output=True)
     assert (done.returncode, done.stdout[:6]) == (1, b"error:")
+
+
+def test_kernels_are_those_of_int8_alone(sources):
+    """Of operators that have such; the resolver takes the others' usual."""
+    text = (sources / "model.h").read_text("utf-8")
+    assert "AddConv2D(tflite::Register_CONV_2D_INT8())" in text
+    assert "AddMul(tflite::Register_MUL_INT8())" in text
+    assert "AddConcatenation())" in text
+
+
+def test_the_arena_is_one_that_it_starts_in(sources, int8_file):
+    """Also where planning needs more than what is kept, as at this width."""
+    text = (sources / "model.h").read_text("utf-8")
+    (arena,) = re.findall(r"kArenaBytes = (\d+);", text)
+    TFLiteModel(int8_file, runtime="tflite-micro", arena_bytes=int(arena))
+    with pytest.raises(ValueError, match=f"must have {int(arena):,} bytes"):
+        TFLiteModel(
+            int8_file, runtime="tflite-micro", arena_bytes=int(arena) - 16
+        )
+
+
+def test_labels_are_those_of_the_export(tmp_path):
+    """Where the file has none itself, and the report is of that file."""
+    name = "gns-w0.25-h320-cifar10-micro"
+    for suffix in (".tflite", ".json"):
+        shutil.copy(ROOT / f"tflite/{name}{suffix}", tmp_path)
+    write_c_array(tmp_path / f"{name}.tflite", tmp_path)
+    assert '"airplane",' in (tmp_path / "model.cc").read_text("utf-8")
+    report = tmp_path / f"{name}.json"
+    report.write_text(
+        report.read_text("utf-8").replace('"sha256": "', '"sha256": "0')
+    )
+    write_c_array(tmp_path / f"{name}.tflite", tmp_path)
+    assert '"0",' in (tmp_path / "model.cc").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

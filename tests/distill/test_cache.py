@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from gnsmall_keras.data.augment import Views
 from gnsmall_keras.distill import cache
 from gnsmall_keras.distill.cache import (
     CachedTeacher,
@@ -232,7 +233,7 @@ def test_views_of_unknown_origin_are_computed_anew(teacher, tmp_path):
 
 
 def _view(number):
-    augment = cache.Augmentation(IMAGES, flip=True)
+    augment = cache.Augmentation(IMAGES, Views(flip=True))
     view = augment.view(np.arange(30), seed=5, view=number)
     return cache.normalize(view)
 

@@ -114,7 +114,8 @@ def test_accuracies_are_those_of_the_report(path, cifar10):
 
 
 def test_the_float_network_is_that_of_the_report(cifar10):
-    model = load_model(ROOT / "tflite/gns-w0.25-h320-cifar10.keras")
+    weights = ROOT / "gnsmall_keras" / "weights"
+    model = load_model(weights / "gns-w0.25-h320-cifar10.keras")
     logits = evaluation.predict_logits(model, cifar10.test_images)
     found = evaluation.accuracy(logits, cifar10.test_labels)
     report = _report(ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite")

@@ -14,7 +14,8 @@ from gnsmall_keras.devices.edgetpu import predict_mapping
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export import rewrite as rules
 from gnsmall_keras.export.graph import Graph
-from gnsmall_keras.export.rewrite import rewrite, settled_scale
+from gnsmall_keras.export.rewrite import rewrite
+from gnsmall_keras.export.rounding import settled_scale
 
 pytestmark = pytest.mark.export
 
@@ -53,17 +54,19 @@ def test_every_rule_leaves_the_integers_as_they_are(converted, images):
         (rules.order_operators, 0),
         (rules.drop_unused, 0),
     ):
-        before = len(graph.main.operators)
+        before = len(graph.operators)
         rule(graph)
-        assert before - len(graph.main.operators) == saved, rule
+        assert before - len(graph.operators) == saved, rule
         if rule is rules.drop_scalings:
             # New scales are rounded to float32, and so rarely a sum is.
-            found = _run(graph.pack(), images)
+            found = _run(graph.to_bytes(), images)
             np.testing.assert_allclose(found, expected, rtol=0, atol=1)
             assert np.mean(found != expected) <= 0.02
             expected = found
         if rule is rules.drop_unused:
-            np.testing.assert_array_equal(_run(graph.pack(), images), expected)
+            np.testing.assert_array_equal(
+                _run(graph.to_bytes(), images), expected
+            )
 
 
 # Bytes of the file, and bytes of weights on the Edge TPU from and to: at least
@@ -115,7 +118,9 @@ def test_edge_tpu_report_says_where_and_why_it_stops(converted):
     (reshape,) = graph.of_kind("RESHAPE")
     graph.tensors[reshape.outputs[0]].type = graph.schema.TensorType.FLOAT32
     assert (
-        predict_mapping(graph.pack()).operators[-1].reason.startswith("a type")
+        predict_mapping(graph.to_bytes())
+        .operators[-1]
+        .reason.startswith("a type")
     )
 
 
@@ -140,10 +145,10 @@ def test_runtimes_agree_on_settled_products(converted, scales, points):
         ):
             graph.quantize(tensor, *facts)
             graph.tensors[tensor].shape = np.array([1, 64, 64, 16], np.int32)
-        graph.main.inputs, graph.main.outputs = tensors[:2], tensors[2:]
-        graph.main.operators = [product]
+        graph.inputs, graph.outputs = tensors[:2], tensors[2:]
+        graph.operators = [product]
         graph.model.signatureDefs = []
-        assert _same_on_both(graph.pack()) == same
+        assert _same_on_both(graph.to_bytes()) == same
 
 
 def _same_on_both(data):
@@ -175,6 +180,6 @@ def _same_on_both(data):
 def test_a_reader_that_is_not_a_convolution_keeps_its_pad(converted):
     graph = Graph(converted)
     pads = graph.of_kind("PAD")
-    graph.consumers(pads[0].outputs[0])[0].builtinOptions.strideH = 1
+    graph.consumers(pads[0].outputs[0])[0].options.strideH = 1
     rules.drop_pads(graph)
     assert graph.of_kind("PAD") == pads[:1]

@@ -11,10 +11,10 @@ import pytest
 from support import randomize, training_step
 
 from gnsmall_keras.models import kernels
+from gnsmall_keras.models.branched import KaimingNormal
 from gnsmall_keras.models.layers import (
     BranchedConv2D,
     BranchedDepthwiseConv2D,
-    KaimingNormal,
 )
 from gnsmall_keras.models.plain import PlainBranches
 

@@ -139,6 +139,16 @@ def test_to_deploy_of_a_fused_model_is_a_copy(small_deployed):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.usefixtures("float64")
+def test_fused_equals_branched_in_float64():
+    model = ghostnetv3_small(0.25)
+    randomize(model, seed=1)
+    images = np.random.default_rng(0).normal(0.0, 1.0, (2, 32, 32, 3))
+    expected = run(model, images, training=False)
+    found = run(to_deploy(model), images, training=False)
+    assert relative_error(found, expected) <= 1e-12
+
+
 def test_batch_of_one_keeps_its_axis(small):
     image = np.zeros((1, 32, 32, 3), "float32")
     assert run(small, image, training=False).shape == (1, 10)
@@ -201,6 +211,23 @@ def test_gnd_needs_sides_its_gates_can_halve():
 def test_unknown_model_names_the_known_ones():
     with pytest.raises(ValueError, match="gnd.*gns.*Received: 'resnet'"):
         create_model("resnet")
+
+
+def test_to_deploy_takes_a_sequential_model():
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")]
+    )
+    images = np.ones((2, 8, 8, 3), "float32")
+    np.testing.assert_allclose(
+        run(to_deploy(model), images, training=False),
+        run(model, images, training=False),
+        rtol=1e-6,
+    )
+
+
+def test_to_deploy_says_what_to_give():
+    with pytest.raises(ValueError, match=r"Begin it with keras\.Input"):
+        to_deploy(keras.Sequential([keras.layers.Dense(2)]))
 
 
 def test_to_deploy_refuses_what_is_not_functional():

@@ -5,7 +5,7 @@ import pytest
 
 from gnsmall_keras.devices.checks import read_contents
 from gnsmall_keras.devices.runtime import TFLiteModel
-from gnsmall_keras.export.flatbuffer import Network, find_layer
+from gnsmall_keras.export.graph import Graph, find_layer
 from gnsmall_keras.quantization import calibration
 from gnsmall_keras.quantization.calibration import (
     calibration_split,
@@ -35,7 +35,7 @@ def _predict(data, images, folder, runtime="litert-reference"):
 
 
 def test_equalized_network_computes_the_same(converted, images, tmp_path):
-    network = Network(converted.floats)
+    network = Graph(converted.floats)
     data = network.to_bytes()
     lows, highs = find_extremes(data, images)
     largest = {t: np.maximum(-lows[t], highs[t]) for t in lows}
@@ -82,10 +82,10 @@ def test_one_odd_image_does_not_set_the_ranges(monkeypatch, images):
 def test_units_that_never_wake_leave_a_file_that_loads(
     model, converted, images, tmp_path
 ):
-    network = Network(converted.floats, _names(model))
-    for number, operator in enumerate(network.operators):
+    network = Graph(converted.floats, _names(model))
+    for operator in network.operators:
         if operator.layer == "head_conv":
-            bias = network.own_input(number, 2)
+            bias = network.own_input(operator, 2)
             network.set_constant(bias, network.constant(bias) - 1e3)
     prepare(network, images, "minmax")
     data = to_integers(network, input_dtype="int8")
@@ -111,7 +111,7 @@ def test_operators_are_compared_one_by_one(converted, images):
 
 
 def test_chosen_layers_stay_float(model, converted):
-    network = Network(converted.floats, _names(model))
+    network = Graph(converted.floats, _names(model))
     data = to_integers(network, input_dtype="int8", float_layers=["stem"])
     contents = read_contents(data)
     assert contents.ops["DEQUANTIZE"] == contents.ops["QUANTIZE"] == 1

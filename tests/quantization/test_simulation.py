@@ -7,7 +7,7 @@ import pytest
 from gnsmall_keras.data.batches import EvaluationBatches
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
-from gnsmall_keras.export.flatbuffer import Network
+from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.export.tflite import export_tflite
 from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
 from gnsmall_keras.quantization.calibration import (
@@ -39,7 +39,7 @@ def test_rounding_of_values_and_kernels():
 
 def test_simulation_computes_what_the_file_does(converted, images):
     """Each operator alone, from the file's own values."""
-    network, quantized = Network(converted.floats), Network(converted.data)
+    network, quantized = Graph(converted.floats), Graph(converted.data)
     layer = Int8Simulation(network, quantized)
     (traced,) = trace(converted.data, images[:1], reference=True)
     values = {network.inputs[0]: images[:1].astype(np.float32)}
@@ -124,8 +124,8 @@ def test_the_weights_best_on_validation_images_are_kept(
 def test_learning_changes_weights_but_not_the_normalisation(
     converted, images, dataset
 ):
-    network = Network(converted.floats)
-    layer = Int8Simulation(network, Network(converted.data))
+    network = Graph(converted.floats)
+    layer = Int8Simulation(network, Graph(converted.data))
     (first, *_, last) = [op for op in network.operators if op.is_linear]
     kept = network.constant(first.inputs[1])
     before = network.constant(last.inputs[1])

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from support import ROOT
 
-from gnsmall_keras.config import ExportConfig, TrainConfig
+from gnsmall_keras.config import ExportConfig, RunConfig
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.quantization.qat import (
     QuantizationTraining,
     prepare_training,
 )
 from gnsmall_keras.records.run import read_records
+from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.splits import split
 
 pytestmark = pytest.mark.export
@@ -33,8 +34,8 @@ def _run_on(dataset, **config):
 
 def test_a_network_learns_on_the_images_of_its_run(model, dataset):
     run = _run_on(dataset, seed=3, validation_fraction=0.2)
-    config = TrainConfig(seed=3, validation_fraction=0.2)
-    expected = split(dataset, config)
+    config = RunConfig(seed=3, validation_fraction=0.2)
+    expected = split(dataset, resolve(config).partition)
     found = prepare_training(model, dataset, _export_config(qat_epochs=2), run)
     np.testing.assert_array_equal(found.images, expected.fitting.images)
     np.testing.assert_array_equal(

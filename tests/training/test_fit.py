@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import ROOT, tiny_branched_network, tiny_network
 
-from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.checks import load_teacher
 from gnsmall_keras.models.files import load_model
@@ -20,9 +20,11 @@ from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
 from gnsmall_keras.training.callbacks import StopOnNaN
 from gnsmall_keras.training.checkpoint import Progress
+from gnsmall_keras.training.clock import Clock
+from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.splits import split
 
-SMOKE = TrainConfig(width=0.25, epochs=2, batch_size=128)
+SMOKE = RunConfig(width=0.25, epochs=2, batch_size=128)
 
 
 @pytest.fixture(
@@ -96,7 +98,7 @@ def test_a_teacher_improves_for_three_epochs(tmp_path, monkeypatch):
         test_labels=digits.test_labels[:20],
     )
     monkeypatch.setattr(fit, "load_data", lambda name: part)
-    config = TrainConfig(
+    config = RunConfig(
         model="resnet18",
         recipe="teacher",
         epochs=3,
@@ -107,7 +109,7 @@ def test_a_teacher_improves_for_three_epochs(tmp_path, monkeypatch):
     record = fit.train(config, out=tmp_path, progress=False)
     losses = record.history["loss"]
     assert losses[0] > losses[1] > losses[2]
-    assert record.slug.startswith("resnet18-digits-teacher-e3-s0-")
+    assert record.slug.startswith("resnet18-digits-teacher-e3-baseline-s0-")
     assert record.parameters == 11_173_962
     load_teacher(tmp_path / record.slug, classes=10)
 
@@ -123,7 +125,7 @@ def test_mixed_precision_keeps_weights_and_logits_in_float32(
         return Progress(1, {"loss": [1.0]}, 1.0)
 
     monkeypatch.setattr(fit, "learn", pretend)
-    config = TrainConfig(model="resnet18", epochs=1, precision="mixed_bfloat16")
+    config = RunConfig(model="resnet18", epochs=1, precision="mixed_bfloat16")
     record = fit.train(config, out=tmp_path, progress=False)
     assert record.config["precision"] == "mixed_bfloat16"
     assert keras.config.dtype_policy().name == "float32"
@@ -226,7 +228,7 @@ def test_paper_protocol_watches_the_test_split(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fit, "learn", pretend)
     monkeypatch.setattr(evaluation, "predict_logits", predict)
-    paper = TrainConfig(width=0.25, epochs=2, protocol="paper")
+    paper = RunConfig(width=0.25, epochs=2, protocol="paper")
     record = fit.train(paper, out=tmp_path, progress=False)
     assert read == [360], "once, after training"
     assert record.train_images == 1437
@@ -251,23 +253,26 @@ class _Batches:
     ],
 )
 def test_a_loss_that_is_no_number_stops_the_run(at_once, batch, told):
-    callback = StopOnNaN(_Batches(), steps_at_once=at_once)
-    callback.on_epoch_begin(2)
-    callback.on_train_batch_end(batch, {"loss": 1.0})
+    clock = Clock(10)
+    callback = StopOnNaN(_Batches(), clock)
+    clock.on_epoch_begin(2)
+    for look in range(at_once - 1, batch + 1, at_once):
+        clock.on_train_batch_end(look)
+        callback.on_train_batch_end(look, {"loss": 1.0})
     with pytest.raises(ValueError, match=f"{told}.*Lower"):
         callback.on_train_batch_end(batch, {"loss": float("nan")})
 
 
 def test_selection_never_reads_the_test_split(monkeypatch, tmp_path):
     digits = load_data("digits")
-    fitting, validation, watched = split(digits, SMOKE)
+    fitting, validation, watched = split(digits, resolve(SMOKE).partition)
     seen = {image.tobytes() for image in digits.test_images}
     for part in (fitting, validation, watched):
         assert not any(image.tobytes() in seen for image in part.images)
 
 
 def test_recipes_resolve_to_what_is_named():
-    config = TrainConfig(recipe="paper", epochs=3)
+    config = RunConfig(recipe="paper", epochs=3)
     recipe = config.resolved_recipe
     assert (recipe.epochs, recipe.batch_size) == (3, 256)
     assert recipe.weight_decay == 0.01
@@ -309,9 +314,10 @@ def test_runs_keep_their_names_when_something_new_is_learnt():
     kept = [record for record in records if "precision" in record.config]
     assert 0 < len(records) - 1 == len(kept)
     for record in kept:
-        kind = DistillConfig if "strategy" in record.config else TrainConfig
-        config = kind(**record.config)
-        assert (config.digest, config.slug) == (record.digest, record.slug)
+        config = RunConfig(**record.config)
+        name = (record.slug, record.digest)
+        assert name in config.names
+        assert (name == config.name) == ("strategy" in record.config)
 
 
 def test_what_is_new_is_part_of_the_digest_where_it_is_used():
@@ -325,17 +331,17 @@ def test_what_is_new_is_part_of_the_digest_where_it_is_used():
         {"label_smoothing": 0.2},
         {"devices": 2},
     )
-    digests = {TrainConfig(**value).digest for value in values}
+    digests = {RunConfig(**value).digest for value in values}
     assert len(digests) == len(values)
-    assert TrainConfig(cutout=None) == TrainConfig()
+    assert RunConfig(cutout=None) == RunConfig()
 
 
 def test_slug_and_digest_name_the_run():
-    config = TrainConfig(width=0.5, data="some/where/pets.tar", seed=4)
-    assert config.slug.startswith("gns-w0.5-pets-quick-e8-s4-")
+    config = RunConfig(width=0.5, data="some/where/pets.tar", seed=4)
+    assert config.slug.startswith("gns-w0.5-pets-quick-e8-baseline-s4-")
     assert config.slug.endswith(config.digest)
-    assert TrainConfig(seed=1).digest != TrainConfig(seed=2).digest
-    assert TrainConfig(epochs=8).digest != TrainConfig(epochs=9).digest
+    assert RunConfig(seed=1).digest != RunConfig(seed=2).digest
+    assert RunConfig(epochs=8).digest != RunConfig(epochs=9).digest
 
 
 @pytest.mark.parametrize(
@@ -366,7 +372,7 @@ def test_slug_and_digest_name_the_run():
 )
 def test_config_rules_are_checked(values, message):
     with pytest.raises(ValueError, match=message):
-        TrainConfig(**values)
+        RunConfig(**values)
 
 
 def test_records_survive_a_line_cut_short(run, tmp_path):

@@ -14,6 +14,19 @@ enum TfLiteStatus { kTfLiteOk = 0, kTfLiteError = 1 };
 
 namespace tflite {
 
+struct TFLMRegistration {
+  int kind;
+};
+
+inline TFLMRegistration Register_ADD_INT8() { return {8}; }
+inline TFLMRegistration Register_AVERAGE_POOL_2D_INT8() { return {8}; }
+inline TFLMRegistration Register_CONV_2D_INT8() { return {8}; }
+inline TFLMRegistration Register_DEPTHWISE_CONV_2D_INT8() { return {8}; }
+inline TFLMRegistration Register_FULLY_CONNECTED_INT8() { return {8}; }
+inline TFLMRegistration Register_MAX_POOL_2D_INT8() { return {8}; }
+inline TFLMRegistration Register_MUL_INT8() { return {8}; }
+inline TFLMRegistration Register_SOFTMAX_INT8() { return {8}; }
+
 class MicroOpResolver {
  public:
   int count = 0;
@@ -22,22 +35,37 @@ class MicroOpResolver {
 template <unsigned int size>
 class MicroMutableOpResolver : public MicroOpResolver {
  public:
-  TfLiteStatus AddAdd() { return Register(); }
-  TfLiteStatus AddAveragePool2D() { return Register(); }
+  TfLiteStatus AddAdd(const TFLMRegistration& registration) {
+    return Register(registration);
+  }
+  TfLiteStatus AddAveragePool2D(const TFLMRegistration& registration) {
+    return Register(registration);
+  }
   TfLiteStatus AddConcatenation() { return Register(); }
-  TfLiteStatus AddConv2D() { return Register(); }
-  TfLiteStatus AddDepthwiseConv2D() { return Register(); }
-  TfLiteStatus AddFullyConnected() { return Register(); }
+  TfLiteStatus AddConv2D(const TFLMRegistration& registration) {
+    return Register(registration);
+  }
+  TfLiteStatus AddDepthwiseConv2D(const TFLMRegistration& registration) {
+    return Register(registration);
+  }
+  TfLiteStatus AddFullyConnected(const TFLMRegistration& registration) {
+    return Register(registration);
+  }
   TfLiteStatus AddLogistic() { return Register(); }
   TfLiteStatus AddMean() { return Register(); }
-  TfLiteStatus AddMul() { return Register(); }
+  TfLiteStatus AddMul(const TFLMRegistration& registration) {
+    return Register(registration);
+  }
   TfLiteStatus AddPad() { return Register(); }
   TfLiteStatus AddReshape() { return Register(); }
   TfLiteStatus AddResizeNearestNeighbor() { return Register(); }
-  TfLiteStatus AddSoftmax() { return Register(); }
+  TfLiteStatus AddSoftmax(const TFLMRegistration& registration) {
+    return Register(registration);
+  }
 
  private:
-  TfLiteStatus Register() {
+  TfLiteStatus Register(const TFLMRegistration& registration = {0}) {
+    if (registration.kind % 8) return kTfLiteError;
     return ++count > static_cast<int>(size) ? kTfLiteError : kTfLiteOk;
   }
 };

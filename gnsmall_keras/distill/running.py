@@ -1,0 +1,143 @@
+"""How a Distiller runs: by which kernels, and on which labels it refuses to."""
+
+# Parts of a keras.Model.
+# pyright: reportAttributeAccessIssue=false
+
+import keras
+
+from gnsmall_keras.data.batches import IMAGES
+from gnsmall_keras.distill.labels import are_indices, check_labels
+from gnsmall_keras.native import choice
+
+
+class Running:
+    """What `Distiller` does around Keras's own `fit`."""
+
+    @property
+    def chosen_kernels(self) -> str:
+        """Which kernels train the student here: "native" or "keras".
+
+        Raises:
+            ValueError: if they have to be native and cannot.
+        """
+        self._choose_kernels()
+        return "native" if self._frozen.native else "keras"
+
+    def _choose_kernels(self):
+        """Looks whether the engine can compute the student as it is now."""
+        why_not = ""
+        if self._pairs:
+            why_not = "`features` are recorded inside of Keras's layers"
+        elif self.dtype_policy.name != "float32":
+            why_not = f"the Distiller computes in {self.dtype_policy.name}"
+        native = choice.network_for_training(
+            self.student, self._kernels, why_not=why_not
+        )
+        inference = native or choice.network_for_inference(
+            self.student, self._kernels
+        )
+        if (native is None) != (self._frozen.native is None):
+            self.train_function = None
+        if (inference is None) != (self._frozen.inference is None):
+            self.test_function = self.predict_function = None
+        self._frozen.native, self._frozen.inference = native, inference
+        if native and keras.config.backend() != "jax":
+            self.jit_compile = False  # it would not compile the engine
+        optimizer = getattr(self, "optimizer", None)
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if native and optimizer:
+            optimizer.build(self.trainable_variables)
+        if hasattr(optimizer, "updates_at_once"):
+            optimizer.updates_at_once = hasattr(native, "train")
+
+    def make_train_function(self, force=False):
+        """Prepares `fit`; see `keras.Model.make_train_function`."""
+        if force or self.train_function is None:
+            self._choose_kernels()
+        return super().make_train_function(force)
+
+    def make_test_function(self, force=False):
+        """Prepares `evaluate`; see `keras.Model.make_test_function`."""
+        if force or self.test_function is None:
+            self._choose_kernels()
+        return super().make_test_function(force)
+
+    def make_predict_function(self, force=False):
+        """Prepares `predict`; see `keras.Model.make_predict_function`."""
+        if force or self.predict_function is None:
+            self._choose_kernels()
+        return super().make_predict_function(force)
+
+    def _student_logits(self, images, training):
+        """The student's logits, by the kernels that were chosen."""
+        frozen = self._frozen
+        native = frozen.native if training else frozen.inference
+        if training and not hasattr(native, "train"):
+            native = None  # it has a whole step, `_native_step`
+        if native is None or _is_symbolic(images):
+            return self.student(images, training=training)
+        return native.train(images) if training else native.infer(images)
+
+    def _native_step(self, data):
+        """Keras's training step, with the student's part by the engine."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        images = x[IMAGES] if isinstance(x, dict) else x
+
+        def loss_of(logits):
+            loss = self.compute_loss(x, y, logits, sample_weight)
+            size = keras.ops.shape(images)[0]
+            self._loss_tracker.update_state(loss, sample_weight=size)
+            return self.optimizer.scale_loss(loss)
+
+        logits = self._frozen.native.train_step(images, self.optimizer, loss_of)
+        return self.compute_metrics(x, y, logits, sample_weight)
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """Trains the student; see `keras.Model.fit`.
+
+        Raises:
+            ValueError: if a label is none of the student's classes: of arrays
+                and of this package's batches before the first step, of other
+                data with their batch (on TensorFlow not where XLA compiles).
+        """
+        self._choose_kernels()
+        known = y if y is not None else getattr(x, "labels", None)
+        self._check_labels(known)
+        self._check_validation(kwargs.get("validation_data"))
+        self._frozen.labels_checked = known is not None
+        with self._refusing_labels():
+            return super().fit(x, y, *args, **kwargs)
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        """Trains on one batch; see `keras.Model.train_on_batch` and `fit`."""
+        self._check_labels(y)
+        self._frozen.labels_checked = True
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def _check_validation(self, data):
+        labels = getattr(data, "labels", None)
+        if isinstance(data, tuple) and len(data) > 1:
+            labels = data[1]
+        self._check_labels(labels, " of validation")
+
+    def _check_labels(self, labels, where=""):
+        if self._has_class_labels(labels):
+            check_labels(labels, self.student.output_shape[-1], where)
+
+    def _has_class_labels(self, labels):
+        """Whether they are indices of classes, as far as can be told."""
+        loss = getattr(self, "loss", None)
+        classes = self.student.output_shape[-1]
+        if getattr(loss, "ignore_class", None) is not None:
+            return False
+        return classes > 1 and are_indices(labels)
+
+
+def _is_symbolic(images):
+    """Whether shapes alone are asked for."""
+    if keras.config.backend() == "torch":
+        device = getattr(images, "device", None)
+        return isinstance(images, keras.KerasTensor) or (
+            getattr(device, "type", "") == "meta"
+        )
+    return isinstance(images, keras.KerasTensor)

@@ -1,0 +1,36 @@
+"""Many arrays as one vector, and back: few operations instead of hundreds."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def join(values, *, xp):
+    """Returns all values, one after another in a vector.
+
+    Args:
+        values: arrays, or with `xp=keras.ops` tensors or variables.
+        xp: `numpy` or `keras.ops`.
+    """
+    if xp is np:
+        return np.concatenate([np.ravel(value) for value in values])
+    return ops.concatenate([ops.reshape(value, (-1,)) for value in values])
+
+
+def split(vector, shapes):
+    """Returns the parts of a vector that `join` has made, in their shapes."""
+    ends = list(itertools.accumulate(map(math.prod, shapes)))
+    reshape = np.reshape if isinstance(vector, np.ndarray) else ops.reshape
+    return [
+        reshape(vector[first:end], shape)
+        for first, end, shape in zip([0, *ends], ends, shapes, strict=False)
+    ]
+
+
+def shapes_of(variables: Sequence[keras.Variable]) -> list[tuple[int, ...]]:
+    """Returns the variables' shapes."""
+    return [tuple(variable.shape) for variable in variables]

@@ -1,0 +1,1 @@
+"""GhostNets on CPUs in C++: forward, backward and inference."""

@@ -1,0 +1,414 @@
+#include "cheap.h"
+
+#include <algorithm>
+
+#include "moments.h"
+#include "windows.h"
+
+namespace gns {
+namespace {
+
+constexpr int MIDDLE = TAPS / 2, CHANNELS_OF_A_TASK = 16;
+
+// Coefficients of one channel for the gradient of its input.
+struct InputGradient {
+  float kernel[TAPS];  // of dy, turned by half a circle
+  WindowGradient window;
+};
+
+}  // namespace
+
+// One branch of one channel: its taps and the places of its BatchNorm.
+struct Cheap::Branch {
+  float taps[TAPS];
+  const Norm* norm;
+  int index;  // in the norm's arrays
+};
+
+struct Cheap::Saved : State {
+  std::vector<WindowMoments> moments;          // (channels,)
+  std::vector<float> kernel, bias;             // K (channels, 9), B (channels,)
+  std::vector<float> mean, inverse;            // (channels, branches + 2)
+  std::vector<InputGradient> input;            // (channels,), backward
+};
+
+Cheap::Cheap(Places& places, Part x, Part y, int branches, bool relu)
+    : x_(x), y_(y), branches_(branches), channels_(x.channels), relu_(relu) {
+  const std::size_t channels = channels_;
+  kernel_ = places.parameter(branches * TAPS * channels);
+  scale_kernel_ = places.parameter(channels);
+  norm_ = places.norm(branches * channels);
+  scale_norm_ = places.norm(channels);
+  identity_norm_ = places.norm(channels);
+}
+
+Cheap::Branch Cheap::branch(const Context& context, int index,
+                            int channel) const {
+  Branch branch = {};
+  branch.index = channel;
+  if (index < branches_) {
+    for (int t = 0; t < TAPS; t++)
+      branch.taps[t] =
+          context.parameters[kernel_ + (index * TAPS + t) * channels_ +
+                             channel];
+    branch.norm = &norm_;
+    branch.index = index * channels_ + channel;
+  } else if (index == branches_) {
+    branch.taps[MIDDLE] = context.parameters[scale_kernel_ + channel];
+    branch.norm = &scale_norm_;
+  } else {
+    branch.taps[MIDDLE] = 1;
+    branch.norm = &identity_norm_;
+  }
+  return branch;
+}
+
+// The sums of moments.h. Those of rows are the lags (0, 0..2) of the first and
+// last row.
+void Cheap::measure(Context& context, Saved& saved) const {
+  View x = context.values(x_);
+  const int height = x.height, width = x.width;
+  PartialSums partial(context, context.work.slots(height), std::size_t(channels_) * WINDOW_SUMS,
+                      true);
+  context.work.sums(height, [&](int slot, Strip strip) {
+    for (int y = strip.top; y < strip.bottom; y++) {
+      const int edge = y == 0 ? TOP : y == height - 1 ? BOTTOM : -1;
+      float* sums = partial.slot(slot);
+      auto slot_of = [&](int channel, int index) {
+        return sums + (channel * WINDOW_SUMS + index) * LANES;
+      };
+      cut_row(width, [&](auto constant, int left) {
+        constexpr int P = decltype(constant)::value;
+        const float* pixels[3][P + 4];
+        for (int r = 0; r < 3; r++)
+          point_at_row(x, context.zeros, strip.block, y + r, left - 2, P + 4,
+                       pixels[r]);
+        for (int c = 0; c < channels_; c++) {
+          const std::size_t at = std::size_t(c) * IMAGES;
+          Vector first[4] = {}, below[10];  // sum and lags of row y; the others
+          GNS_UNROLL for (int i = 0; i < 10; i++)
+            below[i] = load(slot_of(c, LAGS + 3 + i));
+          GNS_UNROLL for (int j = 0; j < VECTORS; j++) {
+            const std::size_t n = at + j * LANES;
+            Vector here[P];
+            GNS_UNROLL for (int p = 0; p < P; p++) {
+              here[p] = load(pixels[0][p + 2] + n);
+              first[0] += here[p];
+            }
+            correlate_sums<3, 1, P>(first + 1, here, pixels[0] + 2, n);
+            correlate_sums<5, 1, P>(below, here, pixels[1], n);
+            correlate_sums<5, 1, P>(below + 5, here, pixels[2], n);
+          }
+          GNS_UNROLL for (int i = 0; i < 10; i++)
+            store(slot_of(c, LAGS + 3 + i), below[i]);
+          GNS_UNROLL for (int i = 0; i < 4; i++) {
+            float* to = slot_of(c, SUM + i);
+            store(to, load(to) + first[i]);
+            if (edge < 0) continue;
+            to = slot_of(c, EDGES + EDGE * edge + i);
+            store(to, load(to) + first[i]);
+          }
+        }
+      });
+      for (int side : {LEFT, RIGHT}) {
+        const float* pixels[3];
+        for (int r = 0; r < 3; r++)
+          point_at_row(x, context.zeros, strip.block, y + r,
+                       side == LEFT ? 0 : width - 1, 1, &pixels[r]);
+        for (int c = 0; c < channels_; c++) {
+          Vector sum[4] = {};
+          for (int j = 0; j < VECTORS; j++) {
+            const std::size_t n = std::size_t(c) * IMAGES + j * LANES;
+            Vector here = load(pixels[0] + n);
+            sum[0] += here;
+            GNS_UNROLL for (int r = 0; r < 3; r++)
+              sum[1 + r] += here * load(pixels[r] + n);
+          }
+          for (int i = 0; i < 4; i++) {
+            float* to = slot_of(c, EDGES + EDGE * side + i);
+            store(to, load(to) + sum[i]);
+          }
+          for (int i = 0; i < 2 && edge >= 0; i++)
+            store(slot_of(c, CORNERS + 2 * (2 * (side == RIGHT) +
+                                            (edge == BOTTOM)) + i),
+                  load(slot_of(c, CORNERS + 2 * (2 * (side == RIGHT) +
+                                                 (edge == BOTTOM)) + i)) +
+                      sum[i]);
+        }
+      }
+    }
+  });
+  saved.moments.resize(channels_);
+  const double count = context.pixels(x_);
+  context.work.tasks(
+      (channels_ + CHANNELS_OF_A_TASK - 1) / CHANNELS_OF_A_TASK,
+      [&](int task) {
+        int first = task * CHANNELS_OF_A_TASK;
+        for (int c = first;
+             c < std::min(channels_, first + CHANNELS_OF_A_TASK); c++) {
+          double sums[WINDOW_SUMS];
+          for (int i = 0; i < WINDOW_SUMS; i++)
+            sums[i] = partial.total(c * WINDOW_SUMS + i);
+          saved.moments[c] = window_moments(sums, count);
+        }
+      });
+}
+
+void Cheap::merge(Context& context, Saved& saved) const {
+  const int all = branches_ + 2;
+  const double count = context.pixels(x_);
+  saved.kernel.assign(channels_ * TAPS, 0.f);
+  saved.bias.assign(channels_, 0.f);
+  saved.mean.resize(channels_ * all);
+  saved.inverse.resize(channels_ * all);
+  for (int c = 0; c < channels_; c++)
+    for (int b = 0; b < all; b++) {
+      Branch branch = this->branch(context, b, c);
+      Moments found;
+      if (context.training) {
+        const WindowMoments& moments = saved.moments[c];
+        double mean = 0, variance = 0;
+        for (int t = 0; t < TAPS; t++) {
+          if (branch.taps[t] == 0) continue;
+          mean += double(branch.taps[t]) * moments.mean[t];
+          double sum = 0;
+          for (int u = 0; u < TAPS; u++)
+            sum += double(moments.covariance[t][u]) * branch.taps[u];
+          variance += branch.taps[t] * sum;
+        }
+        found = batch_moments(context, *branch.norm, branch.index, mean,
+                              variance, count);
+      } else {
+        found = moving_moments(context, *branch.norm, branch.index);
+      }
+      saved.mean[c * all + b] = found.mean;
+      saved.inverse[c * all + b] = found.inverse;
+      float a = context.parameters[branch.norm->gamma + branch.index] *
+                found.inverse;
+      for (int t = 0; t < TAPS; t++)
+        saved.kernel[c * TAPS + t] += a * branch.taps[t];
+      saved.bias[c] += context.parameters[branch.norm->beta + branch.index] -
+                       a * found.mean;
+    }
+}
+
+void Cheap::forward(Context& context) const {
+  Saved& saved = new_state<Saved>(context);
+  if (context.training) measure(context, saved);
+  merge(context, saved);
+  View x = context.values(x_), out = context.values(y_);
+  context.work.strips(x.height, [&](Strip strip) {
+    const Vector* valid = context.valid(strip.block);
+    for (int y = strip.top; y < strip.bottom; y++)
+      cut_row(x.width, [&](auto constant, int left) {
+        constexpr int P = decltype(constant)::value;
+        const float* pixels[3][P + 2];
+        float* to[P];
+        for (int r = 0; r < 3; r++)
+          point_at_row(x, context.zeros, strip.block, y + r - 1, left - 1,
+                       P + 2, pixels[r]);
+        for (int p = 0; p < P; p++) to[p] = out.at(strip.block, y, left + p);
+        for (int c = 0; c < channels_; c++) {
+          const float* kernel = &saved.kernel[c * TAPS];
+          Vector bias = splat(saved.bias[c]);
+          for (int h = 0; h < VECTORS; h += HELD) {
+            const std::size_t at = std::size_t(c) * IMAGES + h * LANES;
+            Vector sum[P][HELD];
+            GNS_UNROLL for (int p = 0; p < P; p++)
+              GNS_UNROLL for (int j = 0; j < HELD; j++)
+                sum[p][j] = bias * valid[h + j];
+            GNS_UNROLL for (int r = 0; r < 3; r++)
+              correlate<3, 1, P>(sum, kernel + 3 * r, pixels[r], at);
+            GNS_UNROLL for (int p = 0; p < P; p++)
+              GNS_UNROLL for (int j = 0; j < HELD; j++)
+                store(to[p] + at + j * LANES,
+                      relu_ ? relu(sum[p][j]) : sum[p][j]);
+          }
+        }
+      });
+  });
+}
+
+void Cheap::backward(Context& context, float* sums_of_dx) const {
+  Saved& saved = state<Saved>(context);
+  kernel_gradients(context, saved);
+  input_gradient(context, saved, sums_of_dx);
+  context.states[place].reset();
+}
+
+// Masks dy, takes its products with the nine taps of x and its sum, and from
+// them all gradients of weights as in pointwise.cc.
+void Cheap::kernel_gradients(Context& context, Saved& saved) const {
+  constexpr int SUMS = TAPS + 1;
+  View x = context.values(x_), out = context.values(y_);
+  View dy = context.gradients(y_);
+  PartialSums partial(context, context.work.slots(x.height), std::size_t(channels_) * SUMS, true);
+  context.work.sums(x.height, [&](int slot, Strip strip) {
+    for (int y = strip.top; y < strip.bottom; y++)
+      cut_row(x.width, [&](auto constant, int left) {
+        constexpr int P = decltype(constant)::value;
+        const float *pixels[3][P + 2], *values[P];
+        float *gradients[P], *sums = partial.slot(slot);
+        for (int r = 0; r < 3; r++)
+          point_at_row(x, context.zeros, strip.block, y + r - 1, left - 1,
+                       P + 2, pixels[r]);
+        for (int p = 0; p < P; p++) {
+          values[p] = out.at(strip.block, y, left + p);
+          gradients[p] = dy.at(strip.block, y, left + p);
+        }
+        for (int c = 0; c < channels_; c++, sums += SUMS * LANES) {
+          Vector sum[SUMS];
+          GNS_UNROLL for (int i = 0; i < SUMS; i++)
+            sum[i] = load(sums + i * LANES);
+          GNS_UNROLL for (int j = 0; j < VECTORS; j++) {
+            const std::size_t n = std::size_t(c) * IMAGES + j * LANES;
+            Vector d[P];
+            GNS_UNROLL for (int p = 0; p < P; p++) {
+              d[p] = load(gradients[p] + n);
+              if (relu_) {
+                d[p] = where_positive(load(values[p] + n), d[p]);
+                store(gradients[p] + n, d[p]);
+              }
+              sum[TAPS] += d[p];
+            }
+            GNS_UNROLL for (int r = 0; r < 3; r++)
+              correlate_sums<3, 1, P>(sum + 3 * r, d, pixels[r], n);
+          }
+          GNS_UNROLL for (int i = 0; i < SUMS; i++)
+            store(sums + i * LANES, sum[i]);
+        }
+      });
+  });
+  saved.input.resize(channels_);
+  const double count = context.pixels(x_);
+  const int all = branches_ + 2;
+  context.work.tasks(
+      (channels_ + CHANNELS_OF_A_TASK - 1) / CHANNELS_OF_A_TASK,
+      [&](int task) {
+        int first = task * CHANNELS_OF_A_TASK;
+        for (int c = first;
+             c < std::min(channels_, first + CHANNELS_OF_A_TASK); c++) {
+          const WindowMoments& moments = saved.moments[c];
+          float products[TAPS], sum = float(partial.total(c * SUMS + TAPS));
+          for (int t = 0; t < TAPS; t++)
+            products[t] = float(partial.total(c * SUMS + t));
+          float dmean[TAPS] = {}, dcovariance[TAPS][TAPS] = {};
+          for (int b = 0; b < all; b++) {
+            Branch branch = this->branch(context, b, c);
+            const float* k = branch.taps;
+            float r = saved.inverse[c * all + b];
+            float gamma =
+                context.parameters[branch.norm->gamma + branch.index];
+            float d = -saved.mean[c * all + b] * sum;
+            for (int t = 0; t < TAPS; t++) d += k[t] * products[t];
+            context.gradient[branch.norm->beta + branch.index] = sum;
+            context.gradient[branch.norm->gamma + branch.index] = d * r;
+            float down = -gamma * r * sum, dvar = -.5f * r * r * r * d * gamma;
+            for (int t = 0; t < TAPS; t++) {
+              float through = 0;
+              for (int u = 0; u < TAPS; u++) {
+                through += moments.covariance[t][u] * k[u];
+                dcovariance[t][u] += dvar * k[t] * k[u];
+              }
+              dmean[t] += down * k[t];
+              float dk = gamma * r * products[t] + down * moments.mean[t] +
+                         2 * dvar * through;
+              if (b < branches_)
+                context.gradient[kernel_ + (b * TAPS + t) * channels_ + c] =
+                    dk;
+              else if (b == branches_ && t == MIDDLE)
+                context.gradient[scale_kernel_ + c] = dk;
+            }
+          }
+          InputGradient& input = saved.input[c];
+          input.window = window_gradient(dmean, dcovariance, moments, count);
+          for (int t = 0; t < TAPS; t++)
+            input.kernel[t] = saved.kernel[c * TAPS + TAPS - 1 - t];
+        }
+      });
+}
+
+void Cheap::input_gradient(Context& context, Saved& saved,
+                           float* sums_of_dx) const {
+  View x = context.values(x_), dy = context.gradients(y_);
+  const bool add = context.has_gradient(x_);
+  View dx = context.gradients(x_);
+  const int height = x.height, width = x.width;
+  PartialSums partial(context, context.work.slots(height), channels_, true);
+  context.work.sums(height, [&](int slot, Strip strip) {
+    const Vector* valid = context.valid(strip.block);
+    for (int y = strip.top; y < strip.bottom; y++) {
+      const int edge = y == 0 ? TOP : y == height - 1 ? BOTTOM : -1;
+      cut_row(width, [&](auto constant, int left) {
+        constexpr int P = decltype(constant)::value;
+        const float *pixels[5][P + 4], *gradients[3][P + 2];
+        float *to[P], *sums = partial.slot(slot);
+        for (int r = 0; r < 5; r++)
+          point_at_row(x, context.zeros, strip.block, y + r - 2, left - 2,
+                       P + 4, pixels[r]);
+        for (int r = 0; r < 3; r++)
+          point_at_row(dy, context.zeros, strip.block, y + r - 1, left - 1,
+                       P + 2, gradients[r]);
+        for (int p = 0; p < P; p++) to[p] = dx.at(strip.block, y, left + p);
+        const bool sides[2] = {left == 0, left + P == width};
+        for (int c = 0; c < channels_; c++, sums += LANES) {
+          const InputGradient& input = saved.input[c];
+          const WindowGradient& window = input.window;
+          Vector total = load(sums);
+          for (int h = 0; h < VECTORS; h += HELD) {
+            const std::size_t at = std::size_t(c) * IMAGES + h * LANES;
+            Vector sum[P][HELD];
+            Vector bias = splat(
+                window.bias + (edge < 0 ? 0.f : window.edge_bias[edge]));
+            GNS_UNROLL for (int p = 0; p < P; p++)
+              GNS_UNROLL for (int j = 0; j < HELD; j++) {
+                sum[p][j] = bias * valid[h + j];
+                if (add) sum[p][j] += load(to[p] + at + j * LANES);
+              }
+            GNS_UNROLL for (int r = 0; r < 5; r++)
+              correlate<5, 1, P>(sum, window.lags + 5 * r, pixels[r], at);
+            GNS_UNROLL for (int r = 0; r < 3; r++)
+              correlate<3, 1, P>(sum, input.kernel + 3 * r, gradients[r], at);
+            if (edge >= 0)
+              correlate<5, 1, P>(sum, window.edge[edge], pixels[2], at);
+            for (int side = 0; side < 2; side++) {
+              if (!sides[side]) continue;
+              const int p = side ? P - 1 : 0;
+              const float* along = window.edge[LEFT + side];
+              float more = window.edge_bias[LEFT + side], middle = along[2];
+              if (edge >= 0) {
+                int corner = 2 * side + (edge == BOTTOM);
+                more += window.corner_bias[corner];
+                middle += window.corner[corner];
+              }
+              const float factor[5] = {along[0], along[1], middle, along[3],
+                                       along[4]};
+              for (int j = 0; j < HELD; j++) {
+                Vector extra = splat(more) * valid[h + j];
+                for (int r = 0; r < 5; r++)
+                  extra += splat(factor[r]) *
+                           load(pixels[r][p + 2] + at + j * LANES);
+                if (side)
+                  sum[P - 1][j] += extra;
+                else
+                  sum[0][j] += extra;
+              }
+            }
+            GNS_UNROLL for (int p = 0; p < P; p++)
+              GNS_UNROLL for (int j = 0; j < HELD; j++) {
+                if (relu_)
+                  sum[p][j] = where_positive(
+                      load(pixels[2][p + 2] + at + j * LANES), sum[p][j]);
+                total += sum[p][j];
+                store(to[p] + at + j * LANES, sum[p][j]);
+              }
+          }
+          store(sums, total);
+        }
+      });
+    }
+  });
+  if (sums_of_dx) partial.write(context, sums_of_dx);
+}
+
+}  // namespace gns

@@ -1,0 +1,159 @@
+"""Which kernels compute a network: the engine's, or those of Keras's backend.
+
+That is a way of running. `using` names it for all that is called inside.
+"""
+
+import contextlib
+import contextvars
+import functools
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import keras
+from rich.console import Console
+
+from gnsmall_keras.config import KERNELS, KERNELS_VARIABLE
+from gnsmall_keras.native.build import NativeUnavailable, library
+from gnsmall_keras.native.match import Mismatch, match
+
+if TYPE_CHECKING:
+    from gnsmall_keras.native.network import NativeNetwork
+
+_chosen: contextvars.ContextVar[str] = contextvars.ContextVar(
+    "kernels", default="auto"
+)
+
+
+def check_kernels(kernels: str) -> str:
+    """Returns which kernels are asked for.
+
+    "auto" is what an enclosing `using` says, or else the environment variable
+    GNSMALL_KERNELS.
+
+    Raises:
+        ValueError: if there are none of that name.
+    """
+    for name, value in (
+        ("kernels", kernels),
+        ("kernels", _chosen.get()),
+        (KERNELS_VARIABLE, os.environ.get(KERNELS_VARIABLE) or "auto"),
+    ):
+        if value not in KERNELS:
+            raise ValueError(
+                f"`{name}` must be one of {KERNELS}. Received: {value!r}."
+            )
+        if value != "auto":
+            return value
+    return "auto"
+
+
+@contextlib.contextmanager
+def using(kernels: str) -> Iterator[None]:
+    """Makes all "auto" inside mean `kernels`.
+
+    Raises:
+        ValueError: if there are none of that name.
+    """
+    token = _chosen.set(check_kernels(kernels))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def network_for_training(
+    model: keras.Model, kernels: str, *, why_not: str = ""
+) -> "NativeNetwork | None":
+    """Returns the native form of a model that is to be trained, or None.
+
+    Where "auto" finds a GhostNet on a CPU that it has no native form of, a
+    line says why.
+
+    Args:
+        model: any.
+        kernels: "auto", "keras" or "native".
+        why_not: what besides the model stands in the way.
+
+    Raises:
+        ValueError: if they have to be native and cannot.
+    """
+    kernels = check_kernels(kernels)
+    if kernels == "keras":
+        return None
+    try:
+        if not is_on_cpu(model):
+            raise Mismatch("it is for one CPU", is_ghostnet=False)
+        matched = match(model)
+        if why_not:
+            raise Mismatch(why_not)
+        return _native(matched)
+    except (Mismatch, NativeUnavailable) as reason:
+        if kernels == "native":
+            raise ValueError(
+                f"kernels='native' is not possible: {reason}. Set kernels to "
+                "'auto' or 'keras'."
+            ) from None
+        if getattr(reason, "is_ghostnet", True):
+            _say(f"Keras computes this network, not the native code: {reason}")
+    return None
+
+
+def network_for_inference(
+    model: keras.Model, kernels: str = "auto"
+) -> "NativeNetwork | None":
+    """Returns the native form of a model that only answers, or None."""
+    if check_kernels(kernels) == "keras" or not is_on_cpu(model):
+        return None
+    try:
+        return _native(match(model, training=False))
+    except (Mismatch, NativeUnavailable):
+        return None
+
+
+def is_on_cpu(model: keras.Model) -> bool:
+    """Whether a model is on one CPU, and is not shared between devices."""
+    if not model.variables or keras.distribution.distribution() is not None:
+        return False
+    value = model.variables[0].value
+    if keras.config.backend() == "torch":
+        return value.device.type == "cpu"
+    if keras.config.backend() == "jax":
+        return {device.platform for device in value.devices()} == {"cpu"}
+    import tensorflow as tf
+
+    alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
+    return alone and "CPU" in value.device
+
+
+def _native(matched):
+    reason = _why_unavailable()
+    if reason:
+        raise NativeUnavailable(reason)
+    backend = keras.config.backend()
+    if backend == "tensorflow":
+        from gnsmall_keras.native.on_tensorflow import TensorFlowNetwork
+
+        return TensorFlowNetwork(matched)
+    if backend == "torch":
+        from gnsmall_keras.native.on_torch import TorchNetwork
+
+        return TorchNetwork(matched)
+    from gnsmall_keras.native.on_jax import JaxNetwork
+
+    return JaxNetwork(matched)
+
+
+@functools.cache
+def _why_unavailable() -> str:
+    """Why there is no library, or nothing; a compiler is tried once."""
+    try:
+        library()
+    except NativeUnavailable as reason:
+        return str(reason)
+    return ""
+
+
+@functools.cache  # says it once
+def _say(line):
+    Console(stderr=True).print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,214 @@
+"""A GhostNet that the engine computes, on arrays."""
+
+import collections
+import functools
+import itertools
+import os
+import threading
+
+import keras
+import numpy as np
+
+from gnsmall_keras.models import flat
+from gnsmall_keras.models.branched import MOMENTUM
+from gnsmall_keras.native.engine import Engine
+from gnsmall_keras.native.match import Match
+from gnsmall_keras.native.plan import NetworkPlan
+
+_TICKETS = 16  # forward passes that may wait for their backward pass
+_LARGEST_TICKET = 2**31  # JAX has no longer whole numbers
+_UNUSUAL = (  # what Keras does in a step and `move_at_once` does not
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "gradient_accumulation_steps",
+    "loss_scale_factor",
+    "ema_overwrite_frequency",
+)
+
+
+class NativeNetwork:
+    """What replaces the calls of a model, in training and in inference.
+
+    Weights stay the model's own: each call reads them, and training writes
+    them and the moving statistics, as Keras would. Backends have forms of it
+    that take tensors.
+
+    Args:
+        matched: of the model.
+    """
+
+    def __init__(self, matched: Match):
+        self.plan = matched.plan
+        self.engine = _engine_of(matched.plan, _threads())
+        self.parameters = matched.parameters
+        self.statistics = matched.statistics
+        self._shapes = flat.shapes_of(matched.parameters)
+        self._statistics_shapes = flat.shapes_of(matched.statistics)
+        self._contexts: collections.OrderedDict = collections.OrderedDict()
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._order = None  # of an optimiser that was asked for last
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Returns the logits of an array of images in inference mode."""
+        values = (*self.parameters, *self.statistics)
+        arrays = [keras.ops.convert_to_numpy(value.value) for value in values]
+        return self.infer_arrays(images, *arrays)
+
+    def check_images(self, images) -> None:
+        """Checks the shape of a batch.
+
+        Raises:
+            ValueError: if it is not that of the network.
+        """
+        plan = self.plan
+        expected = (plan.height, plan.width, plan.channels)
+        if len(images.shape) != 4 or tuple(images.shape[1:]) != expected:
+            raise ValueError(
+                f"Images must be (batch, {', '.join(map(str, expected))}), as "
+                f"the network was built. Received: {tuple(images.shape)}. "
+                "Resize them, or build a network for theirs."
+            )
+
+    def forward(self, parameters, images):
+        """Returns logits, the batch's statistics, and a ticket for `backward`.
+
+        Where an image is no number all is none, as in Keras: BatchNorm spreads
+        it over the batch.
+
+        Args:
+            parameters: an array, all in one vector.
+            images: an array `(batch, height, width, channels)`.
+        """
+        parameters, images = _array(parameters), _array(images)
+        if _is_finite(images) and _is_finite(parameters):
+            logits, found, context = self.engine.forward(parameters, images)
+        else:
+            logits = _nothing(len(images), self.plan.classes)
+            found = _nothing(self.engine.statistics_count)
+            context = None
+        return logits, found, self._keep(context)
+
+    def backward(self, ticket, of_logits):
+        """Returns the gradient of all parameters; a ticket is good for once."""
+        with self._lock:
+            context = self._contexts.pop(int(ticket), KeyError)
+        if context is KeyError:
+            raise ValueError(
+                "A gradient can be asked for once, and before "
+                f"{_TICKETS} other forward passes. Set kernels='keras'."
+            )
+        if context is None:
+            return _nothing(self.engine.parameter_count)
+        return self.engine.backward(context, _array(of_logits))
+
+    def infer_arrays(self, images, *values):
+        """Returns logits, by arrays of all parameters and statistics."""
+        images, values = _array(images), flat.join(values, xp=np)
+        count = self.engine.parameter_count
+        logits = self.engine.infer(values[:count], values[count:], images)
+        if not _is_finite(values):
+            logits[:] = np.nan
+        elif not _is_finite(images):
+            logits[~np.isfinite(images).all(axis=(1, 2, 3))] = np.nan
+        return logits
+
+    def begin(self, images, parameters, statistics):
+        """Computes the first half of a training step, on lists of arrays.
+
+        Returns:
+            logits, the moving statistics after this batch, and a ticket.
+        """
+        vector = flat.join(parameters, xp=np)
+        logits, found, ticket = self.forward(vector, images)
+        moving = flat.join(statistics, xp=np)
+        moved = MOMENTUM * moving + (1 - MOMENTUM) * found
+        return logits, flat.split(moved, self._statistics_shapes), ticket
+
+    def gradients(self, ticket, of_logits) -> list[np.ndarray]:
+        """Returns the parameters' gradients, a list of arrays."""
+        return flat.split(self.backward(ticket, of_logits), self._shapes)
+
+    def end(self, optimizer, ticket, of_logits, rate, iteration, arrays):
+        """Computes the second half, where `is_moved_by` an optimiser.
+
+        Args:
+            optimizer: built for the parameters.
+            ticket: of the first half.
+            of_logits: their gradient.
+            rate: the learning rate.
+            iteration: number of the step.
+            arrays: of `moved_variables`.
+
+        Returns:
+            What these are after the step.
+        """
+        count = len(self._shapes)
+        weights, velocities = arrays[:count], arrays[count : 2 * count]
+        averages = arrays[2 * count :]
+        gradients = self.in_order_of(
+            optimizer, self.gradients(ticket, of_logits)
+        )
+        weights, velocities = optimizer.move_at_once(
+            weights, gradients, velocities, rate, xp=np
+        )
+        moved = [*weights, *velocities]
+        if averages:
+            moved += optimizer.average_at_once(averages, weights, iteration)
+        return moved
+
+    def is_moved_by(self, optimizer) -> bool:
+        """Whether an optimiser's step can be computed on arrays."""
+        unusual = (getattr(optimizer, name, None) for name in _UNUSUAL)
+        if not hasattr(optimizer, "move_at_once") or any(unusual):
+            return False
+        ours, theirs = self.parameters, optimizer.built_variables
+        return sorted(map(id, ours)) == sorted(map(id, theirs))
+
+    def in_order_of(self, optimizer, values) -> list:
+        """Returns values of the parameters in an optimiser's order."""
+        if self._order is None or self._order[0] is not optimizer:
+            places = {id(v): i for i, v in enumerate(self.parameters)}
+            found = [places[id(v)] for v in optimizer.built_variables]
+            self._order = optimizer, found
+        return [values[place] for place in self._order[1]]
+
+    def moved_variables(self, optimizer) -> list[keras.Variable]:
+        """Returns what `end` moves: weights, velocities and averages."""
+        weights, averages = optimizer.built_variables, optimizer.averages
+        return [*weights, *optimizer.velocities, *averages]
+
+    def _keep(self, context):
+        """Notes a forward pass; who never asks for its gradient gives way."""
+        with self._lock:
+            ticket = next(self._numbers) % _LARGEST_TICKET
+            self._contexts[ticket] = context
+            while len(self._contexts) > _TICKETS:
+                self._contexts.popitem(last=False)
+        return ticket
+
+
+@functools.lru_cache(maxsize=8)
+def _engine_of(plan: NetworkPlan, threads: int | None) -> Engine:
+    return Engine(plan, threads=threads)
+
+
+def _threads():
+    """As many as OMP_NUM_THREADS says; None for all cores there are."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(given) if given.isdigit() and int(given) else None
+
+
+def _array(values):
+    return np.ascontiguousarray(values, np.float32)
+
+
+def _nothing(*shape):
+    return np.full(shape, np.nan, np.float32)
+
+
+def _is_finite(values):
+    """The sum tells, nearly always, and is several times faster."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())

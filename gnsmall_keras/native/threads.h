@@ -1,0 +1,82 @@
+// Threads, and the fixed way in which work is cut for them.
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace gns {
+
+// Threads that are made once and take tasks by number.
+class Threads {
+ public:
+  explicit Threads(int count);
+  ~Threads();
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+
+  // Calls task(0), ..., task(count - 1), each once, on any thread.
+  void run(int count, const std::function<void(int)>& task);
+
+ private:
+  void start();
+  void work(unsigned seen);
+  void take_tasks();
+
+  const int count_;
+  long process_ = 0;  // that has the workers: a fork has none
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::atomic<unsigned> round_{0};
+  std::atomic<int> next_{0}, busy_{0};
+  std::atomic<bool> stop_{false};
+  int tasks_ = 0;
+  const std::function<void(int)>* task_ = nullptr;
+};
+
+// A batch is cut into strips of rows of one block. The cut, and the order in
+// which sums over strips are added, do not depend on the number of threads:
+// neither do the results.
+struct Strip {
+  int block, top, bottom;  // rows top <= y < bottom
+};
+
+constexpr int STRIPS = 8;  // of a block, at most
+constexpr int SLOTS = 16;  // partial sums, at most
+constexpr int PIXELS_OF_A_RANGE = 16;  // at least, if there are as many
+
+class Work {
+ public:
+  Work(Threads& threads, int blocks) : threads_(threads), blocks_(blocks) {}
+
+  int blocks() const { return blocks_; }
+  int slots(int height) const;
+
+  // do_strip(strip) for all strips of maps of that height.
+  void strips(int height, const std::function<void(Strip)>& do_strip) const;
+
+  // do_strip(slot, strip): one slot's strips one after another, in order.
+  void sums(int height,
+            const std::function<void(int, Strip)>& do_strip) const;
+
+  // do_range(slot, first, count) for ranges of all pixels of maps of that
+  // size, in memory's order and long enough to sum products over.
+  int range_slots(int pixels_of_a_block) const;
+  void ranges(int pixels_of_a_block,
+              const std::function<void(int, int, int)>& do_range) const;
+
+  void tasks(int count, const std::function<void(int)>& task) const {
+    threads_.run(count, task);
+  }
+
+ private:
+  Strip strip(int height, int index) const;
+
+  Threads& threads_;
+  int blocks_;
+};
+
+}  // namespace gns

@@ -1,0 +1,219 @@
+"""The library: compiled once, found again, and what stands in its way."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from support import ROOT
+
+from gnsmall_keras.native import build
+
+CODE = 'extern "C" int answer() { return 42; }\n'
+SLOW = '#!/bin/sh\necho compiled >> {log}\nsleep 1\nexec c++ "$@"\n'
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """A library of one line, an empty cache and an own temporary folder."""
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    (folder / "answer.cc").write_text(CODE)
+    monkeypatch.setattr(build, "SOURCES", folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        build.tempfile, "gettempdir", lambda: str(tmp_path / "temporary")
+    )
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.delenv("CXX", raising=False)
+    build.library.cache_clear()
+    yield folder
+    build.library.cache_clear()
+
+
+def _again():
+    build.library.cache_clear()
+    return build.library()
+
+
+def _answer(path):
+    return ctypes.CDLL(str(path)).answer()
+
+
+def _program(path, text):
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def _refuse(monkeypatch):
+    """No compilation may begin from here on."""
+
+    def fail(*arguments):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(build, "_compile", fail)
+
+
+def test_it_is_compiled_once(sources, monkeypatch, tmp_path, capfd):
+    path = build.library()
+    assert _answer(path) == 42
+    assert path.parent == tmp_path / "cache/gnsmall_keras"
+    assert "once on this machine" in capfd.readouterr().err
+    _refuse(monkeypatch)
+    assert _again() == path
+    assert not capfd.readouterr().err
+
+
+def test_the_key_is_sources_compiler_flags_and_processor(sources, monkeypatch):
+    paths = [build.library()]
+    (sources / "answer.cc").write_text(CODE.replace("42", "43"))
+    paths.append(_again())
+    assert _answer(paths[-1]) == 43
+    paths.append(build.library(("-DNDEBUG",)))
+    monkeypatch.setenv("CXX", "g++ -DOTHER")
+    paths.append(_again())
+    # A cache that came with the home folder from another machine.
+    monkeypatch.setattr(build, "_processor", lambda: "another")
+    paths.append(_again())
+    assert len(set(paths)) == len(paths)
+
+
+def test_headers_count(sources):
+    first = build.library()
+    (sources / "unused.h").write_text("// nothing\n")
+    assert _again() != first
+
+
+def test_processes_at_once_compile_once(sources, tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    slow = _program(tmp_path / "slow", SLOW.format(log=log))
+    code = (
+        "import pathlib, sys\n"
+        "from gnsmall_keras.native import build\n"
+        "build.SOURCES = pathlib.Path(sys.argv[1])\n"
+        "print(build.library())\n"
+    )
+    command = [sys.executable, "-c", code, str(sources)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "CXX": str(slow),
+    }
+    found = []
+
+    def ask():
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        )
+        found.append(done.stdout)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert len(set(found)) == 1
+    # Asked for its version it writes as well: three times, and one compilation.
+    assert log.read_text().count("compiled") == 4
+
+
+def test_a_cache_that_cannot_be_written(sources, tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file where the folder would be")
+    path = build.library()
+    assert path.parent.parent == tmp_path / "temporary"
+    assert path.parent.stat().st_mode & 0o077 == 0
+    assert _answer(path) == 42
+    _refuse(monkeypatch)
+    assert _again() == path
+
+
+def test_a_read_only_cache_that_has_it_is_used(sources, tmp_path, monkeypatch):
+    path = build.library()
+    for lock in path.parent.glob("*.lock"):
+        lock.unlink()
+    path.parent.chmod(0o500)
+    try:
+        _refuse(monkeypatch)
+        assert _again() == path
+        assert not list(path.parent.glob("*.lock"))
+    finally:
+        path.parent.chmod(0o700)
+
+
+def test_a_temporary_folder_of_others_is_not_used(
+    sources, tmp_path, monkeypatch
+):
+    (tmp_path / "cache").write_text("")
+    others = tmp_path / f"temporary/gnsmall_keras-{os.getuid()}"
+    others.mkdir()
+    others.chmod(0o777)
+    monkeypatch.setattr(build.tempfile, "tempdir", str(tmp_path))
+    path = build.library()
+    assert path.parent != others
+    assert _answer(path) == 42
+
+
+def test_an_interrupted_compilation_leaves_nothing(
+    sources, tmp_path, monkeypatch
+):
+    def interrupt(output, *arguments):
+        output.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(build, "_compile", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            build.library()
+    folder = tmp_path / "cache/gnsmall_keras"
+    assert [file.suffix for file in folder.iterdir()] == [".lock"]
+    # Killed, it had no time to clean up.
+    name = next(folder.iterdir()).stem
+    (folder / f"{name}.1.unfinished").write_bytes(b"half")
+    assert _answer(_again()) == 42
+    assert not list(folder.glob("*.unfinished"))
+
+
+def test_a_damaged_library_is_compiled_again(sources):
+    path = build.library()
+    path.unlink()  # not overwritten: this process has it in memory
+    path.write_bytes(b"no library")
+    assert _again() == path
+    assert path.read_bytes()[1:4] == b"ELF"
+
+
+def test_a_compiler_that_fails(sources, monkeypatch, tmp_path):
+    (sources / "answer.cc").write_text("this is no C++\n")
+    with pytest.raises(build.NativeUnavailable) as caught:
+        build.library()
+    message = str(caught.value)
+    assert "\n" not in message
+    log = next((tmp_path / "cache/gnsmall_keras").glob("*.log"))
+    assert str(log) in message
+    assert "error" in log.read_text()
+    assert not list(log.parent.glob("*.so"))
+
+
+def test_a_compiler_that_writes_nothing(sources, monkeypatch):
+    monkeypatch.setenv("CXX", "true")
+    with pytest.raises(build.NativeUnavailable, match="no library"):
+        build.library()
+
+
+def test_no_compiler(sources, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler -O3")
+    with pytest.raises(build.NativeUnavailable, match="no-such-compiler"):
+        build.library()
+    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    monkeypatch.delenv("CXX")
+    with pytest.raises(build.NativeUnavailable, match="no C\\+\\+ compiler"):
+        build.library()
+
+
+def test_windows(sources, monkeypatch):
+    monkeypatch.setattr(build.sys, "platform", "win32")
+    with pytest.raises(build.NativeUnavailable, match="Windows"):
+        build.library()
