@@ -68,8 +68,10 @@ def learner(request):
     x = BranchedDepthwiseConv2D((3, 3), scale=True, identity=True)(
         keras.layers.ReLU()(x)
     )
-    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
-    return keras.Model(inputs, keras.layers.Dense(10, name="classifier")(x))
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+    x = keras.layers.Conv2D(10, 1, name="classifier")(x)
+    return keras.Model(inputs, keras.layers.Reshape((10,), name="logits")(x))
 
 
 @pytest.mark.usefixtures("in_process")
