@@ -240,7 +240,7 @@ def _embed(drawing: Drawing) -> str:
     """The figure as an image: its ids meet no other figure's."""
     data = base64.b64encode(render(drawing, "svg")).decode()
     return (
-        f'<figure><div tabindex="0"><img alt="{html.escape(drawing.alt)}" '
+        f'<figure><img alt="{html.escape(drawing.alt)}" '
         f'src="data:image/svg+xml;base64,{data}">\n'
         f"<figcaption><strong>{html.escape(drawing.title)}.</strong> "
         f"{html.escape(drawing.caption)}</figcaption></figure>"
