@@ -22,6 +22,7 @@ MOST_SERIES = len(COLOURS)  # in one figure; the tables have all
 SHOWN_WIDTH = 600  # pixels at most, on the page and in a notebook
 GREY = "#666666"
 BLACK = "#000000"
+_COLOURS = 128  # of a notebook's picture
 _WIDTH = 5.2  # inches: text of 8 points stays legible on a phone
 STYLE = {
     "font.size": 9,
@@ -46,8 +47,14 @@ class Drawing(NamedTuple):
     figure: Any
 
     def _repr_png_(self):
-        """How a notebook shows it: sharp, and as wide as on the page."""
-        return render(self, "png"), {"width": SHOWN_WIDTH}
+        """How a notebook shows it: sharp, as wide as on the page, and small."""
+        from PIL import Image
+
+        image = Image.open(io.BytesIO(render(self, "png"))).convert("RGB")
+        small = io.BytesIO()
+        # Lines and text need no more colours; photographs keep theirs well.
+        image.quantize(_COLOURS).save(small, "png", optimize=True)
+        return small.getvalue(), {"width": SHOWN_WIDTH}
 
 
 class Point(NamedTuple):
