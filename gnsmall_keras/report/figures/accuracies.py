@@ -105,7 +105,11 @@ def draw_differences(name: str, comparisons: Iterable[Comparison]):
     rows = known[:MOST_ROWS]
     settings = sorted({row.group.setting for row in rows})
     texts = [
-        textwrap.fill(f"{row.group.name} (n={row.test.n})", 78) for row in rows
+        textwrap.fill(
+            f"{row.group.short}, {row.group.epochs} epochs (n={row.test.n})",
+            78,
+        )
+        for row in rows
     ]
     heights = [0.35 + 0.14 * (text.count("\n") + 1) for text in texts]
     figure, axes = new_figure(0.8 + sum(heights))
@@ -184,10 +188,7 @@ def draw_curves(name, groups):
 
 def _plot_curves(axes, group, colour, index):
     seeds = {run.record.config["seed"] for run in group.runs}
-    label = (
-        f"{group.network}, {group.first.config['recipe']}, {group.how} "
-        f"(n={len(seeds)})"
-    )
+    label = f"{group.short} (n={len(seeds)})"
     for measure, line in (("val_accuracy", "-"), ("accuracy", "--")):
         values = _curve(group, measure)
         axes.plot(
