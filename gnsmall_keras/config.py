@@ -353,9 +353,10 @@ class ExportConfig:
         ValueError: if a value is not one of those named.
     """
 
-    target: Literal["android", "edgetpu", "micro"] = "micro"
-    """"android": phones, by XNNPACK; "edgetpu": Coral's Edge TPU; "micro":
-    TensorFlow Lite for Microcontrollers."""
+    target: Literal["android", "edgetpu", "ethos-u", "micro", "web"] = "micro"
+    """"android": phones, by XNNPACK; "edgetpu": Coral's Edge TPU; "ethos-u":
+    Arm's Ethos-U, checked by Vela; "micro": TensorFlow Lite for
+    Microcontrollers; "web": browsers, by LiteRT.js."""
     quantization: Quantization = "int8"
     """"float32"; "float16": weights in 16 bits; "dynamic": weights in 8 bits;
     "int8": full integer, after training; "int16x8": activations in 16 bits;
@@ -378,7 +379,7 @@ class ExportConfig:
 
     def __post_init__(self):
         for name, allowed in (
-            ("target", ("android", "edgetpu", "micro")),
+            ("target", ("android", "edgetpu", "ethos-u", "micro", "web")),
             ("quantization", QUANTIZATIONS),
             ("calibration", ("mse", "minmax")),
         ):

@@ -131,6 +131,7 @@ def print_export(report):
         ),
         "pieces on XNNPACK": f"{report.xnnpack_partitions}",
         **_edge_tpu_row(report.edge_tpu),
+        **{each.accelerator: str(each) for each in report.ethos_u or []},
         "float accuracy": percent(report.float_accuracy),
         f"{report.quantization} accuracy": percent(report.accuracy),
         "argmax agreement with float": percent(report.agreement),

@@ -19,6 +19,12 @@ from gnsmall_keras.devices.checks import (
     read_contents,
 )
 from gnsmall_keras.devices.edgetpu import EdgeTpuReport, predict_mapping
+from gnsmall_keras.devices.ethosu import (
+    ACCELERATORS,
+    EthosUReport,
+    find_vela,
+    map_to_ethosu,
+)
 from gnsmall_keras.devices.runtime import TFLiteModel, installed_runtimes
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export.convert import convert
@@ -65,6 +71,8 @@ class ExportReport:
     faults: list[str]
     xnnpack_partitions: int  # pieces that XNNPACK runs
     edge_tpu: EdgeTpuReport | None  # of files for it
+    # Of files for it, one an accelerator, where Vela is installed.
+    ethos_u: list[EthosUReport] | None = None
     # The least; None where TFLite Micro does not run it or is not installed.
     arena_bytes: int | None
     calibration: str | None  # None where no range is calibrated
@@ -115,13 +123,13 @@ def export_tflite(
     """Writes `model` as a .tflite file, and what it contains beside it.
 
     The branched network is fused first. The file takes raw pixels of one
-    image and returns logits, for "android" probabilities; `path` with the
-    suffix ".json" gets the report.
+    image and returns logits, for phones and browsers probabilities; `path`
+    with the suffix ".json" gets the report.
 
     Args:
         model: from normalised images to logits, branched or fused.
         path: of the new file, in a folder that exists, ending in ".tflite".
-        target: "android", "edgetpu" or "micro".
+        target: "android", "edgetpu", "ethos-u", "micro" or "web".
         quantization: "float32", "float16", "dynamic", "int8", "int16x8" or
             "int8-qat"; see `ExportConfig`.
         calibration_images: uint8 `(n, height, width, 3)` of the training
@@ -168,6 +176,8 @@ def export_tflite(
         measured = _measure(
             file, deployed, evaluation_images, evaluation_labels, target
         )
+        ethos_u, left = _on_ethosu(file, target)
+        described["faults"] += left
         for fault in measured.pop("faults"):
             described["faults"].append(fault.replace(str(file), path.name))
         report = ExportReport(
@@ -182,6 +192,7 @@ def export_tflite(
             calibration_images=len(calibration_images),
             qat=_training(training, converted),
             layers=layers,
+            ethos_u=ethos_u,
             **described,
             **measured,
             versions=package_versions(),
@@ -258,6 +269,22 @@ def _on_micro(path, target):
         return TFLiteModel(path, runtime="tflite-micro"), []
     except ValueError as error:
         return None, [str(error)] if target == "micro" else []
+
+
+def _on_ethosu(path, target):
+    """The file on each Ethos-U, and what is wrong with that.
+
+    None of a file for other devices, or where Vela is not installed.
+    """
+    if target != "ethos-u" or find_vela() is None:
+        return None, []
+    reports = [map_to_ethosu(path, each) for each in ACCELERATORS]
+    return reports, [
+        f"{', '.join(each.cpu_operators)}: left to the CPU by "
+        f"{each.accelerator}"
+        for each in reports
+        if each.cpu_operators
+    ]
 
 
 def _measure(path, deployed, images, labels, target) -> dict[str, Any]:
