@@ -368,6 +368,12 @@ class ExportConfig:
     """Images of the training split that set the activations' ranges."""
     float_layers: tuple[str, ...] = ()
     """Layers of the fused model that stay float in an int8 file."""
+    compress: str = ""
+    """Of int8: "cluster:N", N values for each kernel, or "prune:S", a share S
+    of zeros, for files that pack better; fine-tuned with the float network as
+    teacher, by tensorflow-model-optimization. Empty: as trained."""
+    compress_images: int | None = None
+    """At most so many images of the training split for that; None: all."""
     qat_epochs: int = 1
     """Passes over the training split, for "int8-qat"."""
     qat_images: int | None = None
@@ -400,6 +406,14 @@ class ExportConfig:
                     f"`{name}` belongs to quantization='int8-qat'. "
                     f"Received: quantization={self.quantization!r}."
                 )
+        _check_whole("compress_images", self.compress_images, least=1)
+        if self.compress:
+            check_compression(self.compress)
+        if self.compress and self.quantization != "int8":
+            raise ValueError(
+                "`compress` belongs to quantization='int8'. "
+                f"Received: quantization={self.quantization!r}."
+            )
         if self.float_layers and self.quantization != "int8":
             raise ValueError(
                 "`float_layers` belongs to quantization='int8'. "
@@ -415,6 +429,27 @@ class ExportConfig:
     def is_int8(self) -> bool:
         """Whether the file is full integer in 8 bits, and calibrated here."""
         return self.quantization in ("int8", "int8-qat")
+
+
+def check_compression(text: str) -> tuple[str, float]:
+    """Returns the kind and the amount of "cluster:32" or "prune:0.5".
+
+    Raises:
+        ValueError: unless it is "cluster:" and a whole number >= 2, or "prune:"
+            and a number in (0, 1).
+    """
+    kind, _, amount = text.partition(":")
+    try:
+        number = float(amount)
+    except ValueError:
+        number = math.nan
+    clusters = kind == "cluster" and number >= 2 and number.is_integer()
+    if not clusters and not (kind == "prune" and 0 < number < 1):
+        raise ValueError(
+            "`compress` must be 'cluster:N' with a whole number N >= 2, or "
+            f"'prune:S' with a share of zeros S in (0, 1). Received: {text!r}."
+        )
+    return kind, number
 
 
 def check_label_weight(label_weight: float) -> None:

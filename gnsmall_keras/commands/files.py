@@ -207,6 +207,8 @@ def export_network(
     dataset = load_data(data)
     _check_data(network, dataset, data, run)
     training = None
+    if config.compress:
+        network = _compressed(network, dataset, config, run)
     if config.quantization == "int8-qat":
         training = prepare_training(network, dataset, config, run)
         waiting = contextlib.nullcontext()  # the training has its own line
@@ -231,10 +233,28 @@ def export_network(
             class_names=dataset.class_names,
             source=source,
             layer_errors=layer_errors,
+            compressed=config.compress,
         )
     if source:
         append_export(dataclasses.asdict(report), exports)
     return report
+
+
+def _compressed(network, dataset, config, run):
+    """The fused network with weights that pack better, the float one taught."""
+    from gnsmall_keras.models.deploy import to_deploy
+    from gnsmall_keras.quantization.compression import Compression, compress
+    from gnsmall_keras.quantization.qat import prepare_training
+
+    teaching = dataclasses.replace(
+        config,
+        compress="",
+        quantization="int8-qat",
+        qat_images=config.compress_images,
+    )
+    training = prepare_training(network, dataset, teaching, run)
+    how = Compression.parse(config.compress)
+    return compress(to_deploy(network), how, training)
 
 
 def _check_data(network, dataset, data, run):

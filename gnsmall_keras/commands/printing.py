@@ -123,7 +123,7 @@ def print_export(report):
     rows = {
         "parameters": f"{report.parameters:,}",
         "multiply-accumulates": f"{report.macs:,}",
-        "size": f"{report.size_bytes:,} bytes",
+        "size": f"{report.size_bytes:,} bytes, {report.gzip_bytes:,} by gzip",
         "arena on TFLite Micro": _arena(report),
         "smallest microcontroller": str(
             find_budget(report.size_bytes, report.arena_bytes)
