@@ -46,6 +46,8 @@ HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib", "ray"}
 ALLOWED = {
     ("tensorflow", "export.convert"),
     ("tensorflow", "quantization.post_training"),
+    ("tf_keras", "quantization.twin"),
+    ("tensorflow_model_optimization", "quantization.twin"),
     ("torch", "models.torch.files"),
     ("tensorflow", "models.kernels"),
     ("jax", "models.kernels"),

@@ -81,7 +81,7 @@ def _numbers(report, record):
             find_budget(report.size_bytes, report.arena_bytes)
             or ("none of ours" if report.knows_micro else "unknown")
         ),
-        "bytes": f"{report.size_bytes:,}",
+        "bytes": f"{report.size_bytes:,}" + _packed(report),
         "parameters": f"{report.parameters:,}",
         "multiply-accumulates": f"{report.macs:,}",
         "operators": ", ".join(
@@ -93,6 +93,13 @@ def _numbers(report, record):
         "SHA-256": f"`{report.sha256}`",
         **_ethos_u(report),
     }
+
+
+def _packed(report):
+    if report.gzip_bytes is None:  # an older report
+        return ""
+    how = f", weights {report.compressed}" if report.compressed else ""
+    return f", {report.gzip_bytes:,} by gzip{how}"
 
 
 def _ethos_u(report):
@@ -230,6 +237,8 @@ def _commands(report, runs):
         exporting += ["--calibration-size", str(report.calibration_images)]
     if report.float_layers:
         exporting += ["--float-layers", *report.float_layers]
+    if report.compressed:
+        exporting += ["--compress", report.compressed]
     if report.qat:
         exporting += ["--qat-epochs", str(report.qat["epochs"])]
         if report.qat["images"] < record.train_images:

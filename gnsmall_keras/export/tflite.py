@@ -1,6 +1,7 @@
 """From a trained model to a checked .tflite file and its report."""
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import os
@@ -63,6 +64,7 @@ class ExportReport:
     target: str
     quantization: str
     size_bytes: int
+    gzip_bytes: int | None = None  # what an update over the air costs
     sha256: str
     parameters: int
     macs: int
@@ -80,6 +82,7 @@ class ExportReport:
     # Of an int8 file, layers that stay float; older reports do not say.
     float_layers: list[str] = dataclasses.field(default_factory=list)
     class_names: list[str] = dataclasses.field(default_factory=list)
+    compressed: str = ""  # such as "cluster:32"
     qat: dict[str, Any] | None  # of "int8-qat": how it was trained, its losses
     layers: list[LayerError] | None  # of int8 files, where asked for
     evaluated_images: int
@@ -119,6 +122,7 @@ def export_tflite(
     class_names: Sequence[str] | None = None,
     source: dict[str, Any] | None = None,
     layer_errors: bool = False,
+    compressed: str = "",
 ) -> ExportReport:
     """Writes `model` as a .tflite file, and what it contains beside it.
 
@@ -144,6 +148,7 @@ def export_tflite(
         source: the run that the model came of, by `exports.describe_source`.
         layer_errors: whether to compare an int8 file with the float network
             operator by operator, on the first 20 calibration images.
+        compressed: how the weights were made to pack better, for the report.
 
     Returns:
         The report. `report.faults` is empty if the file fits the target.
@@ -193,6 +198,7 @@ def export_tflite(
             qat=_training(training, converted),
             layers=layers,
             ethos_u=ethos_u,
+            compressed=compressed,
             **described,
             **measured,
             versions=package_versions(),
@@ -232,6 +238,7 @@ def _describe(data, config) -> dict[str, Any]:
     contents, target = read_contents(data), TARGETS[config.target]
     return {
         "size_bytes": len(data),
+        "gzip_bytes": len(gzip.compress(data, mtime=0)),
         "sha256": hashlib.sha256(data).hexdigest(),
         "float_layers": list(config.float_layers),
         "ops": contents.ops,
