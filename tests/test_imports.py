@@ -41,7 +41,16 @@ LEVELS = {
     "commands": 5,
     "cli": 5.5,
 }
-HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib", "ray"}
+HEAVY = {
+    "tensorflow",
+    "tensorflow_model_optimization",
+    "tf_keras",
+    "jax",
+    "torch",
+    "papermill",
+    "matplotlib",
+    "ray",
+}
 # Where each heavy package may be imported, inside functions only.
 ALLOWED = {
     ("tensorflow", "export.convert"),

@@ -6,6 +6,11 @@ const WASM = "node_modules/@litertjs/core/wasm/";
 const MODEL = "../gns-w1-cifar10-android.tflite";
 const CAMERA_PAUSE = 100; // milliseconds between two of its pictures
 
+// LiteRT.js writes what it logs to the console's errors.
+const complain = console.error.bind(console);
+console.error = (...said) =>
+  /^(INFO|WARNING):/.test(said[0]) ? console.debug(...said) : complain(...said);
+
 const at = (id) => document.getElementById(id);
 const canvas = at("image");
 const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -40,7 +45,7 @@ async function load(path) {
   try {
     model = await loadAndCompile(data, { accelerator: "wasm" });
   } catch (error) {
-    throw /int8/.test(error.message) ? refused("int8") : error;
+    throw /\bint8/i.test(error.message) ? refused("int8") : error;
   }
   const [input] = model.getInputDetails();
   const [output] = model.getOutputDetails();
