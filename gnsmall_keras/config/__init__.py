@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from gnsmall_keras.config.export import QUANTIZATIONS as QUANTIZATIONS
 from gnsmall_keras.config.export import ExportConfig as ExportConfig
+from gnsmall_keras.config.export import check_compression as check_compression
 from gnsmall_keras.config.run import DIGEST_LENGTH as DIGEST_LENGTH
 from gnsmall_keras.config.run import KERNELS as KERNELS
 from gnsmall_keras.config.run import KERNELS_VARIABLE as KERNELS_VARIABLE
