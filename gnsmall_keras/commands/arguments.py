@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from gnsmall_keras.config import Device, Kernels
+from gnsmall_keras.config import Aspect, Device, Kernels
 
 PositionalPath = Annotated[Path, tyro.conf.Positional]
 Flat = tyro.conf.OmitArgPrefixes
@@ -31,6 +31,17 @@ class Running:
     kernels: Kernels = "auto"
     """What computes GhostNets: "native", this package's own code for CPUs,
     "keras", or "auto": the first where it is possible."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How images of your own are read, beside what a model says of them."""
+
+    aspect: Aspect | None = None
+    """Of images that are not square: "crop" (the middle), "pad" (black borders)
+    or "squash"; by default as in the model's run, or "crop"."""
+    skip_broken: bool = False
+    """Whether to go on without images that cannot be read."""
 
 
 def seconds(text: str | None) -> float | None:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal, get_args
 
 from gnsmall_keras import fields
-from gnsmall_keras.config.run import Count
+from gnsmall_keras.config.kinds import Count
 
 Target = Literal["android", "edgetpu", "micro"]
 Quantization = Literal[

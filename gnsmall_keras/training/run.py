@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from gnsmall_keras.config import RunConfig
-from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.data.sources import check_source, load_data
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.files import save_model
@@ -24,12 +24,17 @@ from gnsmall_keras.records.run import (
     append_record,
 )
 from gnsmall_keras.training import checkpoint, evaluation
-from gnsmall_keras.training.callbacks import summary_writer
+from gnsmall_keras.training.callbacks import summary_writer, tell_images
 from gnsmall_keras.training.devices import on_devices
-from gnsmall_keras.training.experiment import resolve
+from gnsmall_keras.training.experiment import images_of, resolve
 from gnsmall_keras.training.fit import Stage, create_network, learn
 from gnsmall_keras.training.interruption import StopRequest
-from gnsmall_keras.training.splits import batches, split, test_split
+from gnsmall_keras.training.splits import (
+    batches,
+    settled,
+    split,
+    test_split,
+)
 from gnsmall_keras.training.strategies import find_teachers
 
 
@@ -79,6 +84,10 @@ def train(
     """
     if tensorboard:
         summary_writer()  # which says now if it is not there
+    check_source(config.data)
+    images = images_of(config)
+    dataset = load_data(images.data, **images.options)
+    config = settled(config, dataset)
     experiment = resolve(config, begun_name(config, Path(out)))
     _check_loss(experiment)
     folder = Path(out) / experiment.name.slug
@@ -91,8 +100,11 @@ def train(
             on_devices(device, experiment.learning.devices) as devices,
             using(kernels),
         ):
+            if progress:
+                tell_images(dataset)
             record = _train(
                 experiment,
+                dataset,
                 Path(out),
                 stop,
                 devices,
@@ -117,8 +129,7 @@ def _check_loss(experiment):
         )
 
 
-def _train(experiment, out, stop, devices, *, progress, tensorboard):
-    dataset = load_data(experiment.data)
+def _train(experiment, dataset, out, stop, devices, *, progress, tensorboard):
     splits = split(dataset, experiment.partition)
     teaching = experiment.teaching
     student = Stage(
@@ -161,7 +172,7 @@ def _train(experiment, out, stop, devices, *, progress, tensorboard):
             "kernels": done.kernels,
         },
     )
-    save_model(model, student.folder / MODEL_FILE)
+    save_model(model, student.folder / MODEL_FILE, dataset.class_names)
     with replacing(student.folder / ENDED_FILE) as unfinished:
         unfinished.write_text(record.to_json() + "\n", encoding="utf-8")
     return record
@@ -197,6 +208,7 @@ def _record(experiment, dataset, splits, model, done, **circumstances):
         commit=provenance.source_commit(),
         versions=provenance.package_versions(),
         test_predictions=test_predictions,
+        images=dataset.describe(),
         **circumstances,
     )
 
