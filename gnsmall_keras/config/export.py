@@ -5,7 +5,7 @@ import math
 from typing import Literal, get_args
 
 from gnsmall_keras import fields
-from gnsmall_keras.config.run import Count
+from gnsmall_keras.config.kinds import Count
 
 Target = Literal["android", "edgetpu", "ethos-u", "micro", "web"]
 Quantization = Literal[

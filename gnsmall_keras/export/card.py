@@ -11,6 +11,8 @@ from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
 from gnsmall_keras.records.run import RunRecord
 
+_USUAL = fields.defaults(Distilling)
+_SIDE = 32  # pixels, where a card does not say it
 _PERCENT = "{:.2f} %"
 
 
@@ -31,7 +33,8 @@ def make_card(
     parts = [
         f"# {report.path}",
         f"{config['model']} of width {config['width']:g}, "
-        f"{report.quantization}, for {report.target}: {_input_of(report)} in, "
+        f"{report.quantization}, for {report.target}: "
+        f"{_input_of(report, record)} in, "
         f"{'probabilities' if for_people else 'logits'} of "
         f"{_classes(record)} out. Licence: Apache-2.0.",
         _table(_numbers(report, record)),
@@ -47,7 +50,7 @@ def make_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _input_of(report):
+def _input_of(report, record):
     kind = "float32 pixels"  # whatever the weights are
     if report.quantization == "int16x8":
         kind = "int16"
@@ -55,14 +58,19 @@ def _input_of(report):
         kind = TARGETS[report.target].input_dtype
         if kind == "int8":
             kind = "int8 (pixel - 128)"
-    return f"one RGB image, {kind}"
+    colours, size = "RGB", ""
+    if record.config.get("channels") == 1:
+        colours = "grey"
+    if record.config.get("image_size", _SIDE) != _SIDE:
+        size = " of {0} x {0} pixels".format(record.config["image_size"])
+    return f"one {colours} image{size}, {kind}"
 
 
 def _classes(record):
-    predictions = record.test_predictions
-    if predictions is None:
+    known = record.images or record.test_predictions
+    if known is None:
         return "the classes"
-    return ", ".join(predictions["class_names"])
+    return ", ".join(known["class_names"])
 
 
 def _numbers(report, record):
@@ -246,6 +254,9 @@ def _commands(report, runs):
         if report.qat["label_weight"] and report.qat["teacher"]:
             # Only its name is known.
             exporting += ["--teacher", f"TEACHER ({report.qat['teacher']})"]
+    for name in ("aspect", "skip_broken"):
+        if record.config.get(name, _USUAL[name]) != _USUAL[name]:
+            exporting += _option(name, record.config[name])
     lines = [
         f"KERAS_BACKEND={run.backend} {reproduce(run)}  "
         f"# commit {run.commit[:7]}"
@@ -280,9 +291,10 @@ def teachers_of(
 def reproduce(record: RunRecord) -> str:
     """Returns the command line of a run: what differs from the defaults."""
     command = "distill" if "strategy" in record.config else "train"
-    usual = fields.defaults(Distilling)
     words = ["gnsmall", command]
-    for name, value in usual.items():
+    for name, value in _USUAL.items():
+        if name == "data_digest":  # the images say it themselves
+            continue
         given = record.config.get(name, value)
         if given != value:
             words += _option(name, given)

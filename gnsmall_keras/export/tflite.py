@@ -21,7 +21,11 @@ from gnsmall_keras.devices.ethosu import EthosUReport, map_all
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export.convert import convert
 from gnsmall_keras.export.measure import measure
-from gnsmall_keras.export.metadata import with_labels
+from gnsmall_keras.export.metadata import (
+    check_beside,
+    with_labels,
+    write_beside,
+)
 from gnsmall_keras.export.rewrite import rewrite
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.deploy import to_deploy
@@ -132,7 +136,8 @@ def export_tflite(
         training: of "int8-qat", and only of it.
         evaluation_images: uint8, for accuracy and agreement.
         evaluation_labels: class indices of `evaluation_images`.
-        class_names: one a class; a file for phones has them as metadata.
+        class_names: one a class; a file for phones has them as metadata,
+            every file has them in `labels.txt` beside it.
         source: the run that the model came of, by `exports.describe_source`.
         layer_errors: whether to compare an int8 file with the float network
             operator by operator, on the first 20 calibration images.
@@ -157,6 +162,7 @@ def export_tflite(
     calibration_images = np.asarray(calibration_images)
     _check_images(calibration_images, model)
     _check_training(training, config.quantization, model)
+    check_beside(path, class_names)
     if evaluation_images is None:
         evaluation_images = calibration_images[:0]
     deployed = to_deploy(model)
@@ -200,6 +206,7 @@ def export_tflite(
             versions=package_versions(),
         )
         report_file.write_text(report.to_json() + "\n", encoding="utf-8")
+    write_beside(path, class_names)
     return report
 
 
