@@ -8,10 +8,10 @@ BACKEND ?= tensorflow
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml gnsmall_keras/__init__.py
 
-.PHONY: help quickstart test browser lint types results notebooks bench clean
+.PHONY: help quickstart test test-all mutants browser mcu lint types results notebooks gallery docs bench clean
 
 help: ## print this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # Each stamp is one set of extras in the one environment.
 $(BIN)/python:
@@ -34,17 +34,37 @@ $(VENV)/browser.stamp: $(SOURCES) | $(BIN)/python
 	@$(PIP) install --quiet --editable '.[browser]'
 	@touch $@
 
+$(VENV)/docs.stamp: $(SOURCES) | $(BIN)/python
+	@echo "== installing the package with Sphinx (about 700 MB, minutes)"
+	@$(PIP) install --quiet --editable '.[docs]'
+	@touch $@
+
+$(VENV)/mcu.stamp: $(SOURCES) | $(BIN)/python
+	@echo "== installing the package with the runtimes and CMSIS-NN's sources (about 700 MB, minutes)"
+	@$(PIP) install --quiet --editable '.[mcu]'
+	@touch $@
+
 quickstart: $(VENV)/export.stamp ## train, fuse, quantise and check a network
 	@echo "== gnsmall quickstart"
 	@$(BIN)/gnsmall quickstart
 
-test: $(VENV)/test.stamp ## run all tests, on every installed backend
+test: $(VENV)/test.stamp ## run the tests, on every installed backend (minutes)
 	@$(BIN)/python tests/run.py
+
+test-all: $(VENV)/test.stamp ## run all tests, slow ones too, on all backends
+	@$(BIN)/python tests/run.py --all
+
+mutants: $(VENV)/test.stamp ## show that the tests notice seeded faults
+	@$(BIN)/python tests/mutants/run.py
 
 # Needs Chromium: on Debian, apt-get install chromium.
 browser: $(VENV)/browser.stamp ## test notebooks in JupyterLab and the report's page
 	@KERAS_BACKEND=$(BACKEND) $(BIN)/python -m pytest -m browser tests/browser
 	@echo "== screenshots are in tests/browser/screenshots"
+
+# On Debian: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm.
+mcu: $(VENV)/mcu.stamp ## run the published files on an emulated Cortex-M4
+	@$(BIN)/python benchmarks/cortex_m4.py
 
 lint: $(VENV)/test.stamp types ## check style, notebooks' pairing and types
 	@echo "== ruff"
@@ -58,12 +78,21 @@ types: $(VENV)/test.stamp ## check types
 	@$(BIN)/pyright
 
 STUDIES := $(addprefix papermill_runs/sweeps/,study_cpu_selection.toml study_cpu.toml study_cpu_paper.toml study_gpu_widths.toml)
-results: $(VENV)/test.stamp ## write README's and the study's results from the records
-	@$(BIN)/gnsmall report --readme README.md
+results: $(VENV)/test.stamp ## write README's table and the docs' results from the records
+	@$(BIN)/gnsmall report --networks README.md
+	@$(BIN)/gnsmall report --readme docs/results.md
 	@$(BIN)/gnsmall report --study $(STUDIES) --readme docs/study.md
+
+# Fetches nothing; a warning is an error.
+docs: $(VENV)/docs.stamp ## build the documentation site, build/docs/index.html
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . build/docs
+	@echo "== open build/docs/index.html"
 
 notebooks: $(VENV)/test.stamp ## bring notebooks and their .py files together
 	@$(BIN)/jupytext --sync notebooks/*.py
+
+gallery: $(VENV)/test.stamp ## execute the notebooks into papermill_runs/gallery
+	@KERAS_BACKEND=$(BACKEND) $(BIN)/python papermill_runs/make_gallery.py
 
 # BACKEND: tensorflow, torch or jax (minutes of compiling).
 bench: $(VENV)/test.stamp ## print speed and memory as ratios, on BACKEND

@@ -13,7 +13,8 @@ import time
 import keras
 import numpy as np
 
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import RunConfig
+from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.splits import Split, batches
 
 IMAGES = 50_000
@@ -32,7 +33,8 @@ def _rate(config):
     shape = (IMAGES, 32, 32, 3)
     images = generator.integers(0, 256, shape, np.uint8)
     labels = np.zeros(IMAGES)
-    data = batches(Split(images, labels), config, flip=True, classes=1)
+    learning = resolve(config).learning
+    data = batches(Split(images, labels), learning, flip=True, classes=1)
     inputs = keras.Input(shape[1:])
     outputs = keras.layers.GlobalAveragePooling2D()(inputs)
     model = keras.Model(inputs, keras.ops.mean(outputs, axis=1))
@@ -45,8 +47,8 @@ def _rate(config):
 def main(recipe: str) -> None:
     """Prints the rate, and its ratio to that without augmentation."""
     options = {"recipe": recipe, "batch_size": 256}
-    augmented = _rate(TrainConfig(**options))
-    plain = _rate(TrainConfig(**options, augment=False))
+    augmented = _rate(RunConfig(**options))
+    plain = _rate(RunConfig(**options, augment=False))
     print(
         f"{keras.config.backend()}, recipe {recipe}, batch 256: "
         f"{augmented:,.0f} augmented images/s; {augmented / plain:.2f} of "

@@ -1,7 +1,8 @@
 """Training recipes: named, frozen sets of hyper-parameters."""
 
 import dataclasses
-from typing import Any
+
+from gnsmall_keras.fields import Younger
 
 # Ours: a run of fewer is called a demonstration, not a result.
 DEMONSTRATION_EPOCHS = 20
@@ -20,33 +21,21 @@ class Recipe:
     decay_all: bool  # else kernels only: BatchNorm and biases are spared
     label_smoothing: float
     drop_remainder: bool  # whether an epoch leaves out its last short batch
-    # A field with a default is part of a run's digest only where it differs.
-    optimizer: str = "sgd"  # or "muon": orthogonal steps for 1x1 kernels
-    schedule: str = "cosine"  # or "linear": down to zero
-    padding: int = 4  # pixels on each side before a random crop
-    border: str = "zeros"  # or "reflect"
-    alternate_flip: bool = False  # mirrored every other epoch; else by chance
-    muon_scale: float = 0.05  # of a Muon step, in learning rates
-    muon_weight_decay: float = 0.01  # per step, in learning rates
+    # "muon" takes orthogonal steps for 1x1 kernels
+    optimizer: Younger[str] = "sgd"
+    schedule: Younger[str] = "cosine"  # or "linear": down to zero
+    padding: Younger[int] = 4  # pixels on each side before a random crop
+    border: Younger[str] = "zeros"  # or "reflect"
+    alternate_flip: Younger[bool] = False  # every other epoch; else by chance
+    muon_scale: Younger[float] = 0.05  # of a Muon step, in learning rates
+    muon_weight_decay: Younger[float] = 0.01  # per step, in learning rates
     # What an average over the steps keeps of itself at each, e.g. 0.999; 0: no
     # average. It is validated, selected and saved in the weights' place, with
     # BatchNorm's moving statistics, which stay those of the weights trained.
-    ema_momentum: float = 0.0
-    cutout: int = 0  # pixels of a side of the square, see data/mixing.py
-    mixup: float = 0.0  # alpha of Beta(alpha, alpha)
-    cutmix: float = 0.0  # alpha; beside mixup, either by a fair draw
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What names it: a field with a default only where it differs.
-
-        So runs keep their names when recipes learn something new.
-        """
-        return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
-        }
+    ema_momentum: Younger[float] = 0.0
+    cutout: Younger[int] = 0  # pixels of the square's side: data/mixing.py
+    mixup: Younger[float] = 0.0  # alpha of Beta(alpha, alpha)
+    cutmix: Younger[float] = 0.0  # alpha; beside mixup, either by a fair draw
 
 
 RECIPES = {

@@ -1,6 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
@@ -16,11 +17,9 @@
 # %% [markdown]
 # # Architecture: ghost features, branches and their fusion
 #
-# <a href="https://colab.research.google.com/github/gnsmall/gnsmall_keras/blob/main/notebooks/01_architecture.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"/></a>
-#
-# A tour of GhostNetV3-Small: what a ghost module is, what comes out of each
-# block, what a ghost feature looks like, why the network that is trained and the
-# one that is deployed give the same logits, and what every block costs.
+# What a ghost module is, what comes out of each block, why the network that is trained
+# and the one that is deployed give the same logits, and what every block costs. You
+# will see the ghost features of an image beside the features they are made of.
 
 # %%
 import os
@@ -29,9 +28,8 @@ import sys
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 if "google.colab" in sys.modules:
-    # Colab's own NumPy and TensorFlow stay as they are.
-    source = "git+https://github.com/gnsmall/gnsmall_keras"
-    package = f"gnsmall-keras @ {source}"
+    # Or the address of a wheel, until the package is on PyPI.
+    package = "gnsmall-keras[report]"
     pip = [sys.executable, "-m", "pip", "install", "-q", package]
     subprocess.run(pip, check=True)
 
@@ -47,10 +45,6 @@ module = "blocks_0_0_ghost1"  # or another block's first
 widths = [0.25, 0.5, 1.0, 1.6, 2.2, 2.8]  # that are compared
 seed = 0  # of everything random
 out = "runs"  # folder for the model and the record
-
-# %%
-if os.environ.get("GNSMALL_SMOKE"):  # seconds instead of minutes
-    width, epochs, widths = 0.25, 1, [0.25, 0.5]
 
 # %% [markdown]
 # ## A ghost module
@@ -131,7 +125,7 @@ left.invert_yaxis()
 # Features of random weights would show nothing. This short training is no result.
 
 # %%
-config = gns.TrainConfig(
+config = gns.RunConfig(
     data=data, width=width, epochs=epochs, batch_size=64, seed=seed
 )
 record = gns.train(config, out=out)

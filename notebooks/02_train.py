@@ -1,6 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
@@ -16,12 +17,11 @@
 # %% [markdown]
 # # Train one network: alone, or from teachers
 #
-# <a href="https://colab.research.google.com/github/gnsmall/gnsmall_keras/blob/main/notebooks/02_train.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"/></a>
-#
-# One run of the study: the baseline or a strategy of distillation, by its
-# parameters. `gnsmall sweep FILE` executes this notebook once for every run that
-# a file asks for; the command line does the same with `gnsmall distill`. As it
-# is, it takes about three minutes on two CPU cores.
+# One run: the baseline or a strategy of distillation, by its parameters. You will see
+# its learning curves, its confusion matrix and its predictions. `gnsmall sweep FILE`
+# executes this notebook once for every run that a file asks for; the command line does
+# the same with `gnsmall distill`. As it is, it takes about three minutes on two CPU
+# cores.
 
 # %%
 import os
@@ -30,16 +30,14 @@ import sys
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 if "google.colab" in sys.modules:
-    # Colab's own NumPy and TensorFlow stay as they are.
-    source = "git+https://github.com/gnsmall/gnsmall_keras"
-    package = f"gnsmall-keras @ {source}"
+    # Or the address of a wheel, until the package is on PyPI.
+    package = "gnsmall-keras[report]"
     pip = [sys.executable, "-m", "pip", "install", "-q", package]
     subprocess.run(pip, check=True)
 
 # %% [markdown]
-# The parameters are the fields of `DistillConfig`, with their defaults, and where
-# to write; papermill replaces them with `-p`. Only `strategy` has a default of its
-# own: the others need teachers.
+# The parameters are the fields of `RunConfig`, with their defaults, and where
+# to write; papermill replaces them with `-p`.
 
 # %% tags=["parameters"]
 model = "gns"  # a network of `gnsmall models`
@@ -77,10 +75,6 @@ cache = ""  # folder of `gnsmall cache-teacher`
 out = "runs"  # folder of all runs
 index = None  # file of records; None: index.jsonl in `out`
 
-# %%
-if os.environ.get("GNSMALL_SMOKE"):  # seconds instead of minutes
-    width, epochs = 0.25, 1
-
 # %% [markdown]
 # ## Train
 #
@@ -92,8 +86,8 @@ import dataclasses
 
 import gnsmall_keras as gns
 
-fields = [field.name for field in dataclasses.fields(gns.DistillConfig)]
-config = gns.DistillConfig(**{name: globals()[name] for name in fields})
+fields = [field.name for field in dataclasses.fields(gns.RunConfig)]
+config = gns.RunConfig(**{name: globals()[name] for name in fields})
 config.slug
 
 # %%
@@ -105,18 +99,10 @@ record = gns.train(config, out=out, index=index)
 # With `protocol="paper"` the watched images are the test images.
 
 # %%
-import matplotlib.pyplot as plt
+from gnsmall_keras.report.figures.mistakes import draw_confusion
+from gnsmall_keras.report.figures.training import draw_history, draw_predictions
 
-figure, panels = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
-    for key, style, label in (
-        (name, "o-", "training"),
-        (f"val_{name}", "s--", "watched"),
-    ):
-        values = record.history.get(key, [])
-        axes.plot(range(1, len(values) + 1), values, style, label=label)
-    axes.set(xlabel="epoch", ylabel=name)
-    axes.legend()
+draw_history(record)
 
 # %% [markdown]
 # ## Accuracy
@@ -136,3 +122,21 @@ print(f"trained  {record.parameters:>9,} parameters")
 print(f"deployed {record.deployed_parameters:>9,} parameters")
 print(f"         {record.deployed_macs:>9,} multiply-accumulates")
 print(f"{record.train_seconds:,.0f} s on {record.backend}: {out}/{record.slug}")
+
+# %% [markdown]
+# ## What it takes for what
+#
+# A row for each true class, a column for each predicted one, on the test images.
+
+# %%
+draw_confusion(config.data, record)
+
+# %%
+from IPython.display import display
+
+dataset = gns.load_data(config.data)
+network = gns.load_model(f"{out}/{record.slug}/model.keras")
+shown = gns.normalize(dataset.test_images[:12])
+if len(shown):  # where there is a test split
+    logits = network.predict(shown, verbose=0)
+    display(draw_predictions(dataset, logits))

@@ -1,58 +1,103 @@
 """Runs the tests on every installed backend, two processes at a time.
 
-Usage: python tests/run.py [pytest arguments]
+Usage: python tests/run.py [--all] [pytest arguments]
 
-TensorFlow runs everything; JAX and PyTorch run what is marked `backend`.
-Ends with one summary line for all of them.
+TensorFlow runs everything but what is marked `slow`; JAX and PyTorch run what
+is marked `contract`, the results that must be the same on every backend. With
+`--all` nothing is left out: they run what is marked `backend` as well. Prints
+the 40 slowest tests, and ends with one summary line for all.
 """
 
 import concurrent.futures
 import importlib.util
 import os
-import re
 import subprocess
 import sys
+import tempfile
 import time
+import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 AT_ONCE = 2
-# The longest first. Export and notebooks run TensorFlow in processes of
-# their own, so they are a job apart.
+SLOWEST = 40  # tests to print
+# Backend and marker of each job, the longest first. Export and notebooks run
+# TensorFlow in processes of their own, so they are a job apart.
 JOBS = {
-    "jax": ("jax", "backend"),
+    "export and notebooks": ("tensorflow", "(export or notebook)"),
     "tensorflow": ("tensorflow", "not export and not notebook and not browser"),
-    "export and notebooks": ("tensorflow", "export or notebook"),
-    "torch": ("torch", "backend"),
+    "jax": ("jax", "contract"),
+    "torch": ("torch", "contract"),
 }
 
 
-def run_job(name: str) -> tuple[str, int, str]:
+class Done(NamedTuple):
+    """What came of one job."""
+
+    name: str
+    status: int  # of pytest
+    counts: dict[str, int]
+    seconds: list[tuple[float, str]]  # of each test, with its setup
+
+
+def run_job(name: str, everything: bool, arguments: list[str]) -> Done:
     backend, marker = JOBS[name]
+    if everything:
+        marker = marker.replace("contract", "(contract or backend)")
+    else:
+        marker += " and not slow"
     # PyTorch's threads wait by spinning: more of them than cores stand still.
     threads = str(max(1, (os.cpu_count() or 1) // AT_ONCE))
-    began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", marker, *sys.argv[1:]],
-        cwd=ROOT,
-        env={
-            "OMP_NUM_THREADS": threads,
-            # As `gnsmall` has it: some processors' steps take half the time.
-            "TF_ENABLE_ONEDNN_OPTS": "1",
-            **os.environ,
-            "KERAS_BACKEND": backend,
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    seconds = time.perf_counter() - began
-    print(f"== {name}: {seconds:.0f} s", done.stdout, sep="\n", flush=True)
-    return name, done.returncode, done.stdout
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "junit.xml")
+        command = [sys.executable, "-m", "pytest", "-q"]
+        began = time.perf_counter()
+        done = subprocess.run(
+            [*command, "-m", marker, f"--junitxml={report}", *arguments],
+            cwd=ROOT,
+            env={
+                "OMP_NUM_THREADS": threads,
+                "TF_NUM_INTRAOP_THREADS": threads,
+                "TF_NUM_INTEROP_THREADS": threads,
+                # As `gnsmall` has it: some processors' steps take half the
+                # time.
+                "TF_ENABLE_ONEDNN_OPTS": "1",
+                **os.environ,
+                "KERAS_BACKEND": backend,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        seconds = time.perf_counter() - began
+        print(f"== {name}: {seconds:.0f} s", done.stdout, sep="\n", flush=True)
+        return Done(name, done.returncode, *read_report(report, name))
+
+
+def read_report(
+    path: Path, job: str
+) -> tuple[dict[str, int], list[tuple[float, str]]]:
+    """Returns counts of results, and the seconds of each test."""
+    counts = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
+    seconds = []
+    if not path.is_file():  # pytest itself has failed
+        return counts, seconds
+    for suite in ET.parse(path).iter("testsuite"):
+        for kind in counts:
+            counts[kind] += int(suite.get(kind, 0))
+    for case in ET.parse(path).iter("testcase"):
+        where = f"{case.get('classname')}::{case.get('name')}"
+        seconds.append((float(case.get("time", 0)), f"{job}: {where}"))
+    return counts, seconds
 
 
 def main() -> int:
+    arguments = sys.argv[1:]
+    everything = "--all" in arguments
+    if everything:
+        arguments.remove("--all")
     jobs = [
         name
         for name, (backend, _) in JOBS.items()
@@ -63,20 +108,24 @@ def main() -> int:
         flush=True,
     )
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        results = list(pool.map(run_job, jobs))
-    counts = dict.fromkeys(("passed", "failed", "skipped", "error"), 0)
-    for _, _, output in results:
-        for kind in counts:
-            for number in re.findall(
-                rf"(\d+) {kind}", output.splitlines()[-1] if output else ""
-            ):
-                counts[kind] += int(number)
-    bad = [name for name, status, _ in results if status]
+        results = list(
+            pool.map(lambda name: run_job(name, everything, arguments), jobs)
+        )
+    print(f"== the {SLOWEST} slowest tests")
+    slowest = sorted(row for done in results for row in done.seconds)
+    for seconds, name in slowest[: -SLOWEST - 1 : -1]:
+        print(f"{seconds:7.1f} s  {name}")
+    counts = {
+        kind: sum(done.counts[kind] for done in results)
+        for kind in ("tests", "failures", "errors", "skipped")
+    }
+    bad = [done.name for done in results if done.status]
     if bad:
         print(f"== failed on: {', '.join(bad)}")
-    failed = max(counts["failed"] + counts["error"], len(bad))
+    failed = counts["failures"] + counts["errors"]
+    passed = counts["tests"] - failed - counts["skipped"]
     print(
-        f"{counts['passed']} passed, {failed} failed, "
+        f"{passed} passed, {max(failed, len(bad))} failed, "
         f"{counts['skipped']} skipped"
     )
     return 1 if bad else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import nbformat
 import numpy as np
 import pytest
 
@@ -20,13 +21,32 @@ sys.path.insert(0, str(TESTS / "parity"))
 from fill import fill  # noqa: E402
 
 from gnsmall_keras.data.augment import normalize  # noqa: E402
-from gnsmall_keras.models import layers  # noqa: E402
+from gnsmall_keras.models import branched  # noqa: E402
+from gnsmall_keras.models.branched import KaimingNormal  # noqa: E402
 from gnsmall_keras.models.ghostnet import ghostnetv3_small  # noqa: E402
 from gnsmall_keras.models.layers import (  # noqa: E402
     BranchedConv2D,
     BranchedDepthwiseConv2D,
-    KaimingNormal,
 )
+
+# What JAX compiles for a minute is run there by `make test-all` alone.
+contract_but_on_jax = (
+    pytest.mark.backend
+    if keras.config.backend() == "jax"
+    else pytest.mark.contract
+)
+
+
+def with_parameters(path: Path, values: dict[str, Any]) -> str:
+    """The text of a notebook whose parameters have these values."""
+    notebook = nbformat.read(path, as_version=4)
+    for place, cell in enumerate(notebook.cells):
+        if "parameters" in cell.metadata.get("tags", ()):
+            lines = [f"{name} = {value!r}" for name, value in values.items()]
+            new = nbformat.v4.new_code_cell("\n".join(lines))
+            notebook.cells.insert(place + 1, new)
+            break
+    return nbformat.writes(notebook)
 
 
 class Fixture(NamedTuple):
@@ -175,25 +195,6 @@ def randomize(model: keras.Model, seed: int) -> None:
         variable.assign(value.astype("float32"))
 
 
-def skip_unless_all_on_jax() -> None:
-    """Leaves what compiles for minutes on JAX to runs with GNSMALL_TEST_ALL."""
-    if keras.config.backend() == "jax" and not os.environ.get(
-        "GNSMALL_TEST_ALL"
-    ):
-        pytest.skip("compiles for a minute on JAX; set GNSMALL_TEST_ALL=1")
-
-
-def skip_unless_all_or_on_torch() -> None:
-    """Leaves what starts processes anew to the backend that starts fastest.
-
-    With GNSMALL_TEST_ALL it runs on every backend.
-    """
-    if keras.config.backend() != "torch" and not os.environ.get(
-        "GNSMALL_TEST_ALL"
-    ):
-        pytest.skip("starts processes; set GNSMALL_TEST_ALL=1")
-
-
 def wait_for(happened, seconds=120):
     """Waits for what a process is to do, which a function tells."""
     end = time.monotonic() + seconds
@@ -245,6 +246,6 @@ def network_with_moments(dataset, **options):
     keras.utils.set_random_seed(0)
     model = ghostnetv3_small(**options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "MOMENTUM", 0.0)
+        patch.setattr(branched, "MOMENTUM", 0.0)
         model(normalize(dataset.train_images[:64]), training=True)
     return model

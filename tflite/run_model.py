@@ -1,4 +1,4 @@
-"""run_model.py MODEL IMAGE [--labels FILE] [--delegate libedgetpu.so.1]."""
+"""run_model.py MODEL IMAGE [--labels F] [--delegate F] [--aspect A]."""
 
 import argparse
 import os
@@ -6,18 +6,17 @@ import sys
 import zipfile
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 try:
     from ai_edge_litert import interpreter as tflite
 except ImportError:
     from tflite_runtime import interpreter as tflite
-sys.excepthook = lambda _, error, __: os._exit(
-    sys.stderr.write(f"error: {' '.join(str(error).split())}\n") > 0
-)
+sys.excepthook = lambda *e: sys.exit("error: " + " ".join(str(e[1]).split()))
+fits = {None: ImageOps.fit, "pad": ImageOps.pad, "squash": Image.Image.resize}
 parser = argparse.ArgumentParser(usage=__doc__)
-for name in ("model", "image", "--labels", "--delegate"):
-    parser.add_argument(name)
+for name in ("model", "image", "--labels", "--delegate", "--aspect"):
+    parser.add_argument(name, choices=fits if name == "--aspect" else None)
 given = parser.parse_args()
 if __name__ == "__main__" and os.name == "posix" and os.fork():  # may crash
     sys.exit({0: 0, 256: 1}.get(os.wait()[1], "error: MODEL is damaged"))
@@ -25,15 +24,21 @@ delegates = [tflite.load_delegate(given.delegate)] if given.delegate else None
 runner = tflite.Interpreter(given.model, experimental_delegates=delegates)
 runner.allocate_tensors()
 taken, made = runner.get_input_details()[0], runner.get_output_details()[0]
-image = Image.open(given.image).convert("RGB").resize(taken["shape"][2:0:-1])
-pixels = np.array(image, np.int16) - 128 * (taken["dtype"] == np.int8)
-runner.set_tensor(taken["index"], pixels[None].astype(taken["dtype"]))
+shape, mode = taken["shape"], "L" if taken["shape"][3] == 1 else "RGB"
+im = Image.open(given.image, formats="PNG JPEG WEBP BMP TIFF GIF".split())
+im.draft(None, (2 * shape[1], 2 * shape[1]))
+if (im := ImageOps.exif_transpose(im)).mode[0] in "IF":  # 16 bits, never 32
+    im = Image.fromarray(np.uint8(np.array(im).astype("u2", "K", "safe") >> 8))
+im = Image.fromarray(np.array(im.convert("RGBA").convert("RGBa"))[..., :3])
+im = fits[given.aspect](im.convert(mode), (shape[1], shape[1]), Image.BOX)
+pixels = np.array(im, int).reshape(shape) - 128 * (taken["dtype"] == np.int8)
+runner.set_tensor(taken["index"], pixels.astype(taken["dtype"]))
 runner.invoke()
 raw = runner.get_tensor(made["index"]).ravel().astype(float)  # no overflow
 scale, zero_point = made["quantization"]
 text = open(given.labels, "rb").read() if given.labels else b""
 if not text and zipfile.is_zipfile(given.model):  # then they are metadata
-    text = zipfile.ZipFile(given.model).read("labels.txt")
+    text = zipfile.ZipFile(given.model).open("labels.txt").read(2**20)
 labels = text.decode().splitlines() or list(range(len(raw)))
 assert len(labels) == len(raw), f"{len(labels)} labels, {len(raw)} classes"
 for best in np.argsort(raw)[:-4:-1]:

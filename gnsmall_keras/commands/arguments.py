@@ -3,9 +3,11 @@
 import dataclasses
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
+
+from gnsmall_keras.config import Device, Kernels
 
 PositionalPath = Annotated[Path, tyro.conf.Positional]
 Flat = tyro.conf.OmitArgPrefixes
@@ -22,13 +24,15 @@ class Running:
     time_budget: str | None = None
     """When to stop, with a checkpoint and exit status 75: "540", "540s", "9m"
     or "1.5h"."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    device: Device = "auto"
     """"cpu", "gpu", or "auto": a GPU if there is one."""
     tensorboard: bool = False
     """Writes files for TensorBoard into the run's folder."""
-    kernels: Literal["auto", "keras", "native"] = "auto"
+    kernels: Kernels = "auto"
     """What computes GhostNets: "native", this package's own code for CPUs,
     "keras", or "auto": the first where it is possible."""
+    again: bool = False
+    """Trains a finished run anew."""
 
 
 def seconds(text: str | None) -> float | None:

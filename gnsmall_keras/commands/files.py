@@ -1,7 +1,5 @@
 """Commands that write or measure files of networks."""
 
-import contextlib
-import dataclasses
 import functools
 from pathlib import Path
 from typing import Annotated
@@ -44,7 +42,9 @@ def export(
         card: writes what a published file should come with, as Markdown beside
             it; of a model in the folder of its run.
     """
+    from gnsmall_keras.data.sources import load_data
     from gnsmall_keras.export.card import teachers_of
+    from gnsmall_keras.export.tflite import export_network
     from gnsmall_keras.models.files import load_model
     from gnsmall_keras.records.export import EXPORTS_FILE, find_run
 
@@ -55,31 +55,25 @@ def export(
             f"Received: {model} without record.json beside it. Give the model "
             "in the run's folder, or leave --exports and --card out."
         )
-    if layer_figure and layer_figure.suffix not in (".png", ".svg"):
-        raise ValueError(
-            "`layer_figure` must end in .png or .svg. "
-            f"Received: {layer_figure}."
-        )
-    if (layer_errors or layer_figure) and not config.is_int8:
-        raise ValueError(
-            "`layer_errors` and `layer_figure` compare an int8 file with the "
-            f"float network. Received: quantization={config.quantization!r}."
-        )
+    if layer_errors or layer_figure:
+        _check_layers(layer_figure, config)
     runs = model.resolve().parent.parent
     teachers = []
     if card:
         teachers = teachers_of(
             run, lambda name: find_run(runs / name / MODEL_FILE)
         )
-    report = export_network(
-        load_model(model),
-        out or model.with_suffix(".tflite"),
-        data,
-        config,
-        run=run,
-        exports=exports or runs / EXPORTS_FILE,
-        layer_errors=layer_errors or layer_figure is not None,
-    )
+    network, dataset = load_model(model), load_data(data)
+    with printing.exporting(config):
+        report = export_network(
+            network,
+            out or model.with_suffix(".tflite"),
+            dataset,
+            config,
+            run=run,
+            exports=exports or runs / EXPORTS_FILE,
+            layer_errors=layer_errors or layer_figure is not None,
+        )
     printing.print_export(report)
     if report.layers and layer_errors:
         printing.print_layer_errors(report.layers)
@@ -91,6 +85,19 @@ def export(
         raise ValueError(
             f"The file does not fit {report.target!r}: "
             f"{'; '.join(report.faults)}."
+        )
+
+
+def _check_layers(layer_figure, config):
+    if layer_figure and layer_figure.suffix not in (".png", ".svg"):
+        raise ValueError(
+            "`layer_figure` must end in .png or .svg. "
+            f"Received: {layer_figure}."
+        )
+    if not config.is_int8:
+        raise ValueError(
+            "`layer_errors` and `layer_figure` compare an int8 file with the "
+            f"float network. Received: quantization={config.quantization!r}."
         )
 
 
@@ -147,7 +154,7 @@ def evaluate(
     if not len(images):
         raise ValueError(f"{data!r} has no test split. Add a folder test/.")
     logits = predict(images)
-    _check_classes(model, logits.shape[-1], dataset, data)
+    dataset.check_classes(str(model), logits.shape[-1])
     accuracy = evaluation.accuracy(logits, labels)
     printing.show(
         f"{model} ({where}) on {dataset.name}: test accuracy "
@@ -191,70 +198,6 @@ def benchmark(
         printing.show(f"Wrote {out}")
     if exports is not None:
         record_latencies(report, exports)
-
-
-def export_network(
-    network, path, data, config, *, run=None, exports, layer_errors=False
-):
-    """Exports a network, with the record of the run it came of, if any."""
-    from gnsmall_keras.data.sources import load_data
-    from gnsmall_keras.export.tflite import export_tflite
-    from gnsmall_keras.quantization.calibration import calibration_split
-    from gnsmall_keras.quantization.qat import prepare_training
-    from gnsmall_keras.records.export import append_export, describe_source
-
-    source = describe_source(run) if run else None
-    dataset = load_data(data)
-    _check_data(network, dataset, data, run)
-    training = None
-    if config.quantization == "int8-qat":
-        training = prepare_training(network, dataset, config, run)
-        waiting = contextlib.nullcontext()  # the training has its own line
-    else:
-        waiting = printing.console.status(
-            "converting, then running the test images"
-        )
-    with waiting:
-        report = export_tflite(
-            network,
-            path,
-            target=config.target,
-            quantization=config.quantization,
-            calibration_images=calibration_split(
-                dataset, config.calibration_size
-            ),
-            calibration=config.calibration,
-            float_layers=config.float_layers,
-            training=training,
-            evaluation_images=dataset.test_images,
-            evaluation_labels=dataset.test_labels,
-            class_names=dataset.class_names,
-            source=source,
-            layer_errors=layer_errors,
-        )
-    if source:
-        append_export(dataclasses.asdict(report), exports)
-    return report
-
-
-def _check_data(network, dataset, data, run):
-    """Records and cards say that a file was measured on its run's images."""
-    if run and run.data_digest != dataset.digest:
-        raise ValueError(
-            "A model in the folder of its run is exported with the run's own "
-            f"images. Received: {data!r} of digest {dataset.digest} for a run "
-            f"on {run.data_digest}. Give --data {run.config['data']}, or copy "
-            "the model to a folder of its own."
-        )
-    _check_classes("The model", network.output_shape[-1], dataset, data)
-
-
-def _check_classes(model, classes, dataset, data):
-    if classes != dataset.classes:
-        raise ValueError(
-            f"{model} tells {classes} classes apart, {data!r} has "
-            f"{dataset.classes}. Give the data it was trained on."
-        )
 
 
 def _write_card(report, run, teachers, file):

@@ -6,7 +6,7 @@ from typing import Any
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import PositionalPath
 from gnsmall_keras.commands.files import evaluate
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.models.catalogue import NETWORKS
 
 
@@ -33,7 +33,7 @@ def import_torch(
     from gnsmall_keras.models.registry import create_model
     from gnsmall_keras.models.torch.weights import load_torch_weights
 
-    config = TrainConfig(model=model, width=width)  # checks them
+    config = RunConfig(model=model, width=width)  # checks them
     options: dict[str, Any] = {"classes": classes}
     if NETWORKS[config.model].scales:
         options["width"] = width

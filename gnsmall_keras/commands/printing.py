@@ -1,5 +1,6 @@
 """What commands print: tables, lines and a live bar."""
 
+import contextlib
 import math
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.devices.targets import find_budget
 from gnsmall_keras.models import spec
 from gnsmall_keras.models.catalogue import NETWORKS
@@ -29,6 +31,13 @@ def show(text: str) -> None:
 def warn(text: str) -> None:
     """Prints one line beside the output, on standard error."""
     print(f"gnsmall: {text}", file=sys.stderr)
+
+
+def exporting(config: ExportConfig) -> contextlib.AbstractContextManager:
+    """Shows that a file is made, unless a training has its own line."""
+    if config.quantization == "int8-qat":
+        return contextlib.nullcontext()
+    return console.status("converting, then running the test images")
 
 
 def percent(share: float | None) -> str:
@@ -141,7 +150,7 @@ def print_export(report):
         "images compared": f"{report.compared_images:,}",
         "element types": _counts(report.dtypes),
         "operators": _counts(report.ops),
-        "faults": "; ".join(report.faults) or "none",
+        "violations": "; ".join(report.faults) or "none",
     }
     for name, value in rows.items():
         table.add_row(name, value)

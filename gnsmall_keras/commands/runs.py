@@ -49,14 +49,13 @@ def sweep(
     from gnsmall_keras.records.run import INDEX_FILE
     from gnsmall_keras.sweeps import plan
     from gnsmall_keras.sweeps import sweep as sweeps
-    from gnsmall_keras.sweeps.jobs import sources
 
     config = plan.read_sweep(file)
     index = index or out / INDEX_FILE
     if dry_run:
         todo = printing.print_todo(sweeps.list_todo(config, index, seeds))
         for run in todo.pending:
-            names = ", ".join(sources(run))
+            names = ", ".join(run.sources)
             printing.show(run.slug + (f" from {names}" if names else ""))
         sweeps.check_teachers(todo, out)
         return 0
@@ -117,7 +116,7 @@ def records(
         printing.warn(f"left out: {fault}")
     printing.show(
         f"{out}: {merged.records} records, {merged.repeated} repeated and "
-        f"{len(merged.faults)} damaged lines left out"
+        f"{len(merged.faults)} damaged lines skipped"
     )
     return 1 if merged.faults else 0
 
@@ -127,6 +126,8 @@ def report(
     out: Path | None = None,
     figures: Path | None = None,
     readme: Path | None = None,
+    networks: Path | None = None,
+    published: Path = Path("tflite"),
     study: tuple[Path, ...] = (),
     winner: bool = False,
     max_parameters: int | None = None,
@@ -137,22 +138,25 @@ def report(
 ) -> None:
     """Makes a page, figures and a README's results from records alone.
 
-    Lines that are no records are told of and left out.
+    Lines that are no records are reported and skipped.
 
     Args:
         index: JSON-lines file of records; those of exported files are in
             exports.jsonl beside it.
         out: the page, one HTML file; by default report.html, and none beside
-            `figures`, `readme` and `winner`.
+            `figures`, `readme`, `networks` and `winner`.
         figures: a folder for the figures, as .png and .svg.
         readme: a Markdown file; what is between its two comments is rewritten.
+        networks: a Markdown file, such as README.md: what is between its two
+            comments becomes the table and the figure of published networks.
+        published: of `networks`, the folder of files and their reports.
         study: sweep files that name arms: what `readme` gets is what these
             came to, and their figures go into a folder beside it.
         winner: only prints the run to deploy, by validation accuracy.
         max_parameters: of the winner, deployed.
         max_bytes: of the winner's int8 file; needs records of exported files.
         budget: of the microcontroller that the winner's int8 file fits: 256 KB
-            of flash and 64 KB of arena, 512 and 128 KB, or 1 MB and 256 KB; 64
+            of flash and 64 KB of arena, 512 and 128 KB, or 1 MB and 256 KB; 72
             KB of the flash are for code.
         data: of the winner; needed where the records are on several.
         images: data whose images are shown where the winner was wrong:
@@ -169,14 +173,19 @@ def report(
         "budget": budget,
         "data": data,
     }
-    _check_report((out, figures, readme), study, winner, limits, images)
-    if not (winner or out or figures or readme):
+    files = (out, figures, readme, networks)
+    _check_report(files, study, winner, limits, images)
+    if not (winner or any(files)):
         out = Path("report.html")
     reading = read_runs(index)
     for fault in reading.faults:
         printing.warn(f"warning: {fault}")
     if winner:
         _print_winner(reading, limits)
+        return
+    if networks:
+        _write_networks(reading, networks, published)
+    if not (out or figures or readme):
         return
     name = "/".join(index.parts[-2:])
     if study and readme:
@@ -194,6 +203,15 @@ def report(
     _tell_written(written)
 
 
+def _write_networks(reading, page, published):
+    from gnsmall_keras.records.cited import read_cited
+    from gnsmall_keras.report.networks import find_networks
+    from gnsmall_keras.report.pages.networks import write_networks
+
+    found = find_networks(published, reading, read_cited())
+    _tell_written(write_networks(found, page=page))
+
+
 def _tell_written(paths):
     for path in paths:
         printing.show(f"Wrote {path}")
@@ -201,8 +219,8 @@ def _tell_written(paths):
 
 def _check_report(files, study, winner, limits, images):
     """Refuses options that do not go together."""
-    out, figures, readme = files
-    if study and (readme is None or out or figures):
+    out, figures, readme, networks = files
+    if study and (readme is None or out or figures or networks):
         raise ValueError(
             "`study` is for `readme` alone. Received: "
             f"{'other files too' if readme else 'none'}. Write --study "
@@ -218,7 +236,7 @@ def _check_report(files, study, winner, limits, images):
             f"{sorted(limits)} are limits of the winner. Received: one without "
             "it. Add --winner."
         )
-    if images and (winner or readme) and not (out or figures):
+    if images and (winner or readme or networks) and not (out or figures):
         raise ValueError(
             "`images` are for the page and the figures. Received: neither. "
             "Add --out or --figures."

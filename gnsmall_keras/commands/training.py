@@ -3,15 +3,18 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Literal
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import Flat, Running, seconds
-from gnsmall_keras.commands.files import export_network
-from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
+from gnsmall_keras.config import (
+    Distilling,
+    ExportConfig,
+    Protocol,
+    RunConfig,
+)
 
-_DIGITS_QUICKSTART = TrainConfig(data="digits", epochs=12, batch_size=64)
-_CIFAR_QUICKSTART = TrainConfig(data="cifar10", width=0.5, epochs=1)
+_DIGITS_QUICKSTART = RunConfig(data="digits", epochs=12, batch_size=64)
+_CIFAR_QUICKSTART = RunConfig(data="cifar10", width=0.5, epochs=1)
 
 
 def quickstart(out: Path = Path("runs")) -> None:
@@ -23,7 +26,8 @@ def quickstart(out: Path = Path("runs")) -> None:
     Args:
         out: folder for the model, the .tflite file and the records.
     """
-    from gnsmall_keras.data.sources import DATA_VARIABLE
+    from gnsmall_keras.data.sources import DATA_VARIABLE, load_data
+    from gnsmall_keras.export.tflite import export_network
     from gnsmall_keras.models.files import load_model
     from gnsmall_keras.records.export import EXPORTS_FILE
     from gnsmall_keras.records.run import MODEL_FILE
@@ -42,20 +46,22 @@ def quickstart(out: Path = Path("runs")) -> None:
     printing.console.print(
         "[bold]2/2[/] fusing, quantising and checking the file"
     )
-    report = export_network(
-        load_model(folder / MODEL_FILE),
-        folder / "model.tflite",
-        config.data,
-        ExportConfig(),
-        run=record,
-        exports=out / EXPORTS_FILE,
-    )
+    export = ExportConfig()
+    with printing.exporting(export):
+        report = export_network(
+            load_model(folder / MODEL_FILE),
+            folder / "model.tflite",
+            load_data(config.data),
+            export,
+            run=record,
+            exports=out / EXPORTS_FILE,
+        )
     printing.print_forms(record, report)
     printing.print_export(report)
     printing.console.print(f"Files: {folder}")
 
 
-def train(config: Flat[TrainConfig], running: Flat[Running]) -> None:
+def train(config: Flat[RunConfig], running: Flat[Running]) -> None:
     """Trains one network and appends a record of the run.
 
     The same command goes on where an interrupted one was.
@@ -75,7 +81,7 @@ def train(config: Flat[TrainConfig], running: Flat[Running]) -> None:
     printing.print_record(record, running.out / record.slug)
 
 
-def distill(config: Flat[DistillConfig], running: Flat[Running]) -> None:
+def distill(config: Flat[Distilling], running: Flat[Running]) -> None:
     """Trains a student from teachers and appends a record of the run.
 
     The same command goes on where an interrupted one was.
@@ -95,7 +101,7 @@ def cache_teacher(
     seed: int = 0,
     augment: bool = True,
     recipe: str = "quick",
-    protocol: Literal["validation", "paper"] = "validation",
+    protocol: Protocol = "validation",
     validation_fraction: float = 0.1,
 ) -> None:
     """Stores a teacher's logits of the training images, for `--cache`.
@@ -118,9 +124,10 @@ def cache_teacher(
     from gnsmall_keras.data.sources import load_data
     from gnsmall_keras.distill import cache
     from gnsmall_keras.distill.checks import load_teacher
+    from gnsmall_keras.training.experiment import resolve
     from gnsmall_keras.training.splits import split
 
-    config = TrainConfig(
+    config = RunConfig(
         data=data,
         seed=seed,
         augment=augment,
@@ -128,10 +135,14 @@ def cache_teacher(
         protocol=protocol,
         validation_fraction=validation_fraction,
     )
+    experiment = resolve(config)
     dataset = load_data(data)
-    images, labels = split(dataset, config).fitting
+    images, labels = split(dataset, experiment.partition).fitting
     network = load_teacher(
         teacher, classes=dataset.classes, input_shape=images.shape[1:]
+    )
+    seen = dataclasses.replace(
+        experiment.learning.views, flip=dataset.flippable
     )
     cached = cache.cache_teacher(
         network,
@@ -140,10 +151,6 @@ def cache_teacher(
         path=out,
         views=views if augment else 1,
         seed=seed,
-        augment=augment,
-        flip=dataset.flippable,
-        alternate=config.resolved_recipe.alternate_flip,
-        padding=config.resolved_recipe.padding,
-        border=config.resolved_recipe.border,
+        **dataclasses.asdict(seen),
     )
     printing.show(f"{out}: {cached.views} views of {cached.images:,} images")

@@ -1,5 +1,6 @@
 """Normalisation and augmentation: vectorised, seeded, plain NumPy."""
 
+import dataclasses
 import functools
 import math
 
@@ -9,7 +10,6 @@ from gnsmall_keras.models.spec import PIXEL_MEAN, PIXEL_STD
 
 MEAN = np.array(PIXEL_MEAN, np.float32)
 STD = np.array(PIXEL_STD, np.float32)
-PADDING = 4  # pixels on each side before a crop
 BORDERS = {"zeros": "constant", "reflect": "reflect"}  # NumPy's names
 # Stand where random augmentation has the epoch, so that no seed is shared.
 _FIXED_VIEWS = 2**32 - 1
@@ -17,7 +17,19 @@ _FIRST_FLIPS = 2**32 - 2
 
 
 def normalize(images: np.ndarray) -> np.ndarray:
-    """Turns uint8 pixels `(..., 3)` into the float32 a model takes."""
+    """Turns uint8 pixels `(..., 3)` into the float32 a model takes.
+
+    Args:
+        images: RGB, 0 to 255.
+
+    Returns:
+        The same shape: (pixel / 255 - mean) / deviation, of CIFAR-10's
+        channels.
+
+    Example:
+        >>> gns.normalize(np.zeros((1, 32, 32, 3), np.uint8)).dtype
+        dtype('float32')
+    """
     *outer, pixels, _ = (1, *images.shape) if images.ndim == 1 else images.shape
     # A row of pixels at a time: NumPy is slow along an axis of three.
     values = images.reshape(math.prod(outer), 3 * pixels).astype(np.float32)
@@ -26,28 +38,36 @@ def normalize(images: np.ndarray) -> np.ndarray:
     return values.reshape(images.shape)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Views:
+    """How images are seen in training: as they are, or cropped and mirrored."""
+
+    augment: bool = True
+    """Whether images are cropped and, if `flip`, mirrored."""
+    flip: bool = True
+    """Whether a mirrored image keeps its class."""
+    alternate: bool = False
+    """Whether an image is mirrored every other epoch, beginning with a random
+    half of them; otherwise by chance."""
+    padding: int = 4
+    """Pixels added on each side before a crop."""
+    border: str = "zeros"
+    """What they are: "zeros" (black) or "reflect" (the image, mirrored at its
+    edge)."""
+
+
 class Augmentation:
     """Random crops from a wider image, and mirror images.
 
     Args:
         images: uint8 `(n, height, width, 3)`.
-        flip: whether to mirror half of the images.
-        padding: pixels added on each side before a crop.
-        border: what they are: "zeros" (black) or "reflect" (the image,
-            mirrored at its edge).
+        views: how they are seen.
     """
 
-    def __init__(
-        self,
-        images: np.ndarray,
-        *,
-        flip: bool,
-        padding: int = PADDING,
-        border: str = "zeros",
-    ):
-        sides = (padding, padding)
+    def __init__(self, images: np.ndarray, views: Views):
+        sides = (views.padding, views.padding)
         padded = np.pad(
-            images, ((0, 0), sides, sides, (0, 0)), mode=BORDERS[border]
+            images, ((0, 0), sides, sides, (0, 0)), mode=BORDERS[views.border]
         )
         height, width, channels = images.shape[1:]
         # Rows of pixels as rows of bytes, which are copied as a whole. Views,
@@ -57,8 +77,8 @@ class Augmentation:
             rows, (height, width * channels), axis=(1, 2)
         )[:, :, ::channels]
         self._shape = images.shape[1:]
-        self._flip = flip
-        self._shifts = 2 * padding + 1
+        self._views = views
+        self._shifts = 2 * views.padding + 1
 
     def __call__(
         self,
@@ -78,17 +98,10 @@ class Augmentation:
             mirrored = generator.random(len(indices)) < 0.5
         return self._cut(indices, shifts, mirrored)
 
-    def view(
-        self,
-        indices: np.ndarray,
-        *,
-        seed: int,
-        view: int,
-        alternate: bool = False,
-    ) -> np.ndarray:
+    def view(self, indices: np.ndarray, *, seed: int, view: int) -> np.ndarray:
         """Returns the fixed view `view` of each image, uint8 NHWC.
 
-        With `alternate` an image is mirrored in every other view.
+        Where flips alternate an image is mirrored in every other view.
 
         How an image is cropped and mirrored is a function of `(seed, view)`
         and of its own index alone, whatever else is asked for.
@@ -96,7 +109,7 @@ class Augmentation:
         shifts, mirrored = _draw_view(
             len(self._windows), self._shifts, seed, view
         )
-        if alternate:
+        if self._views.alternate:
             mirrored = first_flips(len(self._windows), seed) ^ bool(view % 2)
         return self._cut(indices, shifts[:, indices], mirrored[indices])
 
@@ -104,7 +117,7 @@ class Augmentation:
         rows, columns = shifts
         views = self._windows[indices, rows, columns]
         views = views.reshape(-1, *self._shape)
-        if self._flip:
+        if self._views.flip:
             views[mirrored] = views[mirrored, :, ::-1]
         return views
 

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from gnsmall_keras.data.augment import (
-    PADDING,
     Augmentation,
+    Views,
     first_flips,
     normalize,
 )
@@ -17,6 +17,7 @@ from gnsmall_keras.data.mixing import Mixing
 # Parts of a batch that brings its targets along.
 IMAGES = "images"
 TEACHER_LOGITS = "teacher_logits"
+_VIEWS, _UNMIXED = Views(), Mixing()
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -35,18 +36,13 @@ class TrainingBatches(keras.utils.PyDataset):
         batch_size: images per batch.
         seed: whole number.
         shuffle: whether each epoch has its own order.
-        augment: whether images are cropped, mirrored if `flip`, and then what
-            `Mixing` does is done.
-        flip: whether a mirrored image keeps its class.
-        alternate: whether an image is mirrored every other epoch, beginning
-            with a random half of them; otherwise by chance.
-        padding, border: of `Augmentation`.
-        cutout, mixup, cutmix: of `Mixing`; not with `teacher_logits`.
+        views: how images are seen.
+        mixing: what is then done to them; not with `teacher_logits`.
         classes: of the labels, if they are to be mixed.
         drop_remainder: whether the last, short batch is left out.
         teacher_logits: `(views, images, classes)`, or one `(images, classes)`
             for each view; view v is `Augmentation.view(seed=view_seed,
-            view=v)`, without `augment` the plain image.
+            view=v)`, the plain image where nothing is augmented.
         view_seed: names the fixed views; `seed` where it is left out.
 
     Raises:
@@ -63,14 +59,8 @@ class TrainingBatches(keras.utils.PyDataset):
         batch_size: int,
         seed: int,
         shuffle: bool = True,
-        augment: bool = True,
-        flip: bool = True,
-        alternate: bool = False,
-        padding: int = PADDING,
-        border: str = "zeros",
-        cutout: int = 0,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
+        views: Views = _VIEWS,
+        mixing: Mixing = _UNMIXED,
         classes: int | None = None,
         drop_remainder: bool = False,
         teacher_logits: np.ndarray | Sequence[np.ndarray] | None = None,
@@ -82,10 +72,9 @@ class TrainingBatches(keras.utils.PyDataset):
                 "`batch_size` must not exceed the number of training images. "
                 f"Received: batch_size={batch_size}, images={len(images)}."
             )
-        mixing = {"cutout": cutout, "mixup": mixup, "cutmix": cutmix}
         if teacher_logits is not None:
-            _check_teacher_logits(teacher_logits, len(images), augment)
-            _check_unmixed(mixing)
+            _check_teacher_logits(teacher_logits, len(images), views.augment)
+        _check_mixing(mixing, classes, teacher_logits)
         self._images = images
         self._labels = labels
         self._batch_size = batch_size
@@ -93,13 +82,12 @@ class TrainingBatches(keras.utils.PyDataset):
         self._teacher_logits = teacher_logits
         self._view_seed = seed if view_seed is None else view_seed
         self._shuffle = shuffle
+        self._views = views
         self._augmentation = (
-            Augmentation(images, flip=flip, padding=padding, border=border)
-            if augment
-            else None
+            Augmentation(images, views) if views.augment else None
         )
-        self._mixing = Mixing(**mixing, classes=classes) if augment else None
-        self._alternate = alternate
+        self._mixing = mixing
+        self._classes = classes
         self._drop_remainder = drop_remainder
         self._epoch = -1  # Keras calls on_epoch_begin before the first
 
@@ -118,8 +106,10 @@ class TrainingBatches(keras.utils.PyDataset):
         generator = np.random.default_rng((self._seed, epoch, batch + 1))
         images = normalize(self._pixels(indices, epoch, generator))
         labels = self._labels[indices]
-        if self._mixing:  # drawn last: what was drawn before stays what it was
-            images, labels = self._mixing(images, labels, generator)
+        if self._views.augment:  # drawn last: what was before stays as it was
+            images, labels = self._mixing(
+                images, labels, generator, self._classes
+            )
         if self._teacher_logits is None:
             return images, labels
         logits = self._teacher_logits[self._view(epoch)][indices]
@@ -152,10 +142,9 @@ class TrainingBatches(keras.utils.PyDataset):
                 indices,
                 seed=self._view_seed,
                 view=self._view(epoch),
-                alternate=self._alternate,
             )
         mirrored = None
-        if self._alternate:
+        if self._views.alternate:
             first = first_flips(len(self._images), self._seed)
             mirrored = first[indices] ^ bool(epoch % 2)
         return self._augmentation(indices, generator, mirrored)
@@ -189,9 +178,16 @@ def _check_teacher_logits(teacher_logits, images, augment):
         )
 
 
-def _check_unmixed(mixing):
-    used = {name: value for name, value in mixing.items() if value}
-    if used:
+def _check_mixing(mixing, classes, teacher_logits):
+    used = mixing.used
+    if teacher_logits is None:
+        if classes is None and (mixing.mixup or mixing.cutmix):
+            raise ValueError(
+                "Mixed labels need the number of classes. Received: "
+                f"mixup={mixing.mixup}, cutmix={mixing.cutmix}, classes=None. "
+                "Pass `classes`, or leave both at 0."
+            )
+    elif used:
         raise ValueError(
             "With `teacher_logits` images must stay what the teacher has seen. "
             f"Received with them: {used}. Leave these out, or let the teacher "

@@ -1,16 +1,18 @@
 """CIFAR-10 and CIFAR-100 from their published files."""
 
+import contextlib
 import hashlib
 import os
 import pickle
-import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
 import numpy as np
 
 from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.data.files.archives import Archive, opened, top_folder
+
+MAX_BYTES = 2**28  # the largest file has 155,249,918
 
 CLASSES_10 = (
     "airplane",
@@ -76,10 +78,10 @@ def find(name: str, root: Path) -> Path | None:
         if (folder / first).is_file():
             return folder
     archive = root if root.is_file() else root / f"{_archive(name)}.tar.gz"
-    if not archive.is_file() or not tarfile.is_tarfile(archive):
+    # An archive of photos is not listed for this question, so one name must do.
+    if not archive.is_file() or top_folder(archive) != published.folder:
         return None
-    inside = f"{published.folder}/{first}" in _member_names(archive)
-    return archive if inside else None
+    return archive
 
 
 def load(name: str, path: Path) -> Dataset:
@@ -96,13 +98,14 @@ def load(name: str, path: Path) -> Dataset:
         **published.test_files,
         **published.meta_files,
     }
-    # Safe to unpickle: the MD5 says that these are the published bytes.
-    read = {
-        file: pickle.loads(
-            _checked(path, published.folder, file, md5), encoding="bytes"
-        )
-        for file, md5 in files.items()
-    }
+    with contextlib.nullcontext(path) if path.is_dir() else opened(path) as at:
+        # Safe to unpickle: the MD5 says that these are the published bytes.
+        read = {
+            file: pickle.loads(
+                _checked(at, published.folder, file, md5), encoding="bytes"
+            )
+            for file, md5 in files.items()
+        }
     train = [read[file] for file in published.train_files]
     test = [read[file] for file in published.test_files]
     class_names = CLASSES_10
@@ -124,6 +127,8 @@ def download(name: str) -> Path:
     Raises:
         ValueError: if the download fails.
     """
+    import keras  # a path is checked before this takes its seconds
+
     archive = f"{_archive(name)}.tar.gz"
     try:
         path = keras.utils.get_file(
@@ -140,49 +145,46 @@ def download(name: str) -> Path:
     return Path(path)
 
 
-def _member_names(archive):
-    try:
-        with tarfile.open(archive) as tar:
-            return tar.getnames()
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise ValueError(
-            f"{archive} cannot be read ({error}). It may be truncated; "
-            "download it again."
-        ) from None
-
-
 def _archive(name):
     return f"{name[:5]}-{name[5:]}-python"
 
 
-def _checked(path, folder, file, md5):
-    data = _read(path, folder, file)
+def _checked(at, folder, file, md5):
+    data = _read(at, folder, file)
     found = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if found != md5:
         raise ValueError(
-            f"{file} in {os.fspath(path)} is not the published CIFAR file: its "
-            f"MD5 is {found}, not {md5}. It may be truncated; download it "
-            "again."
+            f"{file} in {_path(at)} is not the published CIFAR file: its MD5 "
+            f"is {found}, not {md5}. It may be truncated; download it again."
         )
     return data
 
 
-def _read(path, folder, file):
-    if path.is_dir():
-        if not (path / file).is_file():
-            raise ValueError(
-                f"{file} is missing in {os.fspath(path)}. Unpack the whole "
-                "archive there."
-            )
-        return (path / file).read_bytes()
-    try:
-        with tarfile.open(path) as tar:
-            return tar.extractfile(f"{folder}/{file}").read()
-    except (KeyError, OSError, EOFError, tarfile.TarError) as error:
+def _read(at, folder, file):
+    """A file's bytes, from a folder or an open archive."""
+    found, read = None, None
+    if isinstance(at, Archive):
+        members = [m for m in at.members if m.name == f"{folder}/{file}"]
+        if members and members[-1].kind == "file":
+            found = members[-1].size_bytes
+            read = lambda: next(at.read(members[-1:]))  # noqa: E731
+    elif (at / file).is_file():
+        found, read = (at / file).stat().st_size, (at / file).read_bytes
+    if read is None:
         raise ValueError(
-            f"{file} cannot be read from {os.fspath(path)} ({error}). The "
-            "archive may be truncated; download it again."
-        ) from None
+            f"{file} is missing in {_path(at)}, or is no file. Unpack the "
+            "whole archive there, or download it again."
+        )
+    if found > MAX_BYTES:
+        raise ValueError(
+            f"{file} in {_path(at)} is not the published CIFAR file: it has "
+            f"{found:,} bytes. Download it again."
+        )
+    return read()
+
+
+def _path(at):
+    return os.fspath(at.path if isinstance(at, Archive) else at)
 
 
 def _arrays(batches, label_key):

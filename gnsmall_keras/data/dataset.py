@@ -3,23 +3,37 @@
 import dataclasses
 import functools
 import hashlib
+import json
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Images and labels in memory.
 
     Attributes:
         name: what it is, "cifar10" for example.
-        train_images: uint8 `(n, 32, 32, 3)`, RGB.
+        train_images: uint8 `(n, size, size, channels)`, RGB or grey.
         train_labels: int32 `(n,)`, indices into `class_names`.
         test_images, test_labels: likewise; of length 0 where there is no test
             split.
         class_names: one name per class.
         flippable: whether a mirrored image keeps its class; digits do not.
+        validation_images, validation_labels: a validation split that the data
+            came with; None: there was none.
+        aspect: what was done to images that are not square: "crop", "pad" or
+            "squash".
+        test_fraction: the part of the given training images that the test
+            images were split off from; None: they came with the data.
+        notes: lines about what was left out, split off or is mirrored.
+        reading: how it was read: from a cache, or why there is none.
+        origin: "known" (CIFAR, digits), "files" or "arrays".
+
+    Example:
+        >>> data = gns.load_data("digits")
+        >>> data.train_images.shape, data.classes
+        ((1437, 32, 32, 3), 10)
     """
 
     name: str
@@ -29,24 +43,82 @@ class Dataset:
     test_labels: np.ndarray
     class_names: tuple[str, ...]
     flippable: bool = True
+    validation_images: np.ndarray | None = None
+    validation_labels: np.ndarray | None = None
+    aspect: str = "crop"
+    test_fraction: float | None = None
+    notes: tuple[str, ...] = ()
+    reading: str = ""
+    origin: str = "known"
 
     @property
     def classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
 
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side."""
+        return self.train_images.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """3 for RGB, 1 for grey."""
+        return self.train_images.shape[3]
+
     @functools.cached_property
     def digest(self) -> str:
-        """First 16 characters of the SHA-256 of all images and labels."""
+        """First 16 characters of the SHA-256 of all images and labels.
+
+        Of data of your own it has the shape of images and the classes' names
+        too. It has no path: the same images have the same digest anywhere.
+        """
         sha = hashlib.sha256()
-        for array in (
+        arrays = [
             self.train_images,
             self.train_labels,
             self.test_images,
             self.test_labels,
-        ):
+        ]
+        if self.validation_images is not None:
+            arrays += [self.validation_images, self.validation_labels]
+        for array in arrays:
             sha.update(np.ascontiguousarray(array))
+        if self.origin != "known":  # records rest on those of known data
+            shapes = [array.shape for array in arrays]
+            sha.update(json.dumps([shapes, self.class_names]).encode())
         return sha.hexdigest()[:16]
+
+    def check_classes(self, model: str, classes: int) -> None:
+        """Checks that a model has one output for each class.
+
+        Args:
+            model: what the message calls it.
+            classes: its outputs.
+
+        Raises:
+            ValueError: if they differ.
+        """
+        if classes != self.classes:
+            raise ValueError(
+                f"{model} tells {classes} classes apart, {self.name!r} has "
+                f"{self.classes}. Give the data it was trained on."
+            )
+
+    def __repr__(self):
+        names = ", ".join(self.class_names[:5])
+        if self.classes > 5:
+            names += ", ..."
+        held = 0
+        if self.validation_images is not None:
+            held = len(self.validation_images)
+        validation = f"{held:,} validation, " if held else ""
+        return (
+            f"<Dataset {self.name!r}: {len(self.train_images):,} training, "
+            f"{validation}{len(self.test_images):,} test images of "
+            f"{self.image_size} x {self.image_size} x {self.channels}; "
+            f"{self.classes} classes: {names}>"
+        )
 
 
 def split_indices(
@@ -65,6 +137,9 @@ def split_indices(
     Raises:
         ValueError: if a class is too small to be in both parts.
     """
+    # A path is checked before this takes its second.
+    from sklearn.model_selection import train_test_split
+
     try:
         train, validation = train_test_split(
             np.arange(len(labels)),

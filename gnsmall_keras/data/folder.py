@@ -1,139 +1,188 @@
-"""Images in folders named after their classes, or in a tar of such folders."""
+"""Images in folders named after their classes, or in an archive of them."""
 
-import io
+import collections
+import concurrent.futures
+import contextlib
+import itertools
 import os
-import tarfile
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+import time
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.data.decoding import decode, strict_warnings
+from gnsmall_keras.data.files import archives, cache
+from gnsmall_keras.data.files.layout import arrange
+from gnsmall_keras.data.files.listing import list_folder, shown
+from gnsmall_keras.data.parts import Options, assemble, check_classes
 
-SIDE = 32  # pixels
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_LAYOUT = "The layout is train/<class>/<image>, and the same under test/."
+_NAMED = 5  # broken images in a message
+_AHEAD = 4  # files in memory for each thread
 
 
-def load(path: Path) -> Dataset:
-    """Loads `train/<class>/*.png|jpg|webp`, with or without `test/`.
-
-    Grey, palette and transparent images become RGB (transparency over black);
-    images of another size are resized to 32 x 32.
+def load(path: Path, options: Options) -> Dataset:
+    """Loads `<class>/<image>`, or `train/<class>/<image>` and its like.
 
     Args:
-        path: a folder, or a tar (also compressed) of such a folder.
+        path: a folder, tar or zip.
+        options: of `load_data`.
 
     Raises:
-        ValueError: if the layout is another, an image cannot be read, there
-            is one class only, or a tar has members outside itself.
+        ValueError: if the layout is another, an image cannot be read, or a
+            class has too few.
     """
-    splits: dict[str, list[tuple[str, np.ndarray]]] = {"train": [], "test": []}
-    files = _tar_files(path) if path.is_file() else _folder_files(path)
-    for name, data in files:
-        split, class_name = _place(name, path)
-        splits[split].append((class_name, _decode(data, f"{name} in {path}")))
-    class_names = tuple(sorted({name for name, _ in splits["train"]}))
-    if len(class_names) < 2:
-        raise ValueError(
-            f"At least 2 classes are needed under train/. {os.fspath(path)} "
-            f"has {len(class_names)}: {list(class_names)}. {_LAYOUT}"
-        )
-    unknown = {name for name, _ in splits["test"]} - set(class_names)
-    if unknown:
-        raise ValueError(
-            f"test/ has classes that train/ lacks: {sorted(unknown)}. {_LAYOUT}"
-        )
-    return Dataset(
-        path.name.split(".")[0],
-        *_arrays(splits["train"], class_names),
-        *_arrays(splits["test"], class_names),
+    with contextlib.ExitStack() as stack:
+        archive = None
+        if path.is_dir():
+            listing = list_folder(path)
+        else:
+            archive = stack.enter_context(archives.opened(path))
+            listing = archive.list()
+        entries, where = listing.entries, shown(str(path))
+        others = listing.describe_others()
+        names = [entry.name for entry in entries]
+        try:
+            layout = arrange(names, listing.folders, where)
+            check_classes(
+                layout.labels, layout.splits, layout.empty, options, where
+            )
+        except ValueError as error:  # HEIC photos, for example
+            raise ValueError(f"{error} {others}".strip()) from None
+        images, broken, reading = _images(path, archive, entries, options)
+    if broken and not options.skip_broken:
+        raise ValueError(_describe_broken(entries, broken, where))
+    kept = [i for i in range(len(entries)) if i not in broken]
+    labels = [layout.labels[i] for i in kept]
+    splits = [layout.splits[i] for i in kept]
+    given = set(zip(layout.splits, layout.labels, strict=True))
+    empty = [*layout.empty, *(given - set(zip(splits, labels, strict=True)))]
+    class_names = check_classes(labels, splits, empty, options, where)
+    notes = [others, *layout.notes, *_describe_empty(layout)]
+    if broken:
+        images = images[kept]
+        notes.append(f"Left out: {_describe_broken(entries, broken, where)}")
+    return assemble(
+        _name(path),
+        images,
+        labels,
+        splits,
         class_names,
+        options,
+        origin="files",
+        notes=[note for note in notes if note],
+        reading=reading,
     )
 
 
-def _folder_files(root) -> Iterator[tuple[str, bytes]]:
-    for file in sorted(root.rglob("*")):
-        name = file.relative_to(root).as_posix()
-        if file.is_file() and not _hidden(name):
-            yield name, file.read_bytes()
+def _images(path, archive, entries, options):
+    """Decodes, or takes from the cache; says which, and why not the other."""
+    shape = (len(entries), options.image_size, options.image_size)
+    shape = (*shape, options.channels)
+    why = cache.unused(len(entries), options.cache)
+    if why:
+        return *_decode_all(
+            archive, entries, options, shape
+        ), f"Decoded; {why}."
+    file = cache.file_of(path, options.pixels)
+    state = cache.state_of(entries)
+    found = cache.take(file, state, shape)
+    if found:
+        return *found, f"{len(entries):,} decoded images taken from {file}."
+    started = time.monotonic()
+    images, broken = _decode_all(archive, entries, options, shape)
+    seconds = time.monotonic() - started
+    failed = cache.keep(file, state, images, broken)
+    reading = f"{len(entries):,} images decoded in {seconds:.1f} s"
+    if failed:
+        return images, broken, f"{reading}, not kept ({failed})."
+    return images, broken, f"{reading}, kept in {file}."
 
 
-def _tar_files(path) -> Iterator[tuple[str, bytes]]:
+def _decode_all(archive, entries, options, shape):
+    images = _room(shape)
+    work = [i for i, entry in enumerate(entries) if not entry.fault]
+    broken = {i: entry.fault for i, entry in enumerate(entries) if entry.fault}
+    # A file that several links lead to is read once.
+    indices = collections.defaultdict(list)
+    for i in work:
+        indices[entries[i].handle].append(i)
+    if archive:
+        in_order = [member for member in archive.members if member in indices]
+        sources = archive.read(in_order)
+    else:
+        in_order = list(indices)
+        sources = iter(in_order)
+
+    def decoded(source):
+        try:
+            data = source.read_bytes() if isinstance(source, Path) else source
+            return decode(data, **options.pixels)
+        except (OSError, ValueError) as error:
+            return getattr(error, "strerror", None) or str(error)
+
+    with strict_warnings():
+        for handle, result in zip(
+            in_order, _in_threads(decoded, sources), strict=True
+        ):
+            for i in indices[handle]:
+                if isinstance(result, str):
+                    broken[i] = result
+                else:
+                    images[i] = result
+    return images, dict(sorted(broken.items()))
+
+
+def _room(shape):
     try:
-        with tarfile.open(path) as tar:
-            for member in sorted(tar.getmembers(), key=lambda m: m.name):
-                name = PurePosixPath(member.name)
-                if name.is_absolute() or ".." in name.parts:
-                    raise ValueError(
-                        "A tar may only have members inside itself. "
-                        f"{os.fspath(path)} has {member.name!r}. Pack it again "
-                        "with relative names."
-                    )
-                if member.isfile() and not _hidden(name.as_posix()):
-                    yield name.as_posix(), tar.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+        return np.zeros(shape, np.uint8)
+    except MemoryError:
         raise ValueError(
-            f"{os.fspath(path)} is not a readable tar ({error}). Give a folder "
-            f"or a tar of one. {_LAYOUT}"
+            f"All images must fit into memory. Received: {shape[0]:,} of "
+            f"{shape[1]} x {shape[2]} x {shape[3]}. Give fewer, or a smaller "
+            "image_size."
         ) from None
 
 
-def _hidden(name):
-    return any(part.startswith(".") for part in PurePosixPath(name).parts)
+def _in_threads(function, values):
+    """Maps in order; Pillow decodes without Python's lock."""
+    threads = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        threads = len(os.sched_getaffinity(0))
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        values, waiting = iter(values), collections.deque()
+        for value in itertools.islice(values, _AHEAD * threads):
+            waiting.append(pool.submit(function, value))
+        while waiting:
+            result = waiting.popleft().result()
+            for value in itertools.islice(values, 1):
+                waiting.append(pool.submit(function, value))
+            yield result
 
 
-def _place(name, path):
-    # A tar may hold the folder itself: dataset/train/<class>/<image>.
-    parts = PurePosixPath(name).parts
-    if len(parts) == 4:
-        parts = parts[1:]
-    if len(parts) != 3 or parts[0] not in ("train", "test"):
-        raise ValueError(
-            f"{name} in {os.fspath(path)} is not where an image belongs. "
-            f"{_LAYOUT}"
-        )
-    if not parts[2].lower().endswith(SUFFIXES):
-        raise ValueError(
-            f"{name} in {os.fspath(path)} is not an image of a known kind "
-            f"({', '.join(SUFFIXES)}). Remove or convert it."
-        )
-    return parts[0], parts[1]
+def _describe_broken(entries, broken, where):
+    (first, reason), *others = broken.items()
+    more = ", ".join(
+        f"{shown(entries[i].name)} ({why})" for i, why in others[: _NAMED - 1]
+    )
+    if more:
+        more = f", nor {more}"
+    if len(broken) > _NAMED:
+        more += f" and {len(broken) - _NAMED:,} more"
+    return (
+        f"{shown(entries[first].name)} in {where} cannot be read as an image "
+        f"({reason}){more}. Replace or remove what is broken, or go on without "
+        "it: skip_broken=True (--skip-broken)."
+    )
 
 
-def _decode(data, name):
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            # Older Pillows give 16-bit PNGs the mode "I".
-            png = image.mode == "I" and image.format == "PNG"
-            if image.mode in ("I", "F") and not png:
-                raise ValueError(
-                    "it has 32 bits a pixel, of no known range; save it with 8"
-                )
-            if png or image.mode.startswith("I;16"):  # RGB would clip them
-                image = Image.fromarray((np.asarray(image) >> 8).astype("u1"))
-            if (
-                image.mode in ("RGBA", "LA", "PA")
-                or "transparency" in image.info
-            ):
-                image = image.convert("RGBA")
-                black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-                image = Image.alpha_composite(black, image)
-            image = image.convert("RGB")
-            if image.size != (SIDE, SIDE):
-                image = image.resize((SIDE, SIDE), Image.Resampling.BOX)
-            return np.asarray(image, dtype=np.uint8)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"{name} cannot be read as an image ({error}). Replace or remove "
-            "it."
-        ) from None
+def _describe_empty(layout):
+    names = [f"{split or 'other'}: {label}" for split, label in layout.empty]
+    if names:
+        yield f"Folders without images: {', '.join(map(shown, names[:10]))}."
 
 
-def _arrays(pairs, class_names):
-    if not pairs:
-        return np.zeros((0, SIDE, SIDE, 3), np.uint8), np.zeros(0, np.int32)
-    images = np.stack([image for _, image in pairs])
-    labels = np.array([class_names.index(name) for name, _ in pairs], np.int32)
-    return images, labels
+def _name(path):
+    """Of a dataset: the folder's or archive's, however it is spelled."""
+    name = path.resolve().name
+    return (name.split(".")[0] if path.is_file() else name) or "images"

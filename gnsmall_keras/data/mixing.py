@@ -1,8 +1,11 @@
 """Cutout, mixup and CutMix of whole batches: vectorised, plain NumPy."""
 
+import dataclasses
+
 import numpy as np
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Mixing:
     """A hole in each image, then images mixed in pairs, with their labels.
 
@@ -10,46 +13,34 @@ class Mixing:
     code. With `mixup` and `cutmix` each batch takes one of them, by a fair
     draw.
 
-    Args:
+    Attributes:
         cutout: pixels of a side of a square at a random place in each image,
             which is set to zero (the mean of normalised pixels); 0: none.
         mixup: alpha of Beta(alpha, alpha), whence the first image's share is
             drawn; 0: none.
         cutmix: the same for a box of the second image in the first; 0: none.
-        classes: of the labels; needed to mix them.
-
-    Raises:
-        ValueError: if labels are to be mixed and `classes` is left out.
 
     Sources: DeVries and Taylor, "Improved Regularization of Convolutional
     Neural Networks with Cutout", 2017; Zhang et al., "mixup: Beyond Empirical
     Risk Minimization", ICLR 2018; Yun et al., "CutMix", ICCV 2019.
     """
 
-    def __init__(
-        self,
-        *,
-        cutout: int = 0,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
-        classes: int | None = None,
-    ):
-        self._cutout = cutout
-        given = ((_mix_up, mixup), (_cut_mix, cutmix))
-        self._ways = [(way, alpha) for way, alpha in given if alpha]
-        if self._ways and classes is None:
-            raise ValueError(
-                "Mixed labels need the number of classes. Received: "
-                f"mixup={mixup}, cutmix={cutmix}, classes=None. Pass "
-                "`classes`, or leave both at 0."
-            )
-        self._classes = classes
+    cutout: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    @property
+    def used(self) -> dict[str, float]:
+        """What is not left at 0."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value}
 
     def __call__(
         self,
         images: np.ndarray,
         labels: np.ndarray,
         generator: np.random.Generator,
+        classes: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the images, changed in place, and their labels.
 
@@ -57,19 +48,22 @@ class Mixing:
             images: float32 `(batch, h, w, channels)`, normalised.
             labels: whole numbers `(batch,)`.
             generator: of all that is random.
+            classes: of the labels; needed to mix them.
 
         Returns:
             Images, and labels as they were; mixed ones are float32
             `(batch, classes)`, of which each row adds up to 1.
         """
-        if self._cutout:
-            _cut_out(images, self._cutout, generator)
-        if not self._ways:
+        if self.cutout:
+            _cut_out(images, self.cutout, generator)
+        given = ((_mix_up, self.mixup), (_cut_mix, self.cutmix))
+        ways = [(way, alpha) for way, alpha in given if alpha]
+        if not ways:
             return images, labels
-        way, alpha = self._ways[generator.integers(len(self._ways))]
+        way, alpha = ways[generator.integers(len(ways))]
         partners = generator.permutation(len(images))
         share = way(images, partners, generator.beta(alpha, alpha), generator)
-        return images, _mixed(labels, partners, share, self._classes)
+        return images, _mixed(labels, partners, share, classes)
 
 
 def _cut_out(images, side, generator):

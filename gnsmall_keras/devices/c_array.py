@@ -28,6 +28,18 @@ _METHODS = (
     "SquaredDifference Squeeze StridedSlice Sub Sum Svdf Tanh Transpose "
     "TransposeConv UnidirectionalSequenceLSTM Unpack VarHandle While ZerosLike"
 )
+# Whose registration has a form for int8 alone, which leaves the kernels of
+# other types out of the flash; without optimised kernels it is the usual one.
+_INT8_REGISTRATIONS = (
+    "ADD",
+    "AVERAGE_POOL_2D",
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "FULLY_CONNECTED",
+    "MAX_POOL_2D",
+    "MUL",
+    "SOFTMAX",
+)
 _METHOD_OF = {method.lower(): method for method in _METHODS.split()}
 _BYTES_A_LINE = 12
 
@@ -44,8 +56,9 @@ _HEADER = """\
 extern const unsigned char g_model[];
 constexpr std::size_t kModelBytes = {size};
 
-// Measured on a 64-bit PC with the reference kernels. 32-bit pointers need
-// less, optimised kernels may need more: see arena_used_bytes().
+// The least that the file starts in on a 64-bit PC with the reference kernels.
+// 32-bit pointers need less: there, lower it to what arena_used_bytes() says
+// and some KB for planning, and try. Optimised kernels add scratch memory.
 constexpr std::size_t kArenaBytes = {arena};
 
 // One image, RGB, row by row; each value is the pixel's minus 128.
@@ -93,7 +106,8 @@ def write_c_array(
     Args:
         path: of an int8 file.
         folder: of the two files; it is made where there is none.
-        labels: of the classes; by default the file's metadata, else numbers.
+        labels: of the classes; by default the file's metadata, else the names
+            in the report of its export beside it, else numbers.
 
     Returns:
         The paths of both files.
@@ -126,6 +140,14 @@ def add_method(op: str) -> str:
     return f"Add{method}"
 
 
+def _registration(op):
+    """The call that registers the kernels of an operator of an int8 file."""
+    kernels = (
+        f"tflite::Register_{op}_INT8()" if op in _INT8_REGISTRATIONS else ""
+    )
+    return f"{add_method(op)}({kernels})"
+
+
 def _sources(path, labels):
     runner = TFLiteModel(path, runtime="tflite-micro")
     if runner.dtypes != ("int8", "int8"):
@@ -135,12 +157,14 @@ def _sources(path, labels):
         )
     data = path.read_bytes()
     numbers = [str(number) for number in range(runner.classes)]
-    labels = labels or read_labels(data) or numbers
+    digest = hashlib.sha256(data).hexdigest()
+    reported = _reported_labels(path.with_suffix(".json"), digest)
+    labels = labels or read_labels(data) or reported or numbers
     check_labels(labels, runner.classes)
     ops = sorted(read_contents(data).ops)
     _, height, width, _ = runner.input_shape
     header = _HEADER.format(
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=digest,
         size=len(data),
         arena=runner.arena_bytes,
         height=height,
@@ -148,7 +172,7 @@ def _sources(path, labels):
         classes=runner.classes,
         count=len(ops),
         registrations="\n".join(
-            f"  TF_LITE_ENSURE_STATUS(resolver.{add_method(op)}());"
+            f"  TF_LITE_ENSURE_STATUS(resolver.{_registration(op)});"
             for op in ops
         ),
     )
@@ -160,6 +184,14 @@ def _sources(path, labels):
         array=_array(data),
     )
     return {"model.h": header, "model.cc": source}
+
+
+def _reported_labels(report, sha256):
+    """The classes in a report, if it is of the file; else none."""
+    if not report.is_file():
+        return []
+    found = json.loads(report.read_text(encoding="utf-8"))
+    return found.get("class_names", []) if found["sha256"] == sha256 else []
 
 
 def _array(data):

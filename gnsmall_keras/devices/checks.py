@@ -4,7 +4,7 @@ import collections
 import dataclasses
 
 from gnsmall_keras.devices.targets import Target
-from gnsmall_keras.export.flatbuffer import Network
+from gnsmall_keras.export.graph import Graph
 
 _FLOATS = ("FLOAT16", "FLOAT32", "FLOAT64")
 _NEEDED = {
@@ -38,14 +38,11 @@ def read_contents(data: bytes) -> Contents:
     Raises:
         ValueError: if `data` is no such file or has more than one subgraph.
     """
-    network = Network(data)
+    network = Graph(data)
     ops = collections.Counter(op.kind for op in network.operators)
-    dtypes = collections.Counter(network.dtypes())
-    dynamic = tuple(
-        network.name(tensor)
-        for tensor in range(len(network))
-        if network.is_dynamic(tensor)
-    )
+    tensors = range(len(network))
+    dtypes = collections.Counter(map(network.dtype, tensors))
+    dynamic = tuple(map(network.name, filter(network.is_dynamic, tensors)))
     return Contents(
         dict(ops.most_common()), dict(dtypes.most_common()), dynamic
     )

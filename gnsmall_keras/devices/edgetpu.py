@@ -55,19 +55,18 @@ def predict_mapping(data: bytes) -> EdgeTpuReport:
     graph = Graph(data)
     operators = [
         Mapping(
-            graph.kind(operator),
-            tuple(map(int, graph.tensors[operator.outputs[0]].shape)),
+            operator.kind,
+            graph.shape(operator.outputs[0]),
             _reason(graph, operator),
         )
-        for operator in graph.main.operators
+        for operator in graph.operators
     ]
     reasons = [mapping.reason for mapping in operators]
     first = next((i for i, reason in enumerate(reasons) if reason), None)
     read = {
-        int(tensor)
-        for operator in graph.main.operators[:first]
-        for tensor in operator.inputs
-        if tensor >= 0
+        tensor
+        for operator in graph.operators[:first]
+        for tensor in operator.sources
     }
     constants = [graph.constant(tensor) for tensor in sorted(read)]
     size = sum(values.nbytes for values in constants if values is not None)
@@ -78,29 +77,27 @@ def predict_mapping(data: bytes) -> EdgeTpuReport:
 
 def _reason(graph, operator):
     """Why an operator would stay on the CPU; "" if it would not."""
-    kind = graph.kind(operator)
+    kind = operator.kind
     if kind not in EDGETPU_OPERATORS:
         return "not an operation of the Edge TPU"
     values = [
         tensor
-        for tensor in (*operator.inputs, *operator.outputs)
-        if tensor >= 0 and graph.constant(tensor) is None
+        for tensor in (*operator.sources, *operator.outputs)
+        if graph.constant(tensor) is None
     ]
-    types = graph.schema.TensorType
     for tensor in values:
-        facts = graph.tensors[tensor]
-        if facts.type not in (types.INT8, types.UINT8):
+        if graph.dtype(tensor) not in ("INT8", "UINT8"):
             return "a type other than int8 and uint8"
-        if facts.shapeSignature is not None and -1 in facts.shapeSignature:
+        if graph.is_dynamic(tensor):
             return "a tensor without a fixed shape"
-        if any(side > 1 for side in facts.shape[:-3]):
+        if any(side > 1 for side in graph.shape(tensor)[:-3]):
             return "a tensor of more than three dimensions"
     limit = _LIMITS.get(kind)
     return limit(graph, operator) if limit else ""
 
 
 def _no_activation(graph, operator):
-    fused = operator.builtinOptions.fusedActivationFunction
+    fused = operator.options.fusedActivationFunction
     return "a fused activation" if fused else ""
 
 
@@ -113,28 +110,28 @@ def _concatenation(graph, operator):
 
 
 def _conv(graph, operator):
-    options = operator.builtinOptions
+    options = operator.options
     if options.dilationWFactor != options.dilationHFactor:
         return "unequal dilations"
     kernel = graph.constant(operator.inputs[1])
     if kernel is None:
         return "a kernel that is not constant"
-    channels = graph.tensors[operator.inputs[0]].shape[-1]
-    if graph.kind(operator) == "CONV_2D" and kernel.shape[-1] != channels:
+    channels = graph.shape(operator.inputs[0])[-1]
+    if operator.kind == "CONV_2D" and kernel.shape[-1] != channels:
         return "a grouped convolution"
     return ""
 
 
 def _dense(graph, operator):
     scales = graph.scales(operator.inputs[1])
-    shape = graph.tensors[operator.outputs[0]].shape
+    shape = graph.shape(operator.outputs[0])
     if len(scales) > 1:
         return "a scale for each channel of a dense layer"
     return "more than one row" if np.prod(shape) != shape[-1] else ""
 
 
 def _reduction(graph, operator):
-    shape = graph.tensors[operator.inputs[0]].shape
+    shape = graph.shape(operator.inputs[0])
     axes = np.atleast_1d(graph.constant(operator.inputs[1])) % len(shape)
     if 0 in axes:
         return "a reduction over the batch"
@@ -150,15 +147,15 @@ def _pad(graph, operator):
 
 
 def _resize(graph, operator):
-    options = operator.builtinOptions
+    options = operator.options
     if options.halfPixelCenters or options.alignCorners:
         return "half-pixel centres or aligned corners, which came late"
     return ""
 
 
 def _softmax(graph, operator):
-    size = int(np.prod(graph.tensors[operator.outputs[0]].shape))
-    flat = size == graph.tensors[operator.outputs[0]].shape[-1]
+    size = int(np.prod(graph.shape(operator.outputs[0])))
+    flat = size == graph.shape(operator.outputs[0])[-1]
     return "" if flat and size <= _SOFTMAX_ELEMENTS else "more than one row"
 
 

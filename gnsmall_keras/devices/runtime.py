@@ -1,19 +1,20 @@
 """One way to run a .tflite file on every runtime."""
 
 import contextlib
+import functools
+import importlib
 import importlib.util
 import math
 import os
 import re
-import struct
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+
+from gnsmall_keras.devices.contents import read_file
+from gnsmall_keras.devices.trial import try_file
 
 Runtime = Literal[
     "litert",
@@ -30,15 +31,7 @@ _INSTALL = {
     "tflite-micro": "'gnsmall-keras[export]' (Linux, x86-64)",
 }
 _ARENA_BYTES = 8 * 2**20  # offered to TensorFlow Lite Micro; it reports its use
-_EDGE_TPU_OP = b"edgetpu-custom-op"  # all that a compiled file has in it
-# Runs a file once, as a process of its own.
-_TRIAL = """
-import sys
-from tflite_runtime.interpreter import Interpreter
-interpreter = Interpreter(sys.argv[1])
-interpreter.allocate_tensors()
-interpreter.invoke()
-"""
+_ARENA_STEP = 16  # its alignment
 
 
 class TFLiteModel:
@@ -57,6 +50,11 @@ class TFLiteModel:
     Raises:
         ValueError: if the runtime is unknown or not installed, or the file is
             not one it can run.
+
+    Example:
+        >>> model = gns.TFLiteModel("tflite/gns-w0.5-cifar10-micro.tflite")
+        >>> model.predict(np.zeros((2, 32, 32, 3), np.uint8)).shape
+        (2, 10)
     """
 
     def __init__(
@@ -66,6 +64,7 @@ class TFLiteModel:
         runtime: str = "litert",
         num_threads: int = 1,
         arena_bytes: int = _ARENA_BYTES,
+        trial: bool = True,
     ):
         if runtime not in RUNTIMES:
             raise ValueError(
@@ -73,7 +72,11 @@ class TFLiteModel:
             )
         data = read_file(path)
         self.runtime = runtime
+        self._path = os.fspath(path)
         try:
+            _check_installed(runtime)
+            if trial:
+                try_file(path, data, runtime)
             if runtime == "tflite-micro":
                 self._engine = _Micro(data, arena_bytes)
             else:
@@ -83,11 +86,14 @@ class TFLiteModel:
                 f"Runtime {runtime!r} is not installed ({error}). Install it "
                 f"with: pip install {_to_install(runtime)}."
             ) from None
-        except (RuntimeError, ValueError, struct.error) as error:
-            told = " ".join(str(error).split())
-            raise ValueError(
-                f"{os.fspath(path)} does not run on {runtime}: {told}"
-            ) from None
+        except Exception as error:  # a damaged file leads to any
+            raise self._refusal(error) from None
+
+    def _refusal(self, error):
+        told = " ".join(str(error).split()) or type(error).__name__
+        return ValueError(
+            f"{self._path} does not run on {self.runtime}: {told}"
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -106,7 +112,10 @@ class TFLiteModel:
 
     @property
     def arena_bytes(self) -> int | None:
-        """Working memory that TensorFlow Lite Micro took; None elsewhere."""
+        """The least arena that TensorFlow Lite Micro runs it in; else None.
+
+        Of this machine, to 16 bytes: 32-bit pointers need less.
+        """
         return getattr(self._engine, "arena_bytes", None)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
@@ -135,7 +144,10 @@ class TFLiteModel:
                 f"{', '.join(map(str, self.input_shape[1:]))}). Received: "
                 f"{images.dtype} {images.shape}."
             )
-        rows = [self._run(image) for image in images]
+        try:
+            rows = [self._run(image) for image in images]
+        except (RuntimeError, TypeError, IndexError) as error:
+            raise self._refusal(error) from None
         if not rows:
             return np.zeros((0, self.classes), np.float32)
         return np.concatenate(rows)
@@ -144,6 +156,10 @@ class TFLiteModel:
         self.set_image(image)
         self.invoke()
         return self._engine.get_output().reshape(1, -1)
+
+    def run_black_image(self) -> None:
+        """Computes once, of an image of zeros."""
+        self._run(np.zeros(self.input_shape[1:], np.uint8))
 
     def set_image(self, image: np.ndarray) -> None:
         """Gives the runtime one image, uint8, for `invoke` alone."""
@@ -154,41 +170,25 @@ class TFLiteModel:
         self._engine.invoke()
 
 
-def read_file(path: str | os.PathLike) -> bytes:
-    """Returns the bytes of a .tflite file that is no delegate's own.
-
-    Raises:
-        ValueError: if there is no file or not such a one.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"No file at {os.fspath(path)}. Check the path.")
-    data = Path(path).read_bytes()
-    if data[4:8] != b"TFL3":
-        raise ValueError(
-            f"{os.fspath(path)} is not a .tflite file: its identifier is "
-            f"{data[4:8]!r}, not b'TFL3'. It may be truncated."
-        )
-    if _EDGE_TPU_OP in data:
-        raise ValueError(
-            f"{os.fspath(path)} is compiled for the Edge TPU and runs only "
-            "there. Give the file it was compiled from, or run it with "
-            "tflite/run_model.py --delegate libedgetpu.so.1."
-        )
-    return data
-
-
 def installed_runtimes() -> list[str]:
     """Returns the runtimes that this environment has."""
-    modules = {
-        "litert": "ai_edge_litert",
-        "tflite-runtime": "tflite_runtime",
-        "tflite-micro": "tflite_micro",
-    }
+    modules = {"litert": "ai_edge_litert"}
+    for name in ("tflite-runtime", "tflite-micro"):
+        modules[name] = name.replace("-", "_")
     return [
         name
         for name in RUNTIMES
         if importlib.util.find_spec(modules[name.removesuffix("-reference")])
     ]
+
+
+def _check_installed(runtime):
+    if runtime.startswith("tflite-runtime"):
+        _tflite_runtime()
+    elif runtime.startswith("litert"):
+        importlib.import_module("ai_edge_litert.interpreter")
+    else:
+        importlib.import_module("tflite_micro")
 
 
 def _to_install(runtime):
@@ -219,7 +219,7 @@ class _Interpreter:
         if runtime.startswith("litert"):
             from ai_edge_litert import interpreter
         else:
-            interpreter = _tflite_runtime(path)
+            interpreter = _tflite_runtime()
         resolver = interpreter.OpResolverType
         self._interpreter = interpreter.Interpreter(
             model_path=os.fspath(path),
@@ -254,28 +254,16 @@ class _Interpreter:
         return self._interpreter.get_tensor(self._output_index)
 
 
-def _tflite_runtime(path):
-    """Returns its module, once a child has run the file.
+def _tflite_runtime():
+    """Returns tflite-runtime's module.
 
-    tflite-runtime does not check files and crashes on damaged ones.
+    Raises:
+        ImportError: if it is not installed or NumPy is too new for it.
     """
     if int(np.__version__.split(".")[0]) > 1:
         raise ImportError(f"it needs numpy<2, not {np.__version__}")
     from tflite_runtime import interpreter
 
-    done = subprocess.run(
-        [sys.executable, "-c", _TRIAL, os.fspath(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        told = lines[-1] if lines else f"signal {-done.returncode}"
-        raise ValueError(
-            f"a trial ended with: {told}. The file may be truncated; compare "
-            "its size or sha256."
-        )
     return interpreter
 
 
@@ -306,12 +294,10 @@ def _check_classifier(inputs, outputs):
 
 class _Micro:
     def __init__(self, data, arena_bytes):
-        import tflite_micro
-
-        make = tflite_micro.runtime.Interpreter.from_bytes
+        self._data = data
         with _captured_stderr() as captured:
             try:
-                self._interpreter = make(data, arena_size=arena_bytes)
+                self._interpreter = _allocate(data, arena_bytes)
             except RuntimeError as error:
                 if arena_bytes < _ARENA_BYTES:
                     needed = _Micro(data, _ARENA_BYTES).arena_bytes
@@ -326,10 +312,27 @@ class _Micro:
         found = re.search(r"Arena allocation total (\d+)", allocations)
         if not found:
             raise RuntimeError(f"No arena size in {allocations!r}.")
-        self.arena_bytes = int(found.group(1))
+        self._kept_bytes = int(found.group(1))
         self.input = _micro_tensor(self._interpreter.get_input_details(0))
         self.output = _micro_tensor(self._interpreter.get_output_details(0))
         _check_classifier([self.input.shape], [self.output.shape])
+
+    @functools.cached_property
+    def arena_bytes(self):
+        """Planning may need more than is kept."""
+        low, high = self._kept_bytes, 2 * self._kept_bytes
+        with _captured_stderr():
+            if _starts(self._data, low):
+                return low
+            while not _starts(self._data, high):
+                low, high = high, 2 * high
+            while high - low > _ARENA_STEP:
+                middle = (low + high) // 2 // _ARENA_STEP * _ARENA_STEP
+                if _starts(self._data, middle):
+                    high = middle
+                else:
+                    low = middle
+            return high
 
     def set_input(self, values):
         self._interpreter.set_input(values, 0)
@@ -341,10 +344,25 @@ class _Micro:
         return np.array(self._interpreter.get_output(0))
 
 
+def _allocate(data, arena_bytes):
+    import tflite_micro
+
+    make = tflite_micro.runtime.Interpreter.from_bytes
+    return make(data, arena_size=arena_bytes)
+
+
+def _starts(data, arena_bytes):
+    try:
+        _allocate(data, arena_bytes)
+    except RuntimeError:
+        return False
+    return True
+
+
 def _micro_tensor(details):
     parameters = details["quantization_parameters"]
-    scales, zero_points = parameters["scales"], parameters["zero_points"]
-    quantization = (scales[0], zero_points[0]) if len(scales) else (0.0, 0)
+    found = parameters["scales"], parameters["zero_points"]
+    quantization = tuple(each[0] if len(each) else 0 for each in found)
     return _Tensor(details["shape"], details["dtype"], quantization)
 
 

@@ -5,9 +5,7 @@ written last and says what the logits were computed from.
 """
 
 import contextlib
-import dataclasses
 import functools
-import hashlib
 import json
 import os
 import time
@@ -25,124 +23,27 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from gnsmall_keras.data.augment import PADDING, Augmentation, normalize
-from gnsmall_keras.data.batches import TrainingBatches
+from gnsmall_keras.data.augment import Augmentation, normalize
+from gnsmall_keras.distill.cached import (
+    CACHE_FILE,
+    SCHEMA,
+    CachedTeacher,
+    check_labels,
+    images_digest,
+    open_view,
+    open_views,
+    read_description,
+    seen_in,
+    teacher_digest,
+    view_file,
+)
 from gnsmall_keras.distill.checks import check_teacher
 from gnsmall_keras.native.choice import network_for_inference
 from gnsmall_keras.records.jsonl import replacing
 
-SCHEMA = 2  # also changes with what Augmentation.view makes of a seed
-CACHE_FILE = "cache.json"
 _BEGUN_FILE = "begun.json"  # becomes CACHE_FILE when every view is there
 _BATCH_SIZE = 500
 _LARGEST = float(np.finfo(np.float16).max)
-
-
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class CachedTeacher:
-    """A teacher's logits for every view of every image.
-
-    Attributes:
-        logits: of each view a float16 `(images, classes)`, memory-mapped.
-        data_digest: `images_digest` of what the logits are for.
-        teacher_digest: `teacher_digest` of what computed them.
-        views: how many views of each image.
-        seed: names the views.
-        augment: whether they are crops; otherwise the plain images.
-        flip: whether half of the crops are mirrored.
-        alternate: whether it is every other view of an image that is mirrored.
-        padding, border: what they are cut from, see `Augmentation`.
-        images: how many.
-        classes: how many.
-    """
-
-    logits: tuple[np.ndarray, ...]
-    data_digest: str
-    teacher_digest: str
-    views: int
-    seed: int
-    augment: bool
-    flip: bool
-    alternate: bool
-    padding: int
-    border: str
-    images: int
-    classes: int
-
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike,
-        *,
-        images: np.ndarray,
-        labels: np.ndarray,
-        teacher: keras.Model | None = None,
-    ) -> "CachedTeacher":
-        """Opens a finished cache of these images, labels and teacher.
-
-        Args:
-            path: the folder that `cache_teacher` wrote.
-            images, labels: the split that is trained on, as it was cached.
-            teacher: if given, it must be the one that was cached.
-
-        Raises:
-            ValueError: if the cache is unfinished, truncated, of an unknown
-                schema, of other data or of another teacher.
-        """
-        folder = Path(path)
-        file = folder / CACHE_FILE
-        if not file.is_file():
-            raise ValueError(
-                f"A cache of teacher logits holds {CACHE_FILE} once all views "
-                f"are computed. Received: {os.fspath(path)!r}, without it. "
-                "Call cache_teacher with this path; it goes on where it was "
-                "interrupted."
-            )
-        description = _read_description(file)
-        _check_data(images, labels, description["data_digest"])
-        _check_labels(labels, description["classes"])
-        if teacher is not None:
-            _check_same_teacher(teacher, description["teacher_digest"])
-        return _open(folder, description)
-
-    def batches(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        *,
-        batch_size: int,
-        seed: int,
-        shuffle: bool = True,
-        drop_remainder: bool = False,
-    ) -> TrainingBatches:
-        """Returns training batches of the cached views, with their logits.
-
-        Args:
-            images, labels: those that the cache was loaded for.
-            batch_size: images per batch.
-            seed: names the order; the views are those of the cache.
-            shuffle: whether each epoch has its own order.
-            drop_remainder: whether the last, short batch is left out.
-
-        Raises:
-            ValueError: if the data are others, or not one batch can be made.
-        """
-        _check_data(images, labels, self.data_digest)
-        return TrainingBatches(
-            images,
-            labels,
-            batch_size=batch_size,
-            seed=seed,
-            shuffle=shuffle,
-            augment=self.augment,
-            flip=self.flip,
-            alternate=self.alternate,
-            padding=self.padding,
-            border=self.border,
-            drop_remainder=drop_remainder,
-            teacher_logits=self.logits,
-            view_seed=self.seed,
-        )
 
 
 def cache_teacher(
@@ -156,7 +57,7 @@ def cache_teacher(
     augment: bool,
     flip: bool,
     alternate: bool = False,
-    padding: int = PADDING,
+    padding: int = 4,
     border: str = "zeros",
     progress: bool = True,
     after_view: Callable[[], None] = lambda: None,
@@ -174,10 +75,8 @@ def cache_teacher(
         path: the cache's folder; made if need be.
         views: how many epochs pass until the images repeat.
         seed: names the views.
-        augment: whether views are crops; without, there is one view.
-        flip: whether half of the crops are mirrored.
-        alternate: whether it is every other view of an image that is mirrored.
-        padding, border: of `Augmentation`.
+        augment, flip, alternate, padding, border: of `Views`; without
+            `augment` there is one view.
         progress: whether to print a line per view, live in a terminal.
         after_view: called when a view is stored; what it raises ends the call.
 
@@ -215,33 +114,7 @@ def cache_teacher(
         )
     if (folder / _BEGUN_FILE).exists():
         (folder / _BEGUN_FILE).replace(folder / CACHE_FILE)
-    return _open(folder, description)
-
-
-def teacher_digest(model: keras.Model) -> str:
-    """First 16 characters of the SHA-256 of all weights.
-
-    Their kinds, shapes and values count. The layers' names do not: Keras
-    numbers them anew in every process. Neither do layers without weights.
-    """
-    sha = hashlib.sha256()
-    for weight in model.weights:
-        sha.update(weight.name.encode())
-        _update(sha, keras.ops.convert_to_numpy(weight.value))
-    return sha.hexdigest()[:16]
-
-
-def images_digest(images: np.ndarray, labels: np.ndarray) -> str:
-    """First 16 characters of the SHA-256 of images and labels, in order."""
-    sha = hashlib.sha256()
-    _update(sha, images)
-    _update(sha, labels)
-    return sha.hexdigest()[:16]
-
-
-def _update(sha, array):
-    sha.update(f"{array.dtype} {array.shape}".encode())
-    sha.update(np.ascontiguousarray(array))
+    return open_views(folder, description)
 
 
 def _describe(teacher, images, labels):
@@ -252,7 +125,7 @@ def _describe(teacher, images, labels):
             "split."
         )
     classes = teacher.output_shape[-1]
-    _check_labels(labels, classes)
+    check_labels(labels, classes)
     return {
         "schema": SCHEMA,
         "data_digest": images_digest(images, labels),
@@ -267,7 +140,7 @@ def _begin(folder, description):
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CACHE_FILE, _BEGUN_FILE):
         if (folder / name).is_file():
-            stored = _read_description(folder / name)
+            stored = read_description(folder / name)
             _check_same_cache(folder, stored, description)
             return
     for file in folder.glob("view-*.npy"):  # nothing says what they are of
@@ -277,72 +150,15 @@ def _begin(folder, description):
         unfinished.write_text(text + "\n", encoding="utf-8")
 
 
-def _read_description(file):
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # neither UTF-8 nor JSON
-        raise ValueError(
-            f"{file} must be JSON as cache_teacher writes it: {error}. Remove "
-            "the folder and compute it again."
-        ) from None
-    found = description.get("schema") if isinstance(description, dict) else None
-    if found != SCHEMA:
-        raise ValueError(
-            f"{file} must be of schema {SCHEMA}. Received: schema={found!r}. "
-            "Remove the folder and compute it again, or take the version of "
-            "gnsmall_keras that wrote it."
-        )
-    names = {field.name for field in dataclasses.fields(CachedTeacher)}
-    expected = names - {"logits"} | {"schema"}
-    if set(description) != expected:
-        raise ValueError(
-            f"{file} must have the fields of schema {SCHEMA}. Missing: "
-            f"{sorted(expected - set(description))}; unknown: "
-            f"{sorted(set(description) - expected)}. Remove the folder and "
-            "compute it again."
-        )
-    return description
-
-
-def _view_file(folder, view):
-    return folder / f"view-{view:04}.npy"
-
-
 def _missing_views(folder, description):
     def is_missing(view):
         try:
-            _open_view(folder, view, description)
+            open_view(folder, view, description)
         except ValueError:
             return True
         return False
 
     return [view for view in range(description["views"]) if is_missing(view)]
-
-
-def _open_view(folder, view, description):
-    shape = (description["images"], description["classes"])
-    file = _view_file(folder, view)
-    try:
-        logits = np.lib.format.open_memmap(file, mode="r")
-        found = f"{logits.dtype} {logits.shape}"
-    except (OSError, ValueError) as error:  # not there, or cut short
-        found = str(error)
-    if found != f"float16 {shape}":
-        raise ValueError(
-            f"{file} must hold float16 logits {shape}. Received: {found}. "
-            "It may be missing or truncated; call cache_teacher with the same "
-            "arguments, which computes what is not whole."
-        )
-    return logits
-
-
-def _open(folder, description):
-    logits = tuple(
-        _open_view(folder, view, description)
-        for view in range(description["views"])
-    )
-    fields = {k: v for k, v in description.items() if k != "schema"}
-    return CachedTeacher(logits=logits, **fields)
 
 
 def _write_views(
@@ -356,7 +172,7 @@ def _write_views(
             logits = _predict(
                 teacher, functools.partial(cut, view=view), description, advance
             )
-            with replacing(_view_file(folder, view)) as unfinished:
+            with replacing(view_file(folder, view)) as unfinished:
                 np.save(unfinished, logits)
             rate = len(images) / (time.perf_counter() - began)
             report(
@@ -368,19 +184,11 @@ def _write_views(
 
 def _cutter(images, description):
     """Returns what cuts `indices` of a `view`, as TrainingBatches does."""
-    if not description["augment"]:
+    seen = seen_in(description)
+    if not seen.augment:
         return lambda indices, view: images[indices]
-    augmentation = Augmentation(
-        images,
-        flip=description["flip"],
-        padding=description["padding"],
-        border=description["border"],
-    )
-    return functools.partial(
-        augmentation.view,
-        seed=description["seed"],
-        alternate=description["alternate"],
-    )
+    augmentation = Augmentation(images, seen)
+    return functools.partial(augmentation.view, seed=description["seed"])
 
 
 def _predict(teacher, cut, description, advance):
@@ -439,36 +247,6 @@ def _check_views(views, augment):
             "`views` must be a whole number of at least 1, and 1 where "
             f"nothing is augmented. Received: views={views!r}, "
             f"augment={augment}. Change one of them."
-        )
-
-
-def _check_labels(labels, classes):
-    if np.min(labels) < 0 or np.max(labels) >= classes:
-        raise ValueError(
-            f"The teacher tells {classes} classes apart, so labels must be in "
-            f"[0, {classes}). Received: labels in [{np.min(labels)}, "
-            f"{np.max(labels)}]. Take a teacher of the same data."
-        )
-
-
-def _check_data(images, labels, expected):
-    found = images_digest(images, labels)
-    if found != expected:
-        raise ValueError(
-            "The cached logits must be of these very images and labels, in "
-            f"this order. Received: data {found}, logits of data {expected}. "
-            "Take the data, split and seed the cache was made of, or call "
-            "cache_teacher with another path."
-        )
-
-
-def _check_same_teacher(teacher, expected):
-    found = teacher_digest(teacher)
-    if found != expected:
-        raise ValueError(
-            "The cached logits must be of this very teacher. Received: "
-            f"teacher {found}, logits of teacher {expected}. Take the teacher "
-            "they were computed with, or call cache_teacher with another path."
         )
 
 

@@ -3,11 +3,13 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from gnsmall_keras.models.files import is_shape, load_model
+from gnsmall_keras.models.keras_private import operation_of
 from gnsmall_keras.records.run import MODEL_FILE
 
 _ANY_SIDE = 32  # of images for a network that takes all sizes
@@ -101,7 +103,8 @@ def shapes_of(
     Raises:
         ValueError: if it has others, or its shapes are not known.
     """
-    taken = getattr(model, "input_shape", None)
+    taken: Any = getattr(model, "input_shape", None)
+    told: Any
     try:
         told = model.output_shape
     except AttributeError:  # of a subclass, or before it is built
@@ -132,7 +135,7 @@ def ends_in_probabilities(model: keras.Model) -> bool:
     while isinstance(last, keras.Model):
         if not getattr(last, "outputs", None):
             return False
-        last = last.outputs[0]._keras_history.operation
+        last = operation_of(last.outputs[0])
     names = ("softmax", "sigmoid")
     activation = getattr(getattr(last, "activation", None), "__name__", "")
     return activation in names or type(last).__name__.lower() in names
@@ -143,6 +146,8 @@ def _gives_probabilities(model, input_shape):
     shape = (4, *some_shape(input_shape))
     noise = np.random.default_rng(0).normal(0.0, 1.0, shape)
     outputs = model(noise.astype("float32"), training=False)
-    outputs = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
+    outputs = np.asarray(
+        keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
+    )
     sums = outputs.sum(axis=-1)
     return bool(outputs.min() >= 0 and np.allclose(sums, 1.0, atol=1e-2))

@@ -1,11 +1,19 @@
 """Knowledge distillation as a Keras model."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
-from gnsmall_keras.config import check_label_weight, check_temperature
+from gnsmall_keras.config import (
+    Kernels,
+    check_label_weight,
+    check_temperature,
+)
 from gnsmall_keras.data.batches import IMAGES, TEACHER_LOGITS
 from gnsmall_keras.distill.checks import (
     ends_in_probabilities,
@@ -19,10 +27,21 @@ from gnsmall_keras.distill.features import (
     make_adapter,
     recording,
 )
-from gnsmall_keras.distill.losses import class_indices, get_loss
+from gnsmall_keras.distill.losses import (
+    DistillationLoss,
+    class_indices,
+    get_loss,
+)
 from gnsmall_keras.distill.running import Running
+from gnsmall_keras.distill.state import BatchMean, Step, Untracked
 from gnsmall_keras.distill.steps import STEPS
-from gnsmall_keras.distill.teachers import WEIGHTS, as_teacher
+from gnsmall_keras.distill.teachers import (
+    WEIGHTS,
+    FrozenTeacher,
+    TeacherEnsemble,
+    as_teacher,
+)
+from gnsmall_keras.models import keras_private
 from gnsmall_keras.native.choice import check_kernels, using
 
 _FEATURES = "teacher_features"
@@ -66,22 +85,33 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
     Raises:
         ValueError: if an argument breaks one of the rules above, or the teacher
             does not fit the student.
+
+    Example:
+        >>> def small():
+        ...     layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+        ...     return keras.Sequential([keras.Input((8, 8, 3)), *layers])
+        >>> distiller = gns.Distiller(student=small(), teacher=small())
+        >>> distiller.compile("adam", loss=gns.LabelCrossEntropy())
+        >>> images, labels = np.ones((4, 8, 8, 3)), np.arange(4)
+        >>> found = distiller.fit(images, labels, verbose=0)
+        >>> {"kd_loss", "label_loss"} <= found.history.keys()
+        True
     """
 
     def __init__(
         self,
         *,
-        student,
-        teacher=None,
-        label_weight=0.5,
-        temperature=4.0,
-        loss="kd",
-        features=(),
-        track_agreement=False,
-        expects_teacher=None,
-        adapters=None,
-        kernels="auto",
-        **kwargs,
+        student: keras.Model,
+        teacher: keras.Model | FrozenTeacher | TeacherEnsemble | None = None,
+        label_weight: float = 0.5,
+        temperature: float = 4.0,
+        loss: str | DistillationLoss = "kd",
+        features: Sequence[FeaturePair] = (),
+        track_agreement: bool = False,
+        expects_teacher: bool | None = None,
+        adapters: Sequence[keras.layers.Layer | None] | None = None,
+        kernels: Kernels = "auto",
+        **kwargs: Any,
     ):
         check_label_weight(label_weight)
         check_temperature(temperature)
@@ -91,11 +121,11 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         super().__init__(**kwargs)
         self.student = student
         self.distillation_loss = get_loss(loss)
-        self._mean = _Mean(name="mean")
+        self._mean = BatchMean(name="mean")
         self.label_weight = self._number("label_weight", label_weight)
         self.temperature = self._number("temperature", temperature)
         self._pairs = tuple(features)
-        self._frozen = _Untracked()
+        self._frozen, self._step = Untracked(), Step()
         self._kernels = kernels
         self._adapters = adapters  # None until a teacher tells the shapes
         self._term_trackers = [
@@ -171,7 +201,7 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         layers = self._frozen.student_layers if training else ()
         with recording(layers) as outputs:
             logits = self._student_logits(inputs, training)
-        self._frozen.student_features = outputs
+        self._step.student_features = outputs
         return logits
 
     def _with_targets(self, data):
@@ -206,19 +236,20 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
 
         Without targets in `x` it is the compiled loss and the regularisers.
         """
-        self._frozen.logs_terms = training and _has_targets(x)
-        if not self._frozen.logs_terms:
+        self._step.logs_terms = training and _has_targets(x)
+        if not self._step.logs_terms:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         terms = self._target_losses(x, y, y_pred, sample_weight)
         total = (1.0 - self.label_weight) * terms[0]
         for pair, term in zip(self._pairs, terms[1:], strict=True):
             total = total + pair.weight * term
-        if self._compile_loss is not None:
-            label_loss = self._compile_loss(y, y_pred, sample_weight)
+        compiled = keras_private.compiled_loss(self)
+        if compiled is not None:
+            label_loss = compiled(y, y_pred, sample_weight)
             total = total + self.label_weight * label_loss
             terms.append(label_loss)
         for regularizer in self.losses:
-            total = total + self._aggregate_additional_loss(regularizer)
+            total = total + keras_private.scale_loss(self, regularizer)
         size = ops.shape(y_pred)[0]
         # Without a compiled loss there is one term fewer.
         for tracker, term in zip(self._term_trackers, terms, strict=False):
@@ -254,12 +285,12 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         for index, (pair, feature) in enumerate(
             zip(self._pairs, given, strict=True)
         ):
-            own = self._frozen.student_features[index]
+            own = self._step.student_features[index]
             adapter = self._adapters[index]
             own = adapter(own) if adapter else own
             values = feature_loss(pair, feature, own)
             terms.append(self._mean(values, values, sample_weight))
-        self._frozen.student_features = ()
+        self._step.student_features = ()
         return terms
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -271,7 +302,7 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
             self._update_agreement(x, y_pred)
         logs = super().compute_metrics(x, y, y_pred, sample_weight)
         for tracker in self._term_trackers:
-            if not self._frozen.logs_terms:
+            if not self._step.logs_terms:
                 logs.pop(tracker.name, None)
         return logs
 
@@ -346,27 +377,6 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
             FeaturePair(**pair) for pair in config["features"]
         ]
         return cls(**config)
-
-
-class _Untracked:
-    """What Keras must neither save nor train."""
-
-    def __init__(self):
-        self.teacher = None
-        self.student_layers = ()
-        self.teacher_layers = ()
-        self.student_features = ()
-        self.logs_terms = False  # of the step that is being traced
-        self.native = None  # the student's form to train, if there is one
-        self.inference = None  # and to answer
-        self.labels_checked = False  # those of the present call, all at once
-
-
-class _Mean(keras.losses.Loss):
-    """Batch mean of values, with Keras's sample weights and replicas."""
-
-    def call(self, y_true, y_pred):
-        return y_pred
 
 
 def _has_targets(x):

@@ -18,6 +18,13 @@ class FeaturePair:
 
     Raises:
         ValueError: if the loss is unknown or the weight not above 0.
+
+    Example:
+        >>> pair = gns.FeaturePair(
+        ...     student_layer="blocks_4_0_add", teacher_layer="blocks_4_0_add"
+        ... )
+        >>> pair.weight
+        1.0
     """
 
     student_layer: str

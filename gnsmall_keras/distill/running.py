@@ -1,5 +1,8 @@
 """How a Distiller runs: by which kernels, and on which labels it refuses to."""
 
+# Parts of a keras.Model.
+# pyright: reportAttributeAccessIssue=false
+
 import keras
 
 from gnsmall_keras.data.batches import IMAGES

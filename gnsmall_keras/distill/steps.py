@@ -4,12 +4,16 @@ Whatever the backend, the teacher's targets are computed outside of the
 student's gradient and put beside the images; Keras's own step does the rest.
 """
 
+# Parts of a keras.Model.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+
 import contextlib
 import re
 
 import keras
 
 from gnsmall_keras.distill.labels import RULE, check_labels, message
+from gnsmall_keras.models import keras_private
 
 
 class TensorFlowStep:
@@ -184,11 +188,11 @@ class JaxStep:
             yield
         except BaseException:
             self.jax_state_sync()  # `evaluate` leaves it to its caller
-            if not self._jax_state_synced:  # not one step has run
+            if not keras_private.is_synced(self):  # not one step has run
                 for variable, value in zip(variables, before, strict=True):
                     variable.assign(value)
                 self.reset_metrics()
-                self._jax_state_synced = True
+                keras_private.set_synced(self)
             raise
 
     def _replicas(self):

@@ -1,16 +1,19 @@
 """Who teaches: one model or several, which only answer."""
 
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
 import keras
 from keras import ops
 
-from gnsmall_keras.config import normalize_weights
+from gnsmall_keras.config import Combine, normalize_weights
 from gnsmall_keras.data.batches import TEACHER_LOGITS
 from gnsmall_keras.distill.checks import check_teacher, some_shape
 from gnsmall_keras.distill.losses import class_indices
+from gnsmall_keras.fields import check
 from gnsmall_keras.native.choice import check_kernels, network_for_inference
 
 WEIGHTS = "teacher_weights"
-_COMBINATIONS = ("probabilities", "logits", "per_teacher")
 CONFIDENCE = "confidence"
 
 
@@ -28,9 +31,22 @@ class FrozenTeacher:
 
     Raises:
         ValueError: if `model` is not a Keras model.
+
+    Example:
+        >>> layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+        >>> model = keras.Sequential([keras.Input((64, 64, 3)), *layers])
+        >>> resize = keras.layers.Resizing(64, 64)
+        >>> teacher = gns.FrozenTeacher(model, preprocess=resize)
+        >>> teacher.logits(keras.ops.zeros((1, 32, 32, 3))).shape[-1]
+        10
     """
 
-    def __init__(self, model: keras.Model, *, preprocess=None):
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        preprocess: Callable[[Any], Any] | None = None,
+    ):
         if not isinstance(model, keras.Model):
             raise ValueError(
                 "A teacher must be a keras.Model; load_teacher() reads one "
@@ -85,7 +101,7 @@ class FrozenTeacher:
 
         Args:
             images: the student's batch.
-            labels: its classes `(batch,)`, or shares `(batch, classes)`.
+            labels: its classes `(batch,)`, or soft labels `(batch, classes)`.
             temperature: at which the student reads the targets.
 
         Returns:
@@ -113,20 +129,32 @@ class TeacherEnsemble:
 
     Raises:
         ValueError: if an argument breaks one of the rules above.
+
+    Example:
+        >>> one, other = (
+        ...     keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+        ...     for _ in range(2)
+        ... )
+        >>> ensemble = gns.TeacherEnsemble([one, other], weights=[0.7, 0.3])
+        >>> len(ensemble.models)
+        2
     """
 
-    def __init__(self, teachers, *, combine="probabilities", weights=None):
+    def __init__(
+        self,
+        teachers: Sequence[keras.Model | FrozenTeacher],
+        *,
+        combine: Literal[
+            "probabilities", "logits", "per_teacher"
+        ] = "probabilities",
+        weights: Sequence[float] | Literal["confidence"] | None = None,
+    ):
         self._teachers = [as_teacher(teacher) for teacher in teachers]
         if not self._teachers:
             raise ValueError(
                 "`teachers` must hold at least one teacher. Received none."
             )
-        if combine not in _COMBINATIONS:
-            raise ValueError(
-                f"`combine` must be one of {_COMBINATIONS}. "
-                f"Received: {combine!r}."
-            )
-        self._combine = combine
+        self._combine = check("combine", Combine, combine)
         self._weights = (
             None
             if isinstance(weights, str)
@@ -182,7 +210,7 @@ class TeacherEnsemble:
         return ops.softmax(of_label[..., 0], axis=1)
 
 
-def as_teacher(teacher):
+def as_teacher(teacher) -> Any:
     """Wraps a Keras model; what can teach already comes back as it is."""
     if isinstance(teacher, (FrozenTeacher, TeacherEnsemble)):
         return teacher

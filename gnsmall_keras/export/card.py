@@ -1,10 +1,10 @@
 """The card of a .tflite file: what it is, how good, how to make it again."""
 
-import dataclasses
 import shlex
 from collections.abc import Callable, Sequence
 
-from gnsmall_keras.config import DistillConfig, ExportConfig, TrainConfig
+from gnsmall_keras import fields
+from gnsmall_keras.config import Distilling, ExportConfig
 from gnsmall_keras.devices.targets import find_budget
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
@@ -131,7 +131,7 @@ def _training(report, record):
     )
     if record.validation_accuracy is None:
         validated = (
-            "No images were held out: the test split was watched after every "
+            "No images were held out: the test split was monitored after every "
             "epoch, and the weights are of the last one"
         )
     text = (
@@ -256,15 +256,13 @@ def teachers_of(
 
 def reproduce(record: RunRecord) -> str:
     """Returns the command line of a run: what differs from the defaults."""
-    kind = DistillConfig if "strategy" in record.config else TrainConfig
-    command = "distill" if kind is DistillConfig else "train"
+    command = "distill" if "strategy" in record.config else "train"
+    usual = fields.defaults(Distilling)
     words = ["gnsmall", command]
-    for field in dataclasses.fields(kind):
-        default = field.default
-        usual = list(default) if isinstance(default, tuple) else default
-        value = record.config.get(field.name, usual)
-        if value != usual:
-            words += _option(field.name, value)
+    for name, value in usual.items():
+        given = record.config.get(name, value)
+        if given != value:
+            words += _option(name, given)
     return shlex.join(words)
 
 

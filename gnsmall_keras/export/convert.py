@@ -20,8 +20,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.data.augment import MEAN, STD
-from gnsmall_keras.export.flatbuffer import Network, find_layer
+from gnsmall_keras.devices.targets import TARGETS
+from gnsmall_keras.export.graph import Graph, find_layer
 from gnsmall_keras.quantization import post_training as quantize
 from gnsmall_keras.quantization.qat import (
     QuantizationTraining,
@@ -29,6 +31,7 @@ from gnsmall_keras.quantization.qat import (
 )
 
 _ERROR_LINES = 15  # of a failed worker's output
+_CONFIG = "config.json"
 _TOLD = "told.json"  # what the worker says beside the files
 _REFUSED = 3  # exit status: the reason is in a file
 
@@ -54,13 +57,9 @@ class Conversion:
 
 def convert(
     model: keras.Model,
+    config: ExportConfig | None = None,
     *,
-    quantization: str = "int8",
     calibration_images: np.ndarray,
-    calibration: str = "mse",
-    input_dtype: str = "int8",
-    probabilities: bool = False,
-    float_layers: Sequence[str] = (),
     training: QuantizationTraining | None = None,
 ) -> Conversion:
     """Returns `model` as a .tflite file.
@@ -71,12 +70,8 @@ def convert(
     Args:
         model: fused, of `keras.layers` alone, from normalised images to
             logits.
-        quantization: as in `ExportConfig`.
+        config: what kind of file; None: the default one.
         calibration_images: uint8 `(n, height, width, 3)`.
-        calibration: "mse" or "minmax", for int8.
-        input_dtype: of an int8 file, "int8" or "uint8".
-        probabilities: whether to end in a softmax.
-        float_layers: layers that stay float in an int8 file.
         training: for "int8-qat".
 
     Raises:
@@ -89,14 +84,8 @@ def convert(
         np.save(work / "calibration.npy", calibration_images)
         if training is not None:
             training.save(work)
-        job = {
-            "quantization": quantization,
-            "calibration": calibration,
-            "input_dtype": input_dtype,
-            "probabilities": probabilities,
-            "float_layers": list(float_layers),
-        }
-        (work / "job.json").write_text(json.dumps(job))
+        values = dataclasses.asdict(config or ExportConfig())
+        (work / _CONFIG).write_text(json.dumps(values))
         _run_worker(work, speaks=training is not None)
         floats = work / "float.tflite"
         told = work / _TOLD
@@ -140,17 +129,18 @@ def _run_worker(work, *, speaks):
 def _work(folder):
     from tensorflow.lite.python.convert_phase import ConverterError
 
-    job = json.loads((folder / "job.json").read_text())
+    config = ExportConfig(**json.loads((folder / _CONFIG).read_text()))
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     images = np.load(folder / "calibration.npy")
     layers = [layer.name for layer in model.layers]
-    pixels = _from_pixels(model, probabilities=job["probabilities"])
-    converter = _converter(pixels)
+    probabilities = TARGETS[config.target].probabilities
+    converter = _converter(_from_pixels(model, probabilities=probabilities))
     try:
-        if job["quantization"] in ("int8", "int8-qat"):
-            data = _integers(folder, job, _convert(converter), images, layers)
+        if config.is_int8:
+            network = Graph(_convert(converter), layers)
+            data = _integers(folder, config, network, images)
         else:
-            data = _convert(converter, job["quantization"], images)
+            data = _convert(converter, config.quantization, images)
     except ConverterError as error:
         _refuse(folder, _explain(str(error), layers))
     except ValueError as error:
@@ -193,23 +183,22 @@ def _convert(converter, quantization="float32", images=None):
         return converter.convert()
 
 
-def _integers(folder, job, floats, images, layers):
-    network = Network(floats, layers)
-    quantize.prepare(network, images, job["calibration"])
+def _integers(folder, config, network, images):
+    quantize.prepare(network, images, config.calibration)
     losses = []
-    if job["quantization"] == "int8-qat":
+    if config.quantization == "int8-qat":
         training = QuantizationTraining.load(folder)
         # uint8 would be converted by an operator of its own.
         before = quantize.to_integers(network, input_dtype="int8")
-        losses = learn_quantization(network, Network(before), training)
+        losses = learn_quantization(network, Graph(before), training)
     (folder / "float.tflite").write_bytes(network.to_bytes())
     names = [operator.layer for operator in network.operators]
     told = {"layers": names, "losses": losses}
     (folder / _TOLD).write_text(json.dumps(told))
     return quantize.to_integers(
         network,
-        input_dtype=job["input_dtype"],
-        float_layers=job["float_layers"],
+        input_dtype=TARGETS[config.target].input_dtype,
+        float_layers=config.float_layers,
     )
 
 

@@ -71,7 +71,7 @@ def with_labels(
     """
     graph = Graph(data)
     schema, model = graph.schema, graph.model
-    check_labels(labels, int(graph.tensors[graph.main.outputs[0]].shape[-1]))
+    check_labels(labels, graph.shape(graph.outputs[0])[-1])
     if any(entry.name == _METADATA_NAME for entry in model.metadata or ()):
         raise ValueError(
             "The file must be without metadata. Received: one that has labels. "
@@ -82,7 +82,7 @@ def with_labels(
     entry.name, entry.buffer = _METADATA_NAME, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or ()), entry]
-    return _append_labels(graph.pack(), labels)
+    return _append_labels(graph.to_bytes(), labels)
 
 
 def _append_labels(data, labels):

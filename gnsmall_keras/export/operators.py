@@ -4,6 +4,8 @@ import copy
 import math
 from typing import NamedTuple
 
+from gnsmall_keras.export.graph import Graph, pack
+
 
 class Operator(NamedTuple):
     """One operator of a file."""
@@ -19,82 +21,49 @@ def count_macs(data: bytes) -> int:
     Convolutions and dense layers are counted as the file has them, zeros that
     fill a kernel included; products, additions and pooling are not.
     """
-    model, graph = _parse(data)
-    return sum(_macs(model, graph, operator) for operator in graph.operators)
+    graph = Graph(data)
+    return sum(_macs(graph, operator) for operator in graph.operators)
 
 
 def split(data: bytes) -> list[Operator]:
     """Returns the operators of a file, each as a file of its own."""
-    model, graph = _parse(data)
+    graph = Graph(data)
     return [
-        Operator(
-            _kind(model, operator),
-            _macs(model, graph, operator),
-            _alone(model, graph, operator),
-        )
+        Operator(operator.kind, _macs(graph, operator), _alone(graph, operator))
         for operator in graph.operators
     ]
 
 
-def _parse(data):
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-    return model, model.subgraphs[0]
-
-
-def _kind(model, operator):
-    from ai_edge_litert import schema_py_generated as schema
-
-    code = model.operatorCodes[operator.opcodeIndex]
-    number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    return next(
-        name
-        for name, value in vars(schema.BuiltinOperator).items()
-        if value == number
-    )
-
-
-def _macs(model, graph, operator):
-    kind = _kind(model, operator)
-    if kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+def _macs(graph, operator):
+    if not operator.is_linear:
         return 0
-    made = math.prod(graph.tensors[operator.outputs[0]].shape)
-    kernel = graph.tensors[operator.inputs[1]].shape
+    made = math.prod(graph.shape(operator.outputs[0]))
+    kernel = graph.shape(operator.inputs[1])
     # A kernel is (filters, height, width, channels), a depthwise one
     # (1, height, width, filters), a dense one (units, features).
-    taps = kernel[1:3] if kind == "DEPTHWISE_CONV_2D" else kernel[1:]
-    return int(made * math.prod(taps))
+    depthwise = operator.kind == "DEPTHWISE_CONV_2D"
+    return made * math.prod(kernel[1:3] if depthwise else kernel[1:])
 
 
-def _alone(model, graph, operator):
+def _alone(graph, operator):
     """The operator with its tensors and their buffers, and nothing else."""
-    import flatbuffers
-
-    used = [tensor for tensor in operator.inputs if tensor >= 0]
-    used = list(dict.fromkeys([*used, *operator.outputs]))
-    place = {tensor: index for index, tensor in enumerate(used)}
-    single, single_graph = copy.copy(model), copy.copy(graph)
-    single.buffers = [model.buffers[0]]
-    single_graph.tensors = []
-    for index in used:
-        tensor = copy.copy(graph.tensors[index])
-        single.buffers.append(model.buffers[tensor.buffer])
-        tensor.buffer = len(single.buffers) - 1
-        single_graph.tensors.append(tensor)
-    step = copy.copy(operator)
-    step.inputs = [place.get(tensor, -1) for tensor in operator.inputs]
-    step.outputs = [place[tensor] for tensor in operator.outputs]
-    single_graph.inputs = [
-        place[index]
-        for index in dict.fromkeys(operator.inputs)
-        if index >= 0
-        and model.buffers[graph.tensors[index].buffer].data is None
-    ]
-    single_graph.outputs = step.outputs
-    single_graph.operators = [step]
-    single.subgraphs = [single_graph]
-    single.signatureDefs = single.metadata = None
-    builder = flatbuffers.Builder(2**16)
-    builder.Finish(single.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    used = list(dict.fromkeys([*operator.sources, *operator.outputs]))
+    place = {tensor: index for index, tensor in enumerate(used)} | {-1: -1}
+    buffers = graph.model.buffers
+    alone, main = copy.copy(graph.model), copy.copy(graph.model.subgraphs[0])
+    alone.buffers, main.tensors = [buffers[0]], []
+    main.inputs = []
+    for tensor in used:
+        entry = copy.copy(graph.tensors[tensor])
+        if tensor in operator.inputs and buffers[entry.buffer].data is None:
+            main.inputs.append(place[tensor])
+        alone.buffers.append(buffers[entry.buffer])
+        entry.buffer = len(alone.buffers) - 1
+        main.tensors.append(entry)
+    step = copy.copy(operator.entry)
+    step.inputs = [place[tensor] for tensor in operator.inputs]
+    step.outputs = main.outputs = [place[t] for t in operator.outputs]
+    main.operators = [step]
+    alone.subgraphs = [main]
+    alone.signatureDefs = alone.metadata = None
+    return pack(alone)

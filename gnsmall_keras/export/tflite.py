@@ -13,31 +13,30 @@ import keras
 import numpy as np
 
 from gnsmall_keras.config import ExportConfig
-from gnsmall_keras.devices.checks import (
-    count_partitions,
-    find_faults,
-    read_contents,
-)
+from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.devices.checks import find_faults, read_contents
 from gnsmall_keras.devices.edgetpu import EdgeTpuReport, predict_mapping
-from gnsmall_keras.devices.runtime import TFLiteModel, installed_runtimes
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export.convert import convert
+from gnsmall_keras.export.measure import measure
 from gnsmall_keras.export.metadata import with_labels
 from gnsmall_keras.export.rewrite import rewrite
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.deploy import to_deploy
+from gnsmall_keras.quantization.calibration import calibration_split
 from gnsmall_keras.quantization.layer_errors import (
     LayerError,
     find_layer_errors,
 )
-from gnsmall_keras.quantization.qat import QuantizationTraining
+from gnsmall_keras.quantization.qat import (
+    QuantizationTraining,
+    prepare_training,
+)
+from gnsmall_keras.records.export import append_export, describe_source
 from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.records.provenance import package_versions
-from gnsmall_keras.training import evaluation
+from gnsmall_keras.records.run import RunRecord
 
-# On so many the runtimes are compared; microcontroller kernels take some 16 ms
-# an image on a PC.
-COMPARED_IMAGES = 500
 COMPARED_LAYERS = 20  # images on which operators are compared
 FEWEST_IMAGES = 20  # of a calibration without a warning
 
@@ -65,12 +64,13 @@ class ExportReport:
     faults: list[str]
     xnnpack_partitions: int  # pieces that XNNPACK runs
     edge_tpu: EdgeTpuReport | None  # of files for it
-    # None where TFLite Micro does not run it or is not installed.
+    # The least; None where TFLite Micro does not run it or is not installed.
     arena_bytes: int | None
     calibration: str | None  # None where no range is calibrated
     calibration_images: int
     # Of an int8 file, layers that stay float; older reports do not say.
     float_layers: list[str] = dataclasses.field(default_factory=list)
+    class_names: list[str] = dataclasses.field(default_factory=list)
     qat: dict[str, Any] | None  # of "int8-qat": how it was trained, its losses
     layers: list[LayerError] | None  # of int8 files, where asked for
     evaluated_images: int
@@ -98,18 +98,16 @@ class ExportReport:
 def export_tflite(
     model: keras.Model,
     path: str | os.PathLike,
+    config: ExportConfig | None = None,
     *,
-    target: str = "micro",
-    quantization: str = "int8",
     calibration_images: np.ndarray,
-    calibration: str = "mse",
-    float_layers: Sequence[str] = (),
     training: QuantizationTraining | None = None,
     evaluation_images: np.ndarray | None = None,
     evaluation_labels: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
     source: dict[str, Any] | None = None,
     layer_errors: bool = False,
+    **options: Any,
 ) -> ExportReport:
     """Writes `model` as a .tflite file, and what it contains beside it.
 
@@ -120,14 +118,9 @@ def export_tflite(
     Args:
         model: from normalised images to logits, branched or fused.
         path: of the new file, in a folder that exists, ending in ".tflite".
-        target: "android", "edgetpu" or "micro".
-        quantization: "float32", "float16", "dynamic", "int8", "int16x8" or
-            "int8-qat"; see `ExportConfig`.
+        config: what kind of file; None: one made of `options`.
         calibration_images: uint8 `(n, height, width, 3)` of the training
             split; 100 to 500 are usual, fewer than 20 are warned of.
-        calibration: "mse" or "minmax"; see `ExportConfig`.
-        float_layers: names of layers of the fused model that stay float in an
-            int8 file.
         training: of "int8-qat", and only of it.
         evaluation_images: uint8, for accuracy and agreement.
         evaluation_labels: class indices of `evaluation_images`.
@@ -135,24 +128,20 @@ def export_tflite(
         source: the run that the model came of, by `exports.describe_source`.
         layer_errors: whether to compare an int8 file with the float network
             operator by operator, on the first 20 calibration images.
+        **options: fields of an `ExportConfig`, such as `target="android"`.
 
     Returns:
-        The report. `report.faults` is empty if the file fits the target.
+        The report. `report.faults` has the violations of the target's rules.
 
     Raises:
         ValueError: if an argument is out of range or the conversion fails;
             nothing is written then.
     """
-    config = ExportConfig(
-        target=target,
-        quantization=quantization,
-        calibration=calibration,
-        float_layers=tuple(float_layers),
-    )
+    config = _settled(config, options)
     path = _checked_path(path)
     calibration_images = np.asarray(calibration_images)
     _check_images(calibration_images, model)
-    _check_training(training, quantization, model)
+    _check_training(training, config.quantization, model)
     if evaluation_images is None:
         evaluation_images = calibration_images[:0]
     deployed = to_deploy(model)
@@ -164,19 +153,24 @@ def export_tflite(
     report_path = path.with_suffix(".json")
     with replacing(path) as file, replacing(report_path) as report_file:
         file.write_bytes(data)
-        measured = _measure(
-            file, deployed, evaluation_images, evaluation_labels, target
+        measured = measure(
+            file,
+            deployed,
+            evaluation_images,
+            evaluation_labels,
+            config.target,
         )
         for fault in measured.pop("faults"):
             described["faults"].append(fault.replace(str(file), path.name))
         report = ExportReport(
             path=path.name,
             source=source,
-            target=target,
-            quantization=quantization,
+            target=config.target,
+            quantization=config.quantization,
+            class_names=list(class_names or []),
             parameters=counting.count_parameters(deployed),
             macs=counting.count_macs(deployed),
-            calibration=calibration if converted.floats else None,
+            calibration=config.calibration if converted.floats else None,
             calibration_images=len(calibration_images),
             qat=_training(training, converted),
             layers=layers,
@@ -188,17 +182,82 @@ def export_tflite(
     return report
 
 
+def export_network(
+    network: keras.Model,
+    path: str | os.PathLike,
+    dataset: Dataset,
+    config: ExportConfig,
+    *,
+    run: RunRecord | None = None,
+    exports: str | os.PathLike,
+    layer_errors: bool = False,
+) -> ExportReport:
+    """Exports a network with a data set's images, and records the file.
+
+    Args:
+        network: as `model` of `export_tflite`.
+        path: of the new file.
+        dataset: its training split has the calibration images, its test split
+            the evaluation's.
+        config: what kind of file.
+        run: that the network came of; the file of one gets a record.
+        exports: file of these records.
+        layer_errors: as of `export_tflite`.
+
+    Raises:
+        ValueError: if the data are not the run's or have other classes, or as
+            `export_tflite`.
+    """
+    source = describe_source(run) if run else None
+    _check_data(network, dataset, run)
+    training = None
+    if config.quantization == "int8-qat":
+        training = prepare_training(network, dataset, config, run)
+    report = export_tflite(
+        network,
+        path,
+        config=config,
+        calibration_images=calibration_split(dataset, config.calibration_size),
+        training=training,
+        evaluation_images=dataset.test_images,
+        evaluation_labels=dataset.test_labels,
+        class_names=dataset.class_names,
+        source=source,
+        layer_errors=layer_errors,
+    )
+    if source:
+        append_export(dataclasses.asdict(report), exports)
+    return report
+
+
+def _check_data(network, dataset, run):
+    """Records and cards say that a file was measured on its run's images."""
+    if run and run.data_digest != dataset.digest:
+        raise ValueError(
+            "A model in the folder of its run is exported with the run's own "
+            f"images. Received: {dataset.name!r} of digest {dataset.digest} "
+            f"for a run on {run.data_digest}. Give --data "
+            f"{run.config['data']}, or copy the model to a folder of its own."
+        )
+    dataset.check_classes("The model", network.output_shape[-1])
+
+
+def _settled(config, options):
+    if config and options:
+        raise ValueError(
+            "Give `config` or fields of it, not both. Received: a config and "
+            f"{sorted(options)}."
+        )
+    return config or ExportConfig(**options)
+
+
 def _make(deployed, config, calibration_images, training, class_names):
     """The converter's files, and the bytes of the one that is written."""
     device = TARGETS[config.target]
     converted = convert(
         deployed,
-        quantization=config.quantization,
+        config,
         calibration_images=calibration_images,
-        input_dtype=device.input_dtype,
-        probabilities=device.probabilities,
-        calibration=config.calibration,
-        float_layers=config.float_layers,
         training=training,
     )
     data = rewrite(converted.data, for_xnnpack=device.for_xnnpack)
@@ -243,76 +302,6 @@ def _layers(converted, images):
         converted.layers,
         images[:COMPARED_LAYERS],
     )
-
-
-def _on_micro(path, target):
-    """The file on TFLite Micro, or None, and what is wrong with that.
-
-    Nothing is, of a file for other devices, or where it is not installed.
-    """
-    if "tflite-micro" not in installed_runtimes():
-        return None, []
-    try:
-        return TFLiteModel(path, runtime="tflite-micro"), []
-    except ValueError as error:
-        return None, [str(error)] if target == "micro" else []
-
-
-def _measure(path, deployed, images, labels, target) -> dict[str, Any]:
-    """Runs the file on every runtime that can."""
-    litert, reference = (
-        TFLiteModel(path, runtime=runtime)
-        for runtime in ("litert", "litert-reference")
-    )
-    micro, faults = _on_micro(path, target)
-    compared = images[:COMPARED_IMAGES]
-    measured: dict[str, Any] = {
-        "faults": faults,
-        "xnnpack_partitions": count_partitions(path.read_bytes()),
-        "arena_bytes": micro.arena_bytes if micro else None,
-        "evaluated_images": len(images),
-        "compared_images": len(compared),
-        "float_accuracy": None,
-        "accuracy": None,
-        "micro_accuracy": None,
-        "agreement": None,
-        "xnnpack_difference_lsb": None,
-        "xnnpack_agreement": None,
-        "micro_difference_lsb": None,
-    }
-    if not len(images):
-        return measured
-    floats = evaluation.predict_logits(deployed, images)
-    found = litert.predict_raw(images)
-    measured["agreement"] = evaluation.agreement(found, floats)
-    if labels is not None:
-        measured["float_accuracy"] = evaluation.accuracy(floats, labels)
-        measured["accuracy"] = evaluation.accuracy(found, labels)
-    integers = np.issubdtype(found.dtype, np.integer)
-    of_reference = reference.predict_raw(compared) if integers else None
-    if integers:
-        of_xnnpack = found[: len(compared)]
-        measured["xnnpack_difference_lsb"] = _largest_difference(
-            of_xnnpack, of_reference
-        )
-        measured["xnnpack_agreement"] = evaluation.agreement(
-            of_xnnpack, of_reference
-        )
-    if micro:
-        of_micro = micro.predict_raw(compared)
-        if integers:
-            measured["micro_difference_lsb"] = _largest_difference(
-                of_micro, of_reference
-            )
-        if labels is not None:
-            measured["micro_accuracy"] = evaluation.accuracy(
-                of_micro, labels[: len(compared)]
-            )
-    return measured
-
-
-def _largest_difference(values, others):
-    return int(np.abs(values.astype(np.int64) - others).max())
 
 
 def _checked_path(path):

@@ -40,6 +40,11 @@ def count_blocks(model: keras.Model) -> list[BlockCounts]:
 
     Raises:
         ValueError: if the model's images have no fixed size.
+
+    Example:
+        >>> rows = gns.count_blocks(gns.ghostnetv3_small(width=0.25))
+        >>> rows[1].name, rows[1].output_shape, rows[1].macs
+        ('stem', (32, 32, 4), 110592)
     """
     blocks: dict[str, list[keras.layers.Layer]] = {}
     for layer in model.layers:
@@ -61,6 +66,16 @@ def count_parameters(model: keras.layers.Layer) -> int:
 
     BatchNorm's moving statistics are not counted. Of a fused model the
     number is what is deployed; of a layer it is the layer's own.
+
+    Args:
+        model: a model or one of its layers.
+
+    Returns:
+        Parameters, not bytes.
+
+    Example:
+        >>> gns.count_parameters(gns.ghostnetv3_small(width=0.25))
+        91494
     """
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
@@ -71,8 +86,15 @@ def count_macs(model: keras.Model) -> int:
     Convolutions and dense layers are counted, of a branched layer every
     branch; additions, activations, gates' products and pooling are not.
 
+    Args:
+        model: branched or fused; the fused form is what is deployed.
+
     Raises:
         ValueError: if the model's images have no fixed size.
+
+    Example:
+        >>> gns.count_macs(gns.ghostnetv3_small(width=0.25))
+        2123680
     """
     return sum(map(_macs_of, model.layers))
 

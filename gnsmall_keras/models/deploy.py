@@ -2,11 +2,8 @@
 
 import keras
 
-from gnsmall_keras.models.layers import (
-    BranchedConv2D,
-    BranchedDepthwiseConv2D,
-    KaimingNormal,
-)
+from gnsmall_keras.models.branched import KaimingNormal
+from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
 
 
 def to_deploy(model: keras.Model) -> keras.Model:
@@ -26,13 +23,15 @@ def to_deploy(model: keras.Model) -> keras.Model:
 
     Raises:
         ValueError: if `model` is not a functional `keras.Model`.
+
+    Example:
+        >>> model = gns.ghostnetv3_small(width=0.25)
+        >>> gns.count_parameters(model)
+        91494
+        >>> gns.count_parameters(gns.to_deploy(model))
+        79336
     """
-    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
-        raise ValueError(
-            "`model` must be a functional keras.Model, such as "
-            f"ghostnetv3_small() returns. Received: {type(model).__name__}. "
-            "Give the student of a Distiller, not the Distiller."
-        )
+    model = as_functional(model)
     fused = keras.models.clone_model(model, clone_function=_fused_twin)
     for layer in model.layers:
         if not layer.weights:  # an input's twin may have another name
@@ -42,6 +41,30 @@ def to_deploy(model: keras.Model) -> keras.Model:
         weights = layer.merged() if branched else layer.get_weights()
         twin.set_weights(weights)
     return fused
+
+
+def as_functional(model: keras.Model) -> keras.Model:
+    """Returns a model that knows its layers' connections; a Sequential's twin.
+
+    Raises:
+        ValueError: if it is no functional or built sequential model.
+    """
+    if isinstance(model, keras.Sequential) and model.built:
+        return keras.Model(model.inputs, model.outputs, name=model.name)
+    if isinstance(model, keras.Model) and hasattr(model, "operations"):
+        return model
+    cure = (
+        "Wrap it: inputs = keras.Input(shape); keras.Model(inputs, "
+        "model(inputs))."
+    )
+    if hasattr(model, "student"):
+        cure = "Give the student of a Distiller: distiller.student."
+    elif isinstance(model, keras.Sequential):
+        cure = "Begin it with keras.Input(shape), or call build(shape)."
+    raise ValueError(
+        "`model` must be a functional keras.Model, such as "
+        f"ghostnetv3_small() returns. Received: {type(model).__name__}. {cure}"
+    )
 
 
 def _fused_twin(layer):

@@ -8,14 +8,23 @@ import keras
 
 # Importing the layers registers them, so that Keras can read them back.
 from gnsmall_keras.models import layers as _layers  # noqa: F401
+from gnsmall_keras.models.archive import check_declared_sizes
 from gnsmall_keras.records.jsonl import replacing
-from gnsmall_keras.records.run import MODEL_FILE
 
 
 def save_model(model: keras.Model, path: str | os.PathLike) -> None:
     """Saves the network alone, without optimiser, losses and metrics.
 
     A file that was there stays whole until the new one is complete.
+
+    Args:
+        model: of any form, branched or fused.
+        path: ends in ".keras".
+
+    Example:
+        >>> layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+        >>> gns.save_model(model, "model.keras")
     """
     network = keras.models.clone_model(model)
     network.set_weights(model.get_weights())
@@ -28,12 +37,22 @@ def load_model(path: str | os.PathLike) -> keras.Model:
 
     Nothing in the file is executed (Keras's safe mode is on).
 
+    Args:
+        path: the `.keras` file.
+
     Returns:
         The network, not compiled.
 
     Raises:
         ValueError: if there is no such file, it cannot be read, or its model
             is not one from images to logits of classes.
+
+    Example:
+        >>> layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+        >>> gns.save_model(model, "model.keras")
+        >>> gns.load_model("model.keras").output_shape
+        (None, 10)
     """
     path = Path(path)
     if path.suffix != ".keras" or not path.is_file():
@@ -47,6 +66,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
             f"{os.fspath(path)} is not a .keras file (a zip archive). It may "
             "be truncated; save or copy it again."
         )
+    check_declared_sizes(path)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
@@ -63,16 +83,6 @@ def load_model(path: str | os.PathLike) -> keras.Model:
             "(batch, classes)."
         )
     return model
-
-
-def run_folder(name: str, runs: Path) -> Path | None:
-    """Returns the folder of the run `name` in `runs`, if there is one.
-
-    So a config names its teachers wherever that folder is.
-    """
-    folder = runs / name
-    named = folder.parent == runs and (folder / MODEL_FILE).is_file()
-    return folder if named else None
 
 
 def is_shape(shape) -> bool:

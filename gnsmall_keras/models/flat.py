@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -30,6 +31,6 @@ def split(vector, shapes):
     ]
 
 
-def shapes_of(variables: list[keras.Variable]) -> list[tuple[int, ...]]:
+def shapes_of(variables: Sequence[keras.Variable]) -> list[tuple[int, ...]]:
     """Returns the variables' shapes."""
     return [tuple(variable.shape) for variable in variables]

@@ -5,15 +5,15 @@ outputs these models reproduce. Layer names follow the original's state dict:
 its `blocks.5.2.ghost1.primary_rpr_conv` is `blocks_5_2_ghost1_primary` here.
 """
 
+from typing import Annotated
+
 import keras
 from keras import layers
 
+from gnsmall_keras.fields import Range, check
 from gnsmall_keras.models import spec
-from gnsmall_keras.models.layers import (
-    BranchedConv2D,
-    BranchedDepthwiseConv2D,
-    KaimingNormal,
-)
+from gnsmall_keras.models.branched import KaimingNormal
+from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
 from gnsmall_keras.models.pretrained import load_pretrained
 from gnsmall_keras.models.spec import make_divisible
 
@@ -51,6 +51,11 @@ def ghostnetv3_small(
     Raises:
         ValueError: if an argument breaks one of the rules above, or there are
             no such weights.
+
+    Example:
+        >>> model = gns.ghostnetv3_small(width=0.25, head_units=320)
+        >>> model.input_shape, model.output_shape
+        ((None, 32, 32, 3), (None, 10))
     """
     model = _ghostnet(
         spec.GNS_STAGES,
@@ -79,6 +84,10 @@ def ghostnetv3(
 
     Arguments, result and errors are those of `ghostnetv3_small`, but both
     sides of the image must be multiples of 16, and there are no weights.
+
+    Example:
+        >>> gns.ghostnetv3(width=0.25, classes=100).output_shape
+        (None, 100)
     """
     return _ghostnet(
         spec.GND_STAGES,
@@ -92,8 +101,8 @@ def ghostnetv3(
 
 def _ghostnet(stages, width, *, classes, input_shape, head_units, name):
     width = spec.check_width(width)
-    _check_count("classes", classes, 2)
-    _check_count("head_units", head_units, 1)
+    check("classes", Annotated[int, Range(least=2)], classes)
+    check("head_units", Annotated[int, Range(least=1)], head_units)
     plans = tuple(spec.plan_blocks(stages, width))
     _check_input_shape(input_shape, plans, name)
 
@@ -219,14 +228,6 @@ def _conv_with_bias(filters, name):
     return layers.Conv2D(
         filters, 1, kernel_initializer=KaimingNormal(filters), name=name
     )
-
-
-def _check_count(name, value, least):
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(
-            f"`{name}` must be a whole number >= {least}. "
-            f"Received: {name}={value!r}."
-        )
 
 
 def _check_input_shape(input_shape, plans, name):

@@ -3,12 +3,9 @@
 import keras
 import numpy as np
 
+from gnsmall_keras.models.branched import MOMENTUM
 from gnsmall_keras.models.fusion import EPSILON
-from gnsmall_keras.models.layers import (
-    MOMENTUM,
-    BranchedConv2D,
-    BranchedDepthwiseConv2D,
-)
+from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
 
 
 class PlainBranches(keras.layers.Layer):

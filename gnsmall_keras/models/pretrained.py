@@ -1,20 +1,20 @@
 """Weights that come with the package, each pinned by its digest."""
 
 import hashlib
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 
 from gnsmall_keras.models.files import load_model
-from gnsmall_keras.shipped import find_shipped
 
 CIFAR10 = "cifar10"
 _CLASSES = 10
 
 
 class Pretrained(NamedTuple):
-    """A `.keras` file of `tflite/`, or of this folder where it is a wheel's."""
+    """A `.keras` file of the package's folder `weights`."""
 
     file: str
     sha256: str
@@ -79,9 +79,13 @@ def load_pretrained(
 
 def _find(pretrained: Pretrained) -> Path:
     """Returns the file, once it is checked."""
-    path = find_shipped(
-        pretrained.file, kind="network", folder="tflite", module=__file__
-    )
+    folder = resources.files("gnsmall_keras") / "weights"
+    path = Path(str(folder / pretrained.file))
+    if not path.is_file():
+        raise ValueError(
+            f"There is no network {pretrained.file} in {folder}. Install "
+            "gnsmall-keras again, or complete the checkout."
+        )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != pretrained.sha256:
         raise ValueError(

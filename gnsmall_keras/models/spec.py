@@ -5,9 +5,10 @@ docs/provenance.md. "gns" is GhostNetV3-Small, "gnd" the original GhostNetV3
 with its first stride set to 1.
 """
 
-import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from gnsmall_keras.fields import Range, check
 
 # Of CIFAR-10's pixels in [0, 1], per channel, as the paper uses them. Every
 # source is normalised with them, so that a model file needs no numbers beside
@@ -19,6 +20,9 @@ STEM_CHANNELS = 16
 HEAD_UNITS = 1280  # does not scale with the width
 FIRST_GATED_BLOCK = 2  # blocks 0 and 1 have no attention gate
 PAPER_WIDTHS = (1.0, 1.3, 1.6, 1.9, 2.2, 2.8, 3.4)
+_Width = Annotated[
+    float, Range(above=0, cure=f"the paper's widths are {PAPER_WIDTHS}")
+]
 
 
 class Block(NamedTuple):
@@ -124,13 +128,7 @@ def check_width(width: float) -> float:
     Raises:
         ValueError: if `width` is not a finite number above 0.
     """
-    is_number = isinstance(width, (int, float)) and not isinstance(width, bool)
-    if not is_number or not math.isfinite(width) or width <= 0:
-        raise ValueError(
-            f"`width` must be a finite number > 0. Received: width={width!r}. "
-            f"The paper's widths are {PAPER_WIDTHS}."
-        )
-    return float(width)
+    return check("width", _Width, width)
 
 
 def plan_blocks(

@@ -68,7 +68,7 @@ Cheap::Branch Cheap::branch(const Context& context, int index,
 void Cheap::measure(Context& context, Saved& saved) const {
   View x = context.values(x_);
   const int height = x.height, width = x.width;
-  PartialSums partial(context, height, std::size_t(channels_) * WINDOW_SUMS,
+  PartialSums partial(context, context.work.slots(height), std::size_t(channels_) * WINDOW_SUMS,
                       true);
   context.work.sums(height, [&](int slot, Strip strip) {
     for (int y = strip.top; y < strip.bottom; y++) {
@@ -242,7 +242,7 @@ void Cheap::kernel_gradients(Context& context, Saved& saved) const {
   constexpr int SUMS = TAPS + 1;
   View x = context.values(x_), out = context.values(y_);
   View dy = context.gradients(y_);
-  PartialSums partial(context, x.height, std::size_t(channels_) * SUMS, true);
+  PartialSums partial(context, context.work.slots(x.height), std::size_t(channels_) * SUMS, true);
   context.work.sums(x.height, [&](int slot, Strip strip) {
     for (int y = strip.top; y < strip.bottom; y++)
       cut_row(x.width, [&](auto constant, int left) {
@@ -334,7 +334,7 @@ void Cheap::input_gradient(Context& context, Saved& saved,
   const bool add = context.has_gradient(x_);
   View dx = context.gradients(x_);
   const int height = x.height, width = x.width;
-  PartialSums partial(context, height, channels_, true);
+  PartialSums partial(context, context.work.slots(height), channels_, true);
   context.work.sums(height, [&](int slot, Strip strip) {
     const Vector* valid = context.valid(strip.block);
     for (int y = strip.top; y < strip.bottom; y++) {

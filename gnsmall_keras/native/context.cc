@@ -69,12 +69,12 @@ Moments moving_moments(const Context& context, const Norm& norm, int channel) {
           float(1 / std::sqrt(variance + EPSILON))};
 }
 
-PartialSums::PartialSums(Context& context, int height, std::size_t count,
+PartialSums::PartialSums(Context& context, int slots, std::size_t count,
                          bool vectors)
     : count_(count),
       width_(vectors ? LANES : 1),
       stride_((count * width_ + 31) / 16 * 16),
-      slots_(context.work.slots(height)),
+      slots_(slots),
       scratch_(context.pool, slots_ * stride_) {
   scratch_.clear(slots_ * stride_);
 }

@@ -132,7 +132,7 @@ Moments moving_moments(const Context& context, const Norm& norm, int channel);
 // Partial sums, by slot, of `count` floats or vectors, added in order.
 class PartialSums {
  public:
-  PartialSums(Context& context, int height, std::size_t count, bool vectors);
+  PartialSums(Context& context, int slots, std::size_t count, bool vectors);
   float* slot(int slot) const { return scratch_.data() + slot * stride_; }
   double total(std::size_t index) const;
   void write(Context& context, float* to) const;  // all totals

@@ -387,7 +387,8 @@ void Depthwise::forward(Context& context) const {
     std::remove_reference_t<decltype(*kind)> loops{*this, context, saved};
     if (context.training) {
       std::size_t count = std::size_t(channels_) * (branches_ + scale_) * 2;
-      PartialSums partial(context, loops.y.height, count, true);
+      PartialSums partial(context, context.work.slots(loops.y.height), count,
+                          true);
       loops.measure(partial);
       merge(context, saved, &partial);
     } else {
@@ -446,7 +447,7 @@ void Depthwise::backward(Context& context) const {
     std::remove_reference_t<decltype(*kind)> loops{*this, context, saved};
     View y = loops.y;
     {
-      PartialSums partial(context, y.height,
+      PartialSums partial(context, context.work.slots(y.height),
                           std::size_t(channels_) * (taps_ + 1), true);
       loops.measure_gradient(partial);
       norm_gradients(context, saved, partial);
@@ -459,7 +460,7 @@ void Depthwise::backward(Context& context) const {
       dz.push_back({scratch.data() + b * size, y.height, y.width, channels_,
                     pixel});
     const std::size_t count = std::size_t(channels_) * branches_ * taps_;
-    PartialSums partial(context, y.height, count, true);
+    PartialSums partial(context, context.work.slots(y.height), count, true);
     loops.branch_gradients(dz.data(), partial);
     for (int c = 0; c < channels_; c++)
       for (int b = 0; b < branches_; b++)

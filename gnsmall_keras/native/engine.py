@@ -98,7 +98,11 @@ class Engine:
             self.library.gns_parameters(self._network),
             self.library.gns_statistics(self._network),
         )
-        assert counts == (self.parameter_count, self.statistics_count), counts
+        if counts != (self.parameter_count, self.statistics_count):
+            raise RuntimeError(
+                f"The native code counts {counts} weights and statistics, the "
+                f"plan {(self.parameter_count, self.statistics_count)}."
+            )
 
     def forward(
         self, parameters: np.ndarray, images: np.ndarray

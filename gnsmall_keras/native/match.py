@@ -11,6 +11,7 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
+from gnsmall_keras.models.keras_private import operation_of
 from gnsmall_keras.models.layers import (
     BranchedConv2D,
     BranchedDepthwiseConv2D,
@@ -116,7 +117,7 @@ def _nodes_of(model):
 
 
 def _source(tensor):
-    return tensor._keras_history.operation.name
+    return operation_of(tensor).name
 
 
 def _read_plan(model):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from gnsmall_keras.models import flat
-from gnsmall_keras.models.layers import MOMENTUM
+from gnsmall_keras.models.branched import MOMENTUM
 from gnsmall_keras.native.engine import Engine
 from gnsmall_keras.native.match import Match
 from gnsmall_keras.native.plan import NetworkPlan
@@ -163,25 +163,20 @@ class NativeNetwork:
         unusual = (getattr(optimizer, name, None) for name in _UNUSUAL)
         if not hasattr(optimizer, "move_at_once") or any(unusual):
             return False
-        ours, theirs = self.parameters, optimizer._trainable_variables
+        ours, theirs = self.parameters, optimizer.built_variables
         return sorted(map(id, ours)) == sorted(map(id, theirs))
 
     def in_order_of(self, optimizer, values) -> list:
         """Returns values of the parameters in an optimiser's order."""
         if self._order is None or self._order[0] is not optimizer:
             places = {id(v): i for i, v in enumerate(self.parameters)}
-            found = [places[id(v)] for v in optimizer._trainable_variables]
+            found = [places[id(v)] for v in optimizer.built_variables]
             self._order = optimizer, found
         return [values[place] for place in self._order[1]]
 
     def moved_variables(self, optimizer) -> list[keras.Variable]:
         """Returns what `end` moves: weights, velocities and averages."""
-        averages = (
-            optimizer._model_variables_moving_average
-            if optimizer.use_ema
-            else ()
-        )
-        weights = optimizer._trainable_variables
+        weights, averages = optimizer.built_variables, optimizer.averages
         return [*weights, *optimizer.velocities, *averages]
 
     def _keep(self, context):

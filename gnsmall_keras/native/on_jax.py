@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from gnsmall_keras.models import flat
-from gnsmall_keras.models.layers import MOMENTUM
+from gnsmall_keras.models.branched import MOMENTUM
 from gnsmall_keras.native.network import NativeNetwork
 
 

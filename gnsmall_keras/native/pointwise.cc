@@ -43,12 +43,12 @@ Pointwise::Pointwise(Places& places, Part x, Part y, int branches,
 void Pointwise::measure(Context& context, Saved& saved) const {
   View x = context.values(x_);
   const std::size_t squares = std::size_t(in_) * in_;
-  PartialSums partial(context, x.height, squares + in_, false);
-  context.work.sums(x.height, [&](int slot, Strip strip) {
-    Lines lines = {x.at(strip.block, strip.top, 0), x.pixel, in_};
-    int pixels = (strip.bottom - strip.top) * x.width;
-    add_squares(pixels, lines, partial.slot(slot));
-    add_sums(pixels, lines, partial.slot(slot) + squares);
+  PartialSums partial(context, context.work.range_slots(x.pixels()),
+                      squares + in_, false);
+  context.work.ranges(x.pixels(), [&](int slot, int first, int count) {
+    Lines lines = {x.at(first), x.pixel, in_};
+    add_squares(count, lines, partial.slot(slot));
+    add_sums(count, lines, partial.slot(slot) + squares);
   });
   const double count = context.pixels(x_);
   std::vector<double> mean(in_);
@@ -200,12 +200,11 @@ void Pointwise::merge_backward(Context& context, Saved& saved,
   View x = context.values(x_), dy = context.gradients(y_);
   std::vector<float> products(std::size_t(in_) * out_);  // dK
   {
-    PartialSums partial(context, x.height, products.size(), false);
-    context.work.sums(x.height, [&](int slot, Strip strip) {
-      add_products((strip.bottom - strip.top) * x.width,
-                   {x.at(strip.block, strip.top, 0), x.pixel, in_},
-                   {dy.at(strip.block, strip.top, 0), dy.pixel, out_},
-                   partial.slot(slot), out_);
+    PartialSums partial(context, context.work.range_slots(x.pixels()),
+                        products.size(), false);
+    context.work.ranges(x.pixels(), [&](int slot, int first, int count) {
+      add_products(count, {x.at(first), x.pixel, in_},
+                   {dy.at(first), dy.pixel, out_}, partial.slot(slot), out_);
     });
     partial.write(context, products.data());
   }
@@ -303,7 +302,7 @@ void Pointwise::merge_backward(Context& context, Saved& saved,
 
 void mask_and_sum(Context& context, const Part& y, bool relu, float* sums) {
   View values = context.values(y), dy = context.gradients(y);
-  PartialSums partial(context, dy.height, y.channels, true);
+  PartialSums partial(context, context.work.slots(dy.height), y.channels, true);
   context.work.sums(dy.height, [&](int slot, Strip strip) {
     for (int row = strip.top; row < strip.bottom; row++)
       for (int column = 0; column < dy.width; column++) {

@@ -22,7 +22,7 @@ Stem::Stem(Places& places, Part x, Part z, Part y)
 void Stem::forward(Context& context) const {
   Saved& saved = new_state<Saved>(context);
   View x = context.values(x_), z = context.values(z_), y = context.values(y_);
-  PartialSums partial(context, x.height, 2 * out_, true);
+  PartialSums partial(context, context.work.slots(x.height), 2 * out_, true);
   context.work.sums(x.height, [&](int slot, Strip strip) {
     for (int row = strip.top; row < strip.bottom; row++)
       for (int column = 0; column < x.width; column++) {
@@ -87,7 +87,7 @@ void Stem::backward(Context& context) const {
   View dy = context.gradients(y_);
   std::vector<float> a(out_), b(out_), c(out_);  // dz = a dy + b z + c
   {
-    PartialSums partial(context, x.height, 2 * out_, true);  // dy, dy z
+    PartialSums partial(context, context.work.slots(x.height), 2 * out_, true);  // dy, dy z
     context.work.sums(x.height, [&](int slot, Strip strip) {
       for (int row = strip.top; row < strip.bottom; row++)
         for (int column = 0; column < x.width; column++) {
@@ -122,7 +122,7 @@ void Stem::backward(Context& context) const {
     }
   }
   const int kernel_size = in_ * out_;
-  PartialSums partial(context, x.height, std::size_t(TAPS) * kernel_size,
+  PartialSums partial(context, context.work.slots(x.height), std::size_t(TAPS) * kernel_size,
                       false);
   context.work.sums(x.height, [&](int slot, Strip strip) {
     const Vector* valid = context.valid(strip.block);

@@ -112,4 +112,19 @@ void Work::sums(int height,
   });
 }
 
+int Work::range_slots(int pixels_of_a_block) const {
+  int most = blocks_ * pixels_of_a_block / PIXELS_OF_A_RANGE;
+  return std::max(1, std::min(SLOTS, most));
+}
+
+void Work::ranges(int pixels_of_a_block,
+                  const std::function<void(int, int, int)>& do_range) const {
+  long count = long(blocks_) * pixels_of_a_block;
+  long slots = range_slots(pixels_of_a_block);
+  threads_.run(int(slots), [&](int slot) {
+    long first = slot * count / slots, end = (slot + 1) * count / slots;
+    do_range(slot, int(first), int(end - first));
+  });
+}
+
 }  // namespace gns

@@ -46,6 +46,7 @@ struct Strip {
 
 constexpr int STRIPS = 8;  // of a block, at most
 constexpr int SLOTS = 16;  // partial sums, at most
+constexpr int PIXELS_OF_A_RANGE = 16;  // at least, if there are as many
 
 class Work {
  public:
@@ -60,6 +61,12 @@ class Work {
   // do_strip(slot, strip): one slot's strips one after another, in order.
   void sums(int height,
             const std::function<void(int, Strip)>& do_strip) const;
+
+  // do_range(slot, first, count) for ranges of all pixels of maps of that
+  // size, in memory's order and long enough to sum products over.
+  int range_slots(int pixels_of_a_block) const;
+  void ranges(int pixels_of_a_block,
+              const std::function<void(int, int, int)>& do_range) const;
 
   void tasks(int count, const std::function<void(int)>& task) const {
     threads_.run(count, task);

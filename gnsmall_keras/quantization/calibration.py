@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gnsmall_keras.data.dataset import Dataset
-from gnsmall_keras.export.flatbuffer import Network
+from gnsmall_keras.export.graph import Graph
 
 METHODS = ("minmax", "mse")
 _BINS = 2048
@@ -39,7 +39,19 @@ def calibration_indices(labels: np.ndarray, size: int) -> np.ndarray:
 
 
 def calibration_split(dataset: Dataset, size: int) -> np.ndarray:
-    """Returns the calibration images of a dataset's training split."""
+    """Returns the calibration images of a dataset's training split.
+
+    Args:
+        dataset: only its training images are used.
+        size: how many images; equally many of each class.
+
+    Returns:
+        uint8 `(size, height, width, 3)`; the same for the same dataset.
+
+    Example:
+        >>> gns.calibration_split(gns.load_data("digits"), 20).shape
+        (20, 32, 32, 3)
+    """
     return dataset.train_images[calibration_indices(dataset.train_labels, size)]
 
 
@@ -72,7 +84,7 @@ def trace(
         )
     engine.allocate_tensors()
     (details,) = engine.get_input_details()
-    network = Network(data)
+    network = Graph(data)
     computed = {t for op in network.operators for t in op.outputs}
     for image in images:
         pixels = image[None].astype(np.float32)
@@ -87,7 +99,7 @@ def trace(
         ]
 
 
-def set_ranges(network: Network, images: np.ndarray, method: str) -> None:
+def set_ranges(network: Graph, images: np.ndarray, method: str) -> None:
     """Gives every computed tensor of a float network its range.
 
     Args:

@@ -11,7 +11,7 @@ import itertools
 
 import numpy as np
 
-from gnsmall_keras.export.flatbuffer import Network
+from gnsmall_keras.export.graph import Graph
 
 # Of the inverse range. At 1 activations would be alike and the next kernels
 # uneven; at 0.5 both share.
@@ -30,7 +30,7 @@ _PASSING = (
 
 
 def equalize(
-    network: Network, magnitudes: dict[int, np.ndarray], power: float = POWER
+    network: Graph, magnitudes: dict[int, np.ndarray], power: float = POWER
 ) -> None:
     """Rescales channels where that is exact, and nowhere else.
 
@@ -42,11 +42,11 @@ def equalize(
     """
     ties = _tie(network)
     factors = ties.factors(magnitudes, power)
-    for number, operator in enumerate(network.operators):
+    for operator in network.operators:
         if operator.is_linear:
             into = factors[ties.nodes(operator.inputs[0])]
             made = factors[ties.nodes(operator.outputs[0])]
-            _rescale(network, number, into, made)
+            _rescale(network, operator, into, made)
 
 
 class _Ties:
@@ -120,7 +120,7 @@ def _tie(network):
 
 
 def _tie_operator(ties, network, operator):
-    inputs, (output,) = operator.inputs, operator.outputs
+    inputs, (output,) = operator.sources, operator.outputs
     kind, homogeneous = operator.kind, operator.activation in ("NONE", "RELU")
     if not homogeneous or operator.outputs[1:]:
         ties.fix(*inputs, *operator.outputs)
@@ -157,11 +157,10 @@ def _is_plain(network, operator):
     return network.shape(kernel)[-1] == channels
 
 
-def _rescale(network, number, into, made):
+def _rescale(network, operator, into, made):
     if np.all(into == 1.0) and np.all(made == 1.0):
         return
-    operator = network.operators[number]
-    tensor = network.own_input(number, 1)
+    tensor = network.own_input(operator, 1)
     kernel = network.constant(tensor)
     if operator.kind == "DEPTHWISE_CONV_2D":
         kernel = kernel * (made / np.repeat(into, len(made) // len(into)))
@@ -169,6 +168,6 @@ def _rescale(network, number, into, made):
         rows = (-1, *(1,) * (kernel.ndim - 1))
         kernel = kernel * np.reshape(made, rows) / into
     network.set_constant(tensor, kernel)
-    if len(operator.inputs) > 2:
-        tensor = network.own_input(number, 2)
+    if len(operator.sources) > 2:
+        tensor = network.own_input(operator, 2)
         network.set_constant(tensor, network.constant(tensor) * made)

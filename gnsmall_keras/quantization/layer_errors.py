@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gnsmall_keras.export.flatbuffer import Network
+from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.quantization.calibration import trace
 
 
@@ -53,7 +53,7 @@ def find_layer_errors(
     Returns:
         One entry for each operator, in the file's order.
     """
-    ours, theirs = Network(floats), Network(integers)
+    ours, theirs = Graph(floats), Graph(integers)
     pairs = list(_pairs(ours, theirs))
     sums = np.zeros((len(pairs), 4))  # squared error and signal, clipped, count
     for exact, found in zip(

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gnsmall_keras.export.flatbuffer import Network
+from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.quantization.calibration import find_extremes, set_ranges
 from gnsmall_keras.quantization.equalize import equalize
 
 
-def prepare(network: Network, images: np.ndarray, calibration: str) -> None:
+def prepare(network: Graph, images: np.ndarray, calibration: str) -> None:
     """Gives a float network all that quantisation needs to know.
 
     Args:
@@ -30,7 +30,7 @@ def prepare(network: Network, images: np.ndarray, calibration: str) -> None:
 
 
 def to_integers(
-    network: Network, *, input_dtype: str, float_layers: Sequence[str] = ()
+    network: Graph, *, input_dtype: str, float_layers: Sequence[str] = ()
 ) -> bytes:
     """Returns the int8 file of a prepared network.
 

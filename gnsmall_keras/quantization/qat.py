@@ -2,37 +2,39 @@
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from gnsmall_keras.config import (
-    ExportConfig,
-    TrainConfig,
-    check_label_weight,
-    check_temperature,
-)
+from gnsmall_keras import fields
+from gnsmall_keras.config import ExportConfig, RunConfig
+from gnsmall_keras.data.augment import Views
 from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.distill.checks import check_teacher, load_teacher
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
-from gnsmall_keras.export.flatbuffer import Network
+from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.quantization.calibration import calibration_indices
 from gnsmall_keras.quantization.simulation import Int8Simulation
 from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.training import evaluation
 from gnsmall_keras.training.callbacks import ProgressLine, StopOnNaN
+from gnsmall_keras.training.clock import Clock
+from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.schedules import WarmupCosine
 from gnsmall_keras.training.splits import split
 
 _WARMUP_FRACTION = 0.1
-_BORDER = {"padding": 2, "border": "reflect"}  # the recipe "best"'s
+_VIEWS = Views(alternate=True, padding=2, border="reflect")  # "best"'s
 _SCALARS = "qat.json"
+_CHECKED = (
+    *("label_weight", "temperature"),
+    *("epochs", "batch_size", "peak_learning_rate"),
+)
 _ARRAYS = ("images", "labels", "validation_images", "validation_labels")
 
 
@@ -76,8 +78,6 @@ class QuantizationTraining:
     seed: int = 0
 
     def __post_init__(self):
-        check_label_weight(self.label_weight)
-        check_temperature(self.temperature)
         _check_pair("images", self.images, "labels", self.labels)
         if (self.validation_images is None) != (self.validation_labels is None):
             raise ValueError(
@@ -91,20 +91,9 @@ class QuantizationTraining:
                 "validation_labels",
                 self.validation_labels,
             )
-        for name in ("epochs", "batch_size"):
-            if not isinstance(getattr(self, name), int) or (
-                getattr(self, name) < 1
-            ):
-                raise ValueError(
-                    f"`{name}` must be a whole number >= 1. "
-                    f"Received: {getattr(self, name)!r}."
-                )
-        rate = self.peak_learning_rate
-        if not (math.isfinite(rate) and rate > 0):
-            raise ValueError(
-                "`peak_learning_rate` must be a finite number > 0. "
-                f"Received: {rate!r}."
-            )
+        rules = fields.rules(RunConfig)
+        for name in _CHECKED:
+            fields.check(name, rules[name], getattr(self, name))
         if len(self.images) < self.batch_size:
             raise ValueError(
                 "`batch_size` must not exceed the number of images. Received: "
@@ -204,9 +193,8 @@ def prepare_training(
     """
     names = ("protocol", "validation_fraction", "seed")
     parted = {name: run.config[name] for name in names} if run else {}
-    fitting, held_out, _ = split(
-        dataset, TrainConfig(data=dataset.name, **parted)
-    )
+    experiment = resolve(RunConfig(data=dataset.name, **parted))
+    fitting, held_out, _ = split(dataset, experiment.partition)
     chosen = slice(None)
     if config.qat_images is not None:  # some of every class
         size = min(config.qat_images, len(fitting.labels))
@@ -262,7 +250,7 @@ def _check_fit(name, images, labels, shape, classes):
 
 
 def _targets(training):
-    """What the validation images should be called, as shares of classes.
+    """What the validation images should be called, as soft labels.
 
     Of the labels and of the teacher as in training, but undivided by the
     temperature: the file's own probabilities are wanted.
@@ -274,9 +262,9 @@ def _targets(training):
         training.teacher, training.validation_images
     )
     said = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-    shares = np.eye(said.shape[-1], dtype=np.float32)[labels]
+    hard = np.eye(said.shape[-1], dtype=np.float32)[labels]
     weight = training.label_weight
-    return weight * shares + (1.0 - weight) * said
+    return weight * hard + (1.0 - weight) * said
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -312,7 +300,7 @@ class KeepBest(keras.callbacks.Callback):
 
 
 def learn_quantization(
-    network: Network, quantized: Network, training: QuantizationTraining
+    network: Graph, quantized: Graph, training: QuantizationTraining
 ) -> list[float]:
     """Trains a float network to be good as its int8 file.
 
@@ -347,10 +335,8 @@ def learn_quantization(
         training.labels,
         batch_size=training.batch_size,
         seed=training.seed,
-        flip=training.flip,
-        alternate=True,
+        views=dataclasses.replace(_VIEWS, flip=training.flip),
         drop_remainder=True,
-        **_BORDER,
     )
     steps = training.epochs * len(batches)
     distiller.compile(
@@ -361,9 +347,10 @@ def learn_quantization(
         weighted_metrics=[LabelAccuracy()],
         jit_compile=False,
     )
+    clock = Clock(len(batches))
     progress = ProgressLine(
+        clock,
         epochs=training.epochs,
-        steps_per_epoch=len(batches),
         batch_size=training.batch_size,
         title="int8-qat",
     )
@@ -374,7 +361,12 @@ def learn_quantization(
         batches,
         epochs=training.epochs,
         shuffle=False,  # the batches have their own, seeded order
-        callbacks=[StopOnNaN(batches), progress, *([best] if best else [])],
+        callbacks=[
+            clock,
+            StopOnNaN(batches, clock),
+            progress,
+            *([best] if best else []),
+        ],
         verbose=0,
     )
     losses = best.losses if best else []

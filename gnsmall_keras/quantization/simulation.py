@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from gnsmall_keras.data.augment import MEAN, STD
-from gnsmall_keras.export.flatbuffer import Network, Operator
+from gnsmall_keras.export.graph import Graph, Operator
 
 _AWAY = ("AVERAGE_POOL_2D",)  # where integers' ties go away from zero
 _HALF = 0.5 + 1e-3  # ties, seen through float32's rounding
@@ -39,7 +39,7 @@ class Int8Simulation(keras.layers.Layer):
         ValueError: if an operator is not known here.
     """
 
-    def __init__(self, network: Network, quantized: Network, **kwargs):
+    def __init__(self, network: Graph, quantized: Graph, **kwargs):
         super().__init__(**kwargs)
         operators = list(network.operators)
         if operators[-1].kind == "SOFTMAX":
@@ -51,23 +51,21 @@ class Int8Simulation(keras.layers.Layer):
                     f"Received: {operator.kind} in layer {operator.layer!r}. "
                     'Use quantization="int8" for this model.'
                 )
-        self._network = network
+        self._network, self._operators = network, operators
         self._scales = _match_scales(network, quantized)
         self._learned = {}  # tensor -> unit and weight of this layer
-        for number, operator in enumerate(operators):
+        for operator in operators:
             if operator.is_linear and operator.inputs[0] not in network.inputs:
-                self._add_weights(number, operator)
-        # Only now: Keras keeps a copy, and inputs have changed since.
-        self._operators = operators
+                self._add_weights(operator)
 
-    def _add_weights(self, number, operator):
+    def _add_weights(self, operator):
         """Makes kernel and bias weights, in units of their own size.
 
         So one learning rate suits channels of all ranges.
         """
         for position, kind in enumerate(("kernel", "bias"), 1):
-            if position < len(operator.inputs):
-                tensor = self._network.own_input(number, position)
+            if position < len(operator.sources):
+                tensor = self._network.own_input(operator, position)
                 values = self._network.constant(tensor)
                 unit = self._unit(operator, kind, values)
                 self._learned[tensor] = (
@@ -102,10 +100,10 @@ class Int8Simulation(keras.layers.Layer):
         """Returns what one operator makes of its inputs, by their numbers."""
         constants = [
             self._constant(operator, position)
-            for position, tensor in enumerate(operator.inputs)
+            for position, tensor in enumerate(operator.sources)
             if tensor not in values
         ]
-        inputs = [values[t] for t in operator.inputs if t in values]
+        inputs = [values[t] for t in operator.sources if t in values]
         outputs = _COMPUTE[operator.kind](operator, inputs, constants)
         outputs = _ACTIVATIONS[operator.activation](outputs)
         scale, zero_point = self._scales[operator.outputs[0]]
@@ -114,7 +112,7 @@ class Int8Simulation(keras.layers.Layer):
         )
 
     def _constant(self, operator, position):
-        tensor = operator.inputs[position]
+        tensor = operator.sources[position]
         values = self._values(tensor)
         if operator.is_linear and position == 1:
             return fake_quantize_kernel(values, _channel_axis(operator))
@@ -174,7 +172,8 @@ def _match_scales(network, quantized):
         extra = sorted(set(found) - set(kinds)) or found
         raise ValueError(
             "Quantisation-aware training needs a file all of whose operators "
-            f"are integer. Received one with {extra}. Leave out `float_ops`."
+            f"are integer. Received one with {extra}. Use layers that int8 "
+            "kernels compute, or quantization='int8'."
         )
     return {
         ours.outputs[0]: quantized.quantization(theirs.outputs[0])

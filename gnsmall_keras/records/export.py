@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gnsmall_keras.records.jsonl import append_line, parse_object, scan_lines
+from gnsmall_keras.records.jsonl import append_line, parse_record, scan_lines
 from gnsmall_keras.records.run import RECORD_FILE, RunRecord
 
 SCHEMA = 1
@@ -64,7 +64,9 @@ class ExportRecord:
 
     def to_json(self) -> str:
         """Returns the record as one line of JSON, without the line's end."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps(
+            dataclasses.asdict(self), sort_keys=True, allow_nan=False
+        )
 
     @classmethod
     def from_json(cls, line: str) -> "ExportRecord":
@@ -73,20 +75,7 @@ class ExportRecord:
         Raises:
             ValueError: if `line` is not JSON or not of this schema.
         """
-        fields = parse_object(line)
-        if fields.get("schema", SCHEMA) != SCHEMA:
-            raise ValueError(
-                f"An export record's schema must be {SCHEMA}. "
-                f"Received: {fields['schema']!r}."
-            )
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(fields) != names:
-            raise ValueError(
-                f"An export record needs exactly the fields of schema {SCHEMA}."
-                f" Missing: {sorted(names - set(fields))}; "
-                f"unknown: {sorted(set(fields) - names)}."
-            )
-        record = cls(**fields)
+        record = parse_record(line, cls, range(1, SCHEMA + 1))
         try:
             _ = record.run, record.sha256
         except (TypeError, KeyError) as error:

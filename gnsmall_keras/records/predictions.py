@@ -1,5 +1,7 @@
 """What a run predicted on its test split, as a record keeps it."""
 
+# pyright: basic
+
 from collections.abc import Sequence
 from typing import Any
 

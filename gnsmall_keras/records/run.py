@@ -6,22 +6,22 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from gnsmall_keras import fields
+from gnsmall_keras.config import RunConfig
+from gnsmall_keras.fields import Since
 from gnsmall_keras.records.jsonl import (
     Keyed,
     Merged,
     append_line,
-    parse_object,
+    parse_record,
     replacing,
     scan_lines,
 )
 
 SCHEMA = 3
-OLDEST_SCHEMA = 2  # that is still read
-# Fields younger than the oldest schema, and the schema they came with. A line
-# has exactly the fields of its own schema; the younger ones are then None.
-_YOUNGER = {"test_predictions": 3}
+_SCHEMAS = range(2, SCHEMA + 1)  # that are read
 RECORD_FILE = "record.json"  # in a run's folder
 MODEL_FILE = "model.keras"  # beside it
 INDEX_FILE = "index.jsonl"  # in the folder of all runs
@@ -31,7 +31,8 @@ INDEX_FILE = "index.jsonl"  # in the folder of all runs
 class RunRecord:
     """What one finished run was, and what came of it. Accuracies in [0, 1].
 
-    A record of an older schema stays of it, also when it is written again.
+    A record of an older schema stays of it, also when it is written again;
+    fields that came later are None.
     """
 
     slug: str
@@ -58,13 +59,22 @@ class RunRecord:
     hardware: dict[str, Any]
     versions: dict[str, str]
     # `predictions.describe` has its form; None as well without a test split.
-    test_predictions: dict[str, Any] | None = None
+    test_predictions: Annotated[dict[str, Any] | None, Since(3)] = None
     schema: int = SCHEMA
 
     @property
     def key(self) -> str:
         """What a repeated line has in common with the first."""
         return f"{self.digest} {self.started_at}"
+
+    @property
+    def slugs(self) -> tuple[str, ...]:
+        """Its slug, then those that its config has in any version."""
+        try:
+            names = RunConfig(**self.config).names
+        except (TypeError, ValueError):  # of another version
+            names = ()
+        return tuple(dict.fromkeys((self.slug, *(one.slug for one in names))))
 
     @property
     def sources(self) -> list[str]:
@@ -93,8 +103,9 @@ class RunRecord:
     def to_json(self) -> str:
         """Returns the record as one line of JSON, without the line's end."""
         values = dataclasses.asdict(self)
-        kept = {name: values[name] for name in _field_names(self.schema)}
-        return json.dumps(kept, sort_keys=True)
+        names = fields.names(RunRecord, self.schema)
+        kept = {name: values[name] for name in names}
+        return json.dumps(kept, sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> "RunRecord":
@@ -103,30 +114,7 @@ class RunRecord:
         Raises:
             ValueError: if `line` is not JSON or not of a schema that is read.
         """
-        fields = parse_object(line)
-        schema = fields.get("schema", SCHEMA)
-        if schema not in range(OLDEST_SCHEMA, SCHEMA + 1):
-            raise ValueError(
-                f"A record's schema must be {OLDEST_SCHEMA} to {SCHEMA}. "
-                f"Received: {schema!r}."
-            )
-        names = _field_names(schema)
-        if set(fields) != names:
-            raise ValueError(
-                f"A record needs exactly the fields of schema {schema}. "
-                f"Missing: {sorted(names - set(fields))}; "
-                f"unknown: {sorted(set(fields) - names)}."
-            )
-        return cls(**fields)
-
-
-def _field_names(schema: int) -> set[str]:
-    """The fields that a record of a schema has."""
-    return {
-        field.name
-        for field in dataclasses.fields(RunRecord)
-        if _YOUNGER.get(field.name, OLDEST_SCHEMA) <= schema
-    }
+        return parse_record(line, cls, _SCHEMAS)
 
 
 def append_record(record: RunRecord, index: str | os.PathLike[str]) -> None:
@@ -140,8 +128,16 @@ def append_record(record: RunRecord, index: str | os.PathLike[str]) -> None:
 def read_records(index: str | os.PathLike[str]) -> Iterator[RunRecord]:
     """Yields the records of the file `index` in order.
 
+    Args:
+        index: JSON-lines file.
+
     Raises:
         ValueError: at a line that is not a record, with its number.
+
+    Example:
+        >>> records = list(gns.read_records("papermill_runs/index.jsonl"))
+        >>> records[0].config["model"]
+        'gns'
     """
     for _, record in scan_records(index):
         if isinstance(record, ValueError):

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,50 +10,27 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from scipy.special import stdtrit
-
-from gnsmall_keras.config import DIGEST_LENGTH, DistillConfig, TrainConfig
+from gnsmall_keras import fields
+from gnsmall_keras.config import DIGEST_LENGTH, TEACHING, RunConfig, complete
 from gnsmall_keras.models.catalogue import NETWORKS
 from gnsmall_keras.recipes import RECIPES, Recipe
 from gnsmall_keras.records.run import RunRecord
+from gnsmall_keras.report.estimates import (
+    Difference,
+    Estimate,
+    estimate,
+    paired_difference,
+)
 from gnsmall_keras.report.reading import Run
-from gnsmall_keras.report.significance import paired_p
-
-CONFIDENCE = 0.95
 
 _RECIPE_FIELDS = {field.name for field in dataclasses.fields(Recipe)}
-_TRAIN_DEFAULTS, _DISTILL_DEFAULTS = (
-    {
-        field.name: list(field.default)
-        if isinstance(field.default, tuple)  # as JSON has it
-        else field.default
-        for field in dataclasses.fields(config)
-    }
-    for config in (TrainConfig, DistillConfig)
-)
-_STUDENT = set(_TRAIN_DEFAULTS)
+_DEFAULTS = fields.defaults(RunConfig)
+_STUDENT = _DEFAULTS.keys() - TEACHING
 # What has a place of its own in a group's name.
 _NAMED = {
     *("model", "width", "data", "recipe", "protocol", "seed", "strategy"),
     *("loss", "temperature", "label_weight", "teachers", "assistants", "cache"),
 }
-
-
-class Estimate(NamedTuple):
-    """A mean over seeds; `deviation` is the sample's, None where n < 2."""
-
-    n: int
-    mean: float
-    deviation: float | None
-
-
-class Difference(NamedTuple):
-    """A mean of paired differences with its 95 % interval."""
-
-    n: int
-    mean: float
-    deviation: float | None
-    half_width: float | None  # None where n < 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +115,7 @@ class Group:
     def _options(self):
         """Values that differ from the defaults and from the named recipe."""
         for name, value in self.identity.items():
-            default = _DISTILL_DEFAULTS.get(name, value)
+            default = _DEFAULTS.get(name, value)
             if name not in _NAMED and value != default:
                 yield name, value
         named = RECIPES.get(self.first.config["recipe"])
@@ -168,7 +144,7 @@ class Group:
 def group_runs(runs: Iterable[Run]) -> list[Group]:
     """Returns the groups of `runs`, those of most epochs first."""
     runs = list(runs)
-    by_slug = {run.record.slug: run.record for run in runs}
+    by_slug = index_slugs(runs)
     groups: dict[str, tuple[dict[str, Any], list[Run]]] = {}
     for run in runs:
         identity = identify(run.record, by_slug)
@@ -200,6 +176,13 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
     )
 
 
+def index_slugs(runs: Iterable[Run]) -> dict[str, RunRecord]:
+    """Returns the records by their slugs, those of other versions as well."""
+    runs = list(runs)
+    found = {slug: run.record for run in runs for slug in run.record.slugs}
+    return found | {run.record.slug: run.record for run in runs}
+
+
 def identify(
     record: RunRecord,
     by_slug: Mapping[str, RunRecord],
@@ -213,25 +196,18 @@ def identify(
     another is the digest of its weights.
     """
     config = record.config
-    strategy = config.get("strategy", "baseline")
-    known = _TRAIN_DEFAULTS if strategy == "baseline" else _DISTILL_DEFAULTS
+    known = complete(config)
+    strategy = known["strategy"]
     dropped = {"seed", "data", "recipe", *_RECIPE_FIELDS}
     if strategy == "baseline":  # what only teachers have does nothing
-        dropped |= set(_DISTILL_DEFAULTS) - _STUDENT
+        dropped |= {*TEACHING}
     values = {
-        name: value
-        for name, value in {**known, **config}.items()
-        if name not in dropped
-    }
-    recipe = {
-        field.name: field.default
-        for field in dataclasses.fields(Recipe)
-        if field.default is not dataclasses.MISSING
+        name: value for name, value in known.items() if name not in dropped
     }
     values |= {
         "width": float(config["width"]),  # 1 in JSON is 1.0
         "strategy": strategy,
-        "recipe_values": {**recipe, **record.recipe},
+        "recipe_values": fields.complete(Recipe, record.recipe),
         "data_digest": record.data_digest,
     }
     if strategy != "baseline":
@@ -326,34 +302,6 @@ def data_name(record: RunRecord) -> str:
     return PurePosixPath(record.config["data"]).name or record.config["data"]
 
 
-def estimate(values: Iterable[float]) -> Estimate | None:
-    """Mean and sample standard deviation; None of no values."""
-    values = list(values)
-    if not values:
-        return None
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return Estimate(len(values), statistics.fmean(values), deviation)
-
-
-def paired_difference(
-    treated: Mapping[int, float], control: Mapping[int, float]
-) -> Difference | None:
-    """The mean of `treated - control` over the seeds that both have.
-
-    Its 95 % interval is by Student's t; with one pair there is none, with no
-    pair no difference.
-    """
-    seeds = sorted(treated.keys() & control.keys())
-    found = estimate(treated[seed] - control[seed] for seed in seeds)
-    if found is None:
-        return None
-    half_width = None
-    if found.deviation is not None:
-        quantile = stdtrit(found.n - 1, (1 + CONFIDENCE) / 2)
-        half_width = float(quantile) * found.deviation / math.sqrt(found.n)
-    return Difference(*found, half_width)
-
-
 class Comparison(NamedTuple):
     """A group beside another, the baseline that matches; or without one."""
 
@@ -365,12 +313,7 @@ class Comparison(NamedTuple):
     @property
     def p(self) -> float | None:
         """Of Student's t-test of test accuracies; None where there is none."""
-        if self.baseline is None:
-            return None
-        measure = "test_accuracy"
-        return paired_p(
-            self.group.values(measure), self.baseline.values(measure)
-        )
+        return self.test.p if self.test else None
 
 
 def compare(groups: Iterable[Group]) -> list[Comparison]:

@@ -99,5 +99,10 @@ def read_report(index: str | os.PathLike[str]) -> Report:
 
     Raises:
         ValueError: if there is no such file.
+
+    Example:
+        >>> report = gns.read_report("papermill_runs/index.jsonl")
+        >>> report.groups.header[:3]
+        ('data', 'network', 'recipe')
     """
     return Report(read_runs(index))

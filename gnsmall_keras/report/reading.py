@@ -1,4 +1,4 @@
-"""Reads records line by line; a broken line is told of and left out."""
+"""Reads records line by line; a broken line is reported and skipped."""
 
 import dataclasses
 import os
@@ -112,9 +112,7 @@ def _checked_export(record: ExportRecord | ValueError) -> ExportRecord:
     for part, fields in _EXPORT.items():
         values = getattr(record, part)
         for name, kind in fields.items():
-            value = values.get(name) if _is(values, dict) else None
-            if not _is(value, kind):
-                raise _fault(f"{part}.{name}", value)
+            value = _field(values, part, name, kind)
             if kind is not str and kind is not list and not 0 < value < _MOST:
                 raise _fault(f"{part}.{name}", value)
     for name in ("accuracy", "float_accuracy"):
@@ -128,17 +126,19 @@ def _checked_export(record: ExportRecord | ValueError) -> ExportRecord:
 
 def _check_latency(latency: Any) -> None:
     for name in ("threads", "median_ms", "ratio"):
-        value = latency.get(name) if _is(latency, dict) else None
-        if not _is(value, (int, float)) or not 0 < value < _MOST:
+        value = _field(latency, "latency", name, (int, float))
+        if not 0 < value < _MOST:
             raise _fault(f"latency.{name}", value)
-    hardware = latency.get("hardware")
-    processor = hardware.get("processor") if _is(hardware, dict) else None
-    for name, value in (
-        ("runtime", latency.get("runtime")),
-        ("hardware.processor", processor),
-    ):
-        if not _is(value, str):
-            raise _fault(f"latency.{name}", value)
+    _field(latency, "latency", "runtime", str)
+    _field(latency.get("hardware"), "latency.hardware", "processor", str)
+
+
+def _field(values: Any, part: str, name: str, kind: Any) -> Any:
+    """Returns one of the values; a fault, unless it is of its kind."""
+    value = values.get(name) if _is(values, dict) else None
+    if not _is(value, kind):
+        raise _fault(f"{part}.{name}", value)
+    return value
 
 
 def _checked(record: RunRecord | ValueError) -> RunRecord:
@@ -150,9 +150,7 @@ def _checked(record: RunRecord | ValueError) -> RunRecord:
     if isinstance(record, ValueError):
         raise record
     for name, kind in _CONFIG.items():
-        value = record.config.get(name) if _is(record.config, dict) else None
-        if not _is(value, kind):
-            raise _fault(f"config.{name}", value)
+        _field(record.config, "config", name, kind)
     if not 0 < record.config["width"] < _MOST:
         raise _fault("config.width", record.config["width"])
     if record.config["protocol"] not in ("validation", "paper"):

@@ -1,14 +1,12 @@
-"""Whether a difference may be chance: by seeds, and by test images."""
+"""Whether a difference may be chance: by test images, and by many tests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from gnsmall_keras.records.predictions import unpack_correct
 from gnsmall_keras.records.run import RunRecord
-
-_ROUNDING = 1e-9  # of a percentage: far below one image
 
 
 class McNemar(NamedTuple):
@@ -54,22 +52,6 @@ def compare_predictions(
     if gained + lost == 0:
         return McNemar(0, 0, 1.0)
     return McNemar(gained, lost, binomtest(gained, gained + lost).pvalue)
-
-
-def paired_p(
-    treated: Mapping[int, float], control: Mapping[int, float]
-) -> float | None:
-    """Returns the two-sided p of Student's t-test, paired by seed.
-
-    None with fewer than two pairs, or where all differences are equal.
-    """
-    seeds = sorted(treated.keys() & control.keys())
-    differences = np.array([treated[seed] - control[seed] for seed in seeds])
-    if len(differences) < 2 or np.ptp(differences) < _ROUNDING:
-        return None
-    from scipy.stats import ttest_1samp
-
-    return float(ttest_1samp(differences, 0.0).pvalue)
 
 
 def correct_by_holm(values: Sequence[float | None]) -> list[float | None]:

@@ -2,16 +2,17 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.report.groups import (
     Comparison,
     Group,
     compare_pair,
     identify,
+    index_slugs,
 )
 from gnsmall_keras.report.reading import Run
 from gnsmall_keras.report.significance import correct_by_holm
@@ -30,7 +31,7 @@ class Arm(NamedTuple):
     def done(self) -> int:
         """How many of those asked for are recorded."""
         runs = self.group.runs if self.group else ()
-        return len({run.record.digest for run in runs})
+        return len({run.record.config["seed"] for run in runs})
 
 
 class Row(NamedTuple):
@@ -120,17 +121,22 @@ def read_study(path: str | os.PathLike[str], runs: Iterable[Run]) -> Study:
     return study
 
 
-def _find(
-    name: str, configs: Sequence[DistillConfig], runs: Sequence[Run]
-) -> Arm:
-    digests = {config.digest for config in configs}
+def _find(name: str, configs: Sequence[RunConfig], runs: Sequence[Run]) -> Arm:
+    recorded = {run.record.digest for run in runs}
+    digests = {_recorded_digest(config, recorded) for config in configs}
     found = tuple(run for run in runs if run.record.digest in digests)
     if not found:
         return Arm(name, len(configs), None)
-    by_slug = {run.record.slug: run.record for run in runs}
+    by_slug = index_slugs(runs)
     return Arm(
         name, len(configs), Group(identify(found[0].record, by_slug), found)
     )
+
+
+def _recorded_digest(config: RunConfig, recorded: Collection[str]) -> str:
+    """Its digest; that of an older name, where only that is recorded."""
+    digests = [name.digest for name in config.names]
+    return next(filter(recorded.__contains__, digests), config.digest)
 
 
 def _compare(

@@ -8,19 +8,14 @@ from typing import NamedTuple
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
 from gnsmall_keras.records.export import ExportRecord
 from gnsmall_keras.records.run import RunRecord
-from gnsmall_keras.report.groups import (
-    Comparison,
-    Difference,
-    Estimate,
-    Group,
-    data_name,
-)
+from gnsmall_keras.report.estimates import Difference, Estimate
+from gnsmall_keras.report.groups import Comparison, Group, data_name
 from gnsmall_keras.report.published import (
     PAPER,
     PAPER_EPOCHS,
     PAPER_RUNS,
-    PEERS,
     REFERENCE,
+    find_peers,
 )
 from gnsmall_keras.report.significance import (
     compare_predictions,
@@ -249,21 +244,24 @@ def tabulate_paper() -> Table:
 
 
 def tabulate_peers() -> Table:
-    """Published networks, as their authors count them."""
-    return Table(
-        ("network", _TEST, "parameters", "MACs", "int8 bytes", "source"),
-        [
+    """Others' networks, as their sources have them."""
+    rows = []
+    for name, peer in find_peers().items():
+        accuracies = (peer.float_percent, peer.int8_percent)
+        sizes = (peer.parameters, peer.macs, peer.size_bytes)
+        rows.append(
             (
                 name,
-                f"{peer.accuracy:.2f} (n=1)",
-                f"{peer.parameters:,.0f}",
-                f"{peer.macs:,.0f}",
-                f"{peer.bytes:,}" if peer.bytes else _NONE,
+                *(
+                    _NONE if v is None else f"{v:.2f} (n={peer.runs})"
+                    for v in accuracies
+                ),
+                *(_NONE if v is None else f"{v:,}" for v in sizes),
                 peer.source,
             )
-            for name, peer in PEERS.items()
-        ],
-    )
+        )
+    header = ("network", "float, %", "int8, %", "parameters", "MACs")
+    return Table((*header, "int8 bytes", "source"), rows)
 
 
 def tabulate_exports(exports: Iterable[ExportRecord]) -> Table:
@@ -293,7 +291,7 @@ def tabulate_exports(exports: Iterable[ExportRecord]) -> Table:
     return Table(
         (
             *("file", "run", "network", "head", "target", "quantization"),
-            *("faults", "float, %", "file, %", "test images", "bytes"),
+            *("violations", "float, %", "file, %", "test images", "bytes"),
             *("arena, bytes", "latency, ms", f"latency / {REFERENCE}'s"),
             *("runtime, threads, processor", "sha256"),
         ),

@@ -3,13 +3,13 @@
 import contextlib
 import functools
 import os
-import socket
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gnsmall_keras.records.folders import find_folder
 from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.records.run import (
     INDEX_FILE,
@@ -19,19 +19,24 @@ from gnsmall_keras.records.run import (
     append_record,
     scan_records,
 )
+from gnsmall_keras.sweeps.connection import (
+    check_address,
+    connect,
+    count_places,
+    has_token,
+    ray_package,
+)
 from gnsmall_keras.sweeps.jobs import (
     Ended,
     Engine,
     Job,
     Queue,
     check_workers,
-    sources,
 )
 from gnsmall_keras.sweeps.process import SHARING, Ending, execute
 from gnsmall_keras.sweeps.worker import LOCK_FILE
 
 _STARTS = 3  # of one run, where its machine or process is lost
-_CONNECT_SECONDS = 5
 _POLL_SECONDS = 1
 # In which an interrupted run writes a checkpoint and that comes home.
 _STOP_SECONDS = 60
@@ -93,105 +98,36 @@ def ray_engine(
     # Ray reads these when it is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address != "local" and _has_token():
+    if address != "local" and has_token():
         # As `ray start --head` does since Ray 2.60; clusters without tokens
         # take no notice of one.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
-        _ray()
+        ray_package()
     except ImportError:
         raise ValueError(
             "The engine 'ray' needs the extra `cluster`. "
             "Run: pip install 'gnsmall-keras[cluster]'"
         ) from None
     if address not in ("auto", "local"):
-        _check_address(address)
+        check_address(address)
     return functools.partial(_run, workers=workers, address=address)
-
-
-def _ray() -> Any:
-    """Returns the package, whose types are known in part."""
-    import ray
-
-    return ray
-
-
-def _has_token() -> bool:
-    """Whether there is a token of a cluster where Ray looks for one."""
-    names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    usual = Path.home() / ".ray" / "auth_token"
-    return any(os.environ.get(name) for name in names) or usual.is_file()
-
-
-def _check_address(address: str) -> None:
-    """Ray itself tries for two minutes, and then ends this process."""
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdecimal():
-        raise ValueError(
-            "The address of a Ray cluster must be host:port or auto. "
-            f"Received: {address!r}."
-        )
-    try:
-        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
-    except OSError as error:
-        raise ValueError(
-            f"No Ray cluster answers at {address} ({error}). Start one with "
-            "`ray start --head`, or leave `address` out."
-        ) from None
 
 
 def _run(queue: Queue, *, workers: int | None, address: str) -> Iterator[Ended]:
     if not queue:
         return
-    _connect(address)
+    connect(address)
     try:
-        gpus, machines = _count(queue.all)
+        gpus, machines = count_places(queue.all)
         places = workers or gpus or machines
         yield from _run_on(queue, places, gpus)
     finally:
-        _ray().shutdown()
-
-
-def _connect(address: str) -> None:
-    try:
-        _ray().init(
-            address=address,
-            include_dashboard=False if address == "local" else None,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-    # What Ray raises where a port is not that of a cluster.
-    except (OSError, RuntimeError, ValueError, SystemExit) as error:
-        text = " ".join(str(error).split())
-        raise ValueError(
-            f"Ray did not start at {address}: {text}. A cluster with tokens "
-            "needs its own in ~/.ray/auth_token or RAY_AUTH_TOKEN."
-        ) from None
-
-
-def _count(jobs: Sequence[Job]) -> tuple[int, int]:
-    """Returns the number of GPUs and of machines that take jobs.
-
-    Raises:
-        ValueError: if there is no machine for one of the jobs.
-    """
-    nodes: list[Any] = _ray().nodes()
-    resources = [node["Resources"] for node in nodes if node["Alive"]]
-    taking = [own for own in resources if own.get("CPU", 0) >= 1]
-    if not taking:
-        raise ValueError("The Ray cluster has no machine with a CPU to give.")
-    gpus = [int(own.get("GPU", 0)) for own in taking]
-    wide = max(job.config.devices for job in jobs)
-    if any(gpus) and wide > max(gpus):
-        raise ValueError(
-            f"A run with devices={wide} needs a machine with as many GPUs. "
-            f"Received: a Ray cluster with at most {max(gpus)}."
-        )
-    return sum(gpus), len(taking)
+        ray_package().shutdown()
 
 
 def _run_on(queue: Queue, places: int, gpus: int) -> Iterator[Ended]:
-    ray = _ray()
+    ray = ray_package()
     again: list[_Attempt] = []  # lost with their machines
     started: dict[Any, _Attempt] = {}
     try:
@@ -251,7 +187,7 @@ def _submit(job: Job, gpus: float) -> Any:
         {**variables, **(SHARING if 0 < gpus < 1 else {})},
     )
     return (
-        _ray()
+        ray_package()
         .remote(_perform)
         .options(
             num_cpus=1,
@@ -327,11 +263,15 @@ def _read_files(folder: Path) -> dict[str, bytes]:
 
 
 def _read_models(job: Job, runs: Path) -> dict[str, bytes]:
-    places = {name: runs / name / MODEL_FILE for name in sources(job.config)}
+    places = {
+        name: find_folder(name, runs)
+        for name in job.config.sources
+        if Path(name).name == name  # no path, but a run
+    }
     return {
-        name: place.read_bytes()
+        name: (place / MODEL_FILE).read_bytes()
         for name, place in places.items()
-        if Path(name).name == name and place.is_file()  # no path, but a run
+        if place
     }
 
 
@@ -352,7 +292,7 @@ def _ended(task: Any, attempt: _Attempt) -> Ended | None:
 
     job, lost = attempt
     try:
-        result: _Result = _ray().get(task)
+        result: _Result = ray_package().get(task)
     except RayTaskError as error:  # the package is not there, for example
         told: Any = error  # with the error of the task as its cause
         text = " ".join(str(told.cause).split())
@@ -383,8 +323,9 @@ def _bring_home(result: _Result, job: Job) -> None:
 def _recorded(job: Job) -> bool:
     """Whether a worker finished the run before it was lost."""
     index = Path(job.parameters["index"])
+    digests = {name.digest for name in job.config.names}
     return index.exists() and any(
-        isinstance(record, RunRecord) and record.digest == job.config.digest
+        isinstance(record, RunRecord) and record.digest in digests
         for _, record in scan_records(index)
     )
 
@@ -393,7 +334,7 @@ def _stop(started: Mapping[Any, _Attempt]) -> None:
     """Ends what still runs, and brings its checkpoints home."""
     from ray.exceptions import RayError
 
-    ray = _ray()
+    ray = ray_package()
     if not started:
         return
     for task in started:

@@ -5,7 +5,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_TEXTS = ("hypothesis", "control")
+from gnsmall_keras import fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,22 +100,14 @@ def build_contrasts(
 
 
 def _check(where, table, values, arms):
-    known = {field.name for field in dataclasses.fields(Contrast)}
-    if values.keys() != known:
+    if values.keys() != fields.rules(Contrast).keys():
         raise ValueError(
             f"`{where}` needs `treated` and `control`, and may have "
             f"`hypothesis` and `primary`. Received: {sorted(table)}."
         )
-    for name in _TEXTS:
-        if not isinstance(values[name], str):
-            raise ValueError(
-                f"`{where}.{name}` must be a text. Received: {values[name]!r}."
-            )
-    if not isinstance(values["primary"], bool):
-        raise ValueError(
-            f"`{where}.primary` must be true or false. Received: "
-            f"{values['primary']!r}."
-        )
+    rules = fields.rules(Contrast)
+    for name in rules.keys() - {"treated"}:
+        fields.check(f"{where}.{name}", rules[name], values[name])
     treated = values["treated"]
     if not isinstance(treated, list | tuple) or not treated:
         raise ValueError(

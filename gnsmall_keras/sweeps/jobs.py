@@ -1,16 +1,17 @@
 """What a sweep hands to an engine, and what it gets back."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.config import RunConfig
 
 
 class Job(NamedTuple):
     """One execution of a notebook."""
 
-    config: DistillConfig
+    config: RunConfig
     notebook: Path
     executed: Path  # where the executed one is written
     parameters: dict[str, Any]
@@ -24,10 +25,20 @@ class Ended(NamedTuple):
     lost: int = 0  # how often its machine or process went before that
 
 
-def sources(config: DistillConfig) -> tuple[str, ...]:
-    """Returns whom a run learns from: slugs of runs, files and networks."""
-    cache = (config.cache,) if config.cache else ()
-    return (*config.teachers, *config.assistants, *cache)
+def sorter(configs: Mapping[str, RunConfig]) -> TopologicalSorter[str]:
+    """Returns the order of runs by their slugs: teachers before students.
+
+    Raises:
+        ValueError: if a run learns from itself, by others or at once.
+    """
+    order = TopologicalSorter(
+        {
+            slug: configs.keys() & set(config.sources)
+            for slug, config in configs.items()
+        }
+    )
+    order.prepare()
+    return order
 
 
 class Queue:
@@ -42,7 +53,8 @@ class Queue:
     def __init__(self, jobs: Iterable[Job]):
         self.all = tuple(jobs)
         self._waiting = {job.config.slug: job for job in self.all}
-        self._unfinished = set(self._waiting)
+        self._order = sorter({s: j.config for s, j in self._waiting.items()})
+        self._ready: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -53,14 +65,13 @@ class Queue:
 
     def take(self) -> Job | None:
         """Returns the next job that may begin, if there is one now."""
-        for slug, job in self._waiting.items():
-            if self._unfinished.isdisjoint(sources(job.config)):
-                return self._waiting.pop(slug)
-        return None
+        self._ready.update(self._order.get_ready())
+        slug = next((slug for slug in self._waiting if slug in self._ready), "")
+        return self._waiting.pop(slug, None)
 
     def end(self, slug: str) -> None:
         """Lets those begin that waited for a job."""
-        self._unfinished.discard(slug)
+        self._order.done(slug)
 
     def lose(self, slug: str) -> list[tuple[Job, str]]:
         """Takes those out that were to learn from a job that failed.
@@ -71,7 +82,7 @@ class Queue:
         """
         lost: list[tuple[Job, str]] = []
         for job in [*self._waiting.values()]:
-            if slug in sources(job.config):
+            if slug in job.config.sources:
                 del self._waiting[job.config.slug]
                 lost.append((job, slug))
         for job, _ in [*lost]:

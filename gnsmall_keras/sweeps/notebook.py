@@ -1,12 +1,12 @@
 """The notebook that a sweep executes, and whether it can be executed here."""
 
-import dataclasses
 from collections.abc import Collection
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gnsmall_keras.config import DistillConfig
-from gnsmall_keras.shipped import find_shipped
+from gnsmall_keras import fields
+from gnsmall_keras.config import RunConfig
 
 KERNEL = "python3"
 _NAME = "02_train.ipynb"
@@ -18,23 +18,24 @@ def find_notebook() -> Path:
     Raises:
         ValueError: if there is neither.
     """
-    return find_shipped(
-        _NAME, kind="notebook", folder="notebooks", module=__file__
+    package = Path(str(resources.files("gnsmall_keras")))
+    places = [package / "sweeps" / _NAME, package.parent / "notebooks" / _NAME]
+    for path in places:
+        if path.is_file():
+            return path
+    raise ValueError(
+        f"There is no notebook {_NAME}. Looked for: "
+        f"{', '.join(map(str, places))}. Install gnsmall-keras again, or "
+        "complete the checkout."
     )
 
 
-def parameters_of(
-    config: DistillConfig, out: Path, index: Path
-) -> dict[str, Any]:
+def parameters_of(config: RunConfig, out: Path, index: Path) -> dict[str, Any]:
     """Returns what papermill is to put into the notebook: every parameter.
 
     So no run depends on a default of the notebook's.
     """
-    values = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(config).items()
-    }
-    return {**values, "out": str(out), "index": str(index)}
+    return {**fields.plain(config), "out": str(out), "index": str(index)}
 
 
 def check_notebook(path: Path, names: Collection[str]) -> None:

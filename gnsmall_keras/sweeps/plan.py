@@ -1,26 +1,23 @@
 """Sweep files: what runs they ask for, checked before anything runs."""
 
+# Values from files are checked at run time, whatever their type says.
+# pyright: reportUnnecessaryIsInstance=false
+
 import dataclasses
 import functools
 import itertools
 import os
 import tomllib
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras import fields
+from gnsmall_keras.config import Distilling, RunConfig
 from gnsmall_keras.sweeps.contrasts import Contrast, build_contrasts, name_arm
 
-_HINTS = typing.get_type_hints(DistillConfig)
-_KINDS: dict[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-}
+_FIELDS = fields.rules(RunConfig)
 # What a teacher takes from the run that names it, unless its table says
 # otherwise: so it has seen no image that its student holds out.
 _FROM_STUDENT = ("data", "protocol", "validation_fraction", "seed")
@@ -39,7 +36,7 @@ class SweepConfig:
     parameters: Mapping[str, Any] = dataclasses.field(
         default_factory=dict[str, Any]
     )
-    """Fields of `DistillConfig`, of every run that has no value of its own."""
+    """Fields of `RunConfig`, of every run that has no value of its own."""
     grid: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ()
     """Lists of values; the last one changes fastest. Or several such tables.
     `arm` is no list but names their runs, "T={temperature}": those of one name
@@ -80,22 +77,22 @@ class SweepConfig:
         return any(config.protocol == "paper" for config in self.configs)
 
     @property
-    def configs(self) -> tuple[DistillConfig, ...]:
+    def configs(self) -> tuple[RunConfig, ...]:
         """The runs in order; one that is asked for twice is there twice."""
         return self._built.configs
 
     @property
-    def teacher_configs(self) -> tuple[DistillConfig, ...]:
+    def teacher_configs(self) -> tuple[RunConfig, ...]:
         """Their teachers, each once, after those that it learns from itself."""
         return self._built.teacher_configs
 
     @property
-    def arms(self) -> Mapping[str, Sequence[DistillConfig]]:
+    def arms(self) -> Mapping[str, Sequence[RunConfig]]:
         """The runs of each arm, one for each seed."""
         return self._built.arms
 
     @property
-    def teacher_arms(self) -> Mapping[str, Sequence[DistillConfig]]:
+    def teacher_arms(self) -> Mapping[str, Sequence[RunConfig]]:
         """The runs of each table of teachers."""
         return self._built.teacher_arms
 
@@ -108,9 +105,9 @@ class SweepConfig:
     def _built(self) -> "_Built":
         common = _checked("parameters", self.parameters)
         teachers = _Teachers(self.teachers)
-        arms: dict[str, list[DistillConfig]] = {}
+        arms: dict[str, list[RunConfig]] = {}
         kept: dict[str, dict[str, Any]] = {}
-        configs: list[DistillConfig] = []
+        configs: list[RunConfig] = []
         for where, values, arm in self._asked(common):
             configs.append(teachers.build(where, values))
             if arm is not None:
@@ -176,8 +173,16 @@ class SweepConfig:
 def read_sweep(path: str | os.PathLike[str]) -> SweepConfig:
     """Reads a sweep file: TOML, a table for each field of `SweepConfig`.
 
+    Args:
+        path: the file.
+
     Raises:
         ValueError: if it is not TOML, or what it asks for is not possible.
+
+    Example:
+        >>> sweep = gns.read_sweep("papermill_runs/sweeps/smoke.toml")
+        >>> dict(sweep.grid)
+        {'recipe': ['quick', 'best']}
     """
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -194,11 +199,7 @@ def _sweep(values: dict[str, Any]) -> SweepConfig:
             f"A sweep has the keys {sorted(known)}. Received: {unknown}. "
             "Values of all runs stand in [parameters]."
         )
-    if not isinstance(values.get("selection", False), bool):
-        raise ValueError(
-            "`selection` must be true or false. Received: "
-            f"{values['selection']!r}."
-        )
+    fields.check("selection", bool, values.get("selection", False))
     for key in ("parameters", "grid", "teachers"):
         kinds = (dict, list) if key == "grid" else dict
         if not isinstance(values.get(key, {}), kinds):
@@ -212,14 +213,14 @@ def _sweep(values: dict[str, Any]) -> SweepConfig:
 
 
 class _Built(typing.NamedTuple):
-    configs: tuple[DistillConfig, ...]
-    teacher_configs: tuple[DistillConfig, ...]
-    arms: dict[str, list[DistillConfig]]
-    teacher_arms: dict[str, list[DistillConfig]]
+    configs: tuple[RunConfig, ...]
+    teacher_configs: tuple[RunConfig, ...]
+    arms: dict[str, list[RunConfig]]
+    teacher_arms: dict[str, list[RunConfig]]
     pairs: tuple[Contrast, ...]
 
 
-def _check_seeds(arms: Mapping[str, Sequence[DistillConfig]]) -> None:
+def _check_seeds(arms: Mapping[str, Sequence[RunConfig]]) -> None:
     for name, configs in arms.items():
         seeds = [config.seed for config in configs]
         if len(seeds) != len(set(seeds)):
@@ -253,15 +254,15 @@ class _Teachers:
             self._tables[name] = _checked(
                 where, typing.cast("Mapping[str, Any]", table)
             )
-        self.by_name: dict[str, dict[str, DistillConfig]] = {}
-        self.configs: dict[str, DistillConfig] = {}  # by slug
+        self.by_name: dict[str, dict[str, RunConfig]] = {}
+        self.configs: dict[str, RunConfig] = {}  # by slug
 
     def build(
         self,
         where: str,
         values: Mapping[str, Any],
         students: Sequence[str] = (),
-    ) -> DistillConfig:
+    ) -> RunConfig:
         """Returns a run with the slugs of its teachers.
 
         Args:
@@ -280,7 +281,7 @@ class _Teachers:
             resolved[field] = tuple(map(resolve, values.get(field, ())))
         resolved["cache"] = resolve(values.get("cache", ""))
         try:
-            return DistillConfig(**resolved)
+            return Distilling(**resolved)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
 
@@ -333,7 +334,8 @@ def _axis(where: str, name: str, values: Any) -> list[Any]:
             f"Received: {values!r}."
         )
     listed = typing.cast("Sequence[Any]", values)
-    return [_value(f"{key}[{n}]", name, v) for n, v in enumerate(listed)]
+    hint = _FIELDS[name]
+    return [fields.check(f"{key}[{n}]", hint, v) for n, v in enumerate(listed)]
 
 
 def _checked(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -341,49 +343,16 @@ def _checked(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         key = f"{where}.{name}"
         _check_name(key, name)
-        checked[name] = _value(key, name, value)
+        checked[name] = fields.check(key, _FIELDS[name], value)
     return checked
 
 
 def _check_name(key: str, name: str) -> None:
-    if name not in _HINTS:
+    if name not in _FIELDS:
         raise ValueError(
             f"`{key}` is no parameter of a run. Use one of: "
-            f"{', '.join(sorted(_HINTS))}."
+            f"{', '.join(sorted(_FIELDS))}."
         )
-
-
-def _value(key: str, name: str, value: Any) -> Any:
-    """Returns `value` as the config has it: 1 becomes 1.0 where it is real.
-
-    Else a run would have two names.
-    """
-    hint = _HINTS[name]
-    if isinstance(hint, types.UnionType):  # or None, which TOML leaves out
-        hint = typing.get_args(hint)[0]
-    if typing.get_origin(hint) is not tuple:
-        return _scalar(key, hint, value)
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"`{key}` must be a list. Received: {value!r}.")
-    item = typing.get_args(hint)[0]
-    values = typing.cast("Sequence[Any]", value)
-    return tuple(_scalar(f"{key}[{n}]", item, v) for n, v in enumerate(values))
-
-
-def _scalar(key: str, hint: Any, value: Any) -> Any:
-    allowed: Any = hint
-    kind = _KINDS.get(hint, "")
-    if typing.get_origin(hint) is Literal:
-        kind = f"one of {typing.get_args(hint)}"
-        fits = value in typing.get_args(hint)
-    elif hint is bool:
-        fits = isinstance(value, bool)
-    else:
-        allowed = (int, float) if hint is float else hint
-        fits = isinstance(value, allowed) and not isinstance(value, bool)
-    if not fits:
-        raise ValueError(f"`{key}` must be {kind}. Received: {value!r}.")
-    return float(value) if hint is float else value
 
 
 def _not_a_table(key: str, value: Any) -> ValueError:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gnsmall_keras.sweeps.jobs import Job
 from gnsmall_keras.sweeps.notebook import KERNEL
-from gnsmall_keras.sweeps.worker import ERROR, KERNEL_DIED
+from gnsmall_keras.sweeps.worker import ERROR_SUFFIX, KERNEL_DIED
 
 POLL_SECONDS = 0.2
 # What keeps frameworks from taking a whole GPU that they share.
@@ -55,6 +55,7 @@ def start(
         "progress_bar": False,
     }
     log = job.executed.with_suffix(".log")
+    log.with_suffix(ERROR_SUFFIX).unlink(missing_ok=True)
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", _WORKER, json.dumps(order)],
@@ -76,10 +77,11 @@ def ending_of(run: Running) -> Ending:
         run.log.unlink()
         return Ending(None)
     killed = status < 0 or status == KERNEL_DIED
-    lines = run.log.read_text("utf-8", errors="replace").splitlines()
-    told = [line for line in lines if line.startswith(ERROR)]
-    if told:
-        return Ending(told[-1].removeprefix(ERROR), killed)
+    reason = run.log.with_suffix(ERROR_SUFFIX)
+    if reason.exists():
+        text = reason.read_text("utf-8")
+        reason.unlink()
+        return Ending(text, killed)
     how = f"signal {-status}" if status < 0 else f"exit status {status}"
     where = f"{run.log.name} beside the notebook"
     return Ending(f"The worker ended by {how}; see {where}.", killed)

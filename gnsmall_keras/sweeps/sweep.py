@@ -9,7 +9,8 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.config import RunConfig
+from gnsmall_keras.records.folders import begun_name, find_folder
 from gnsmall_keras.records.jsonl import append_line, lock
 from gnsmall_keras.records.run import (
     MODEL_FILE,
@@ -17,7 +18,7 @@ from gnsmall_keras.records.run import (
     RunRecord,
     scan_records,
 )
-from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, Queue, sources
+from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, Queue, sorter
 from gnsmall_keras.sweeps.notebook import (
     check_notebook,
     find_notebook,
@@ -33,8 +34,8 @@ LOCK_FILE = "sweep.lock"  # in the folder of all runs
 class Todo(NamedTuple):
     """What a sweep has to do."""
 
-    pending: tuple[DistillConfig, ...]  # teachers before their students
-    finished: tuple[DistillConfig, ...]  # have a record already
+    pending: tuple[RunConfig, ...]  # teachers before their students
+    finished: tuple[RunConfig, ...]  # have a record already
     repeated: int  # left out, for the file has them already
     faults: tuple[str, ...]  # lines of the index that are no records
 
@@ -42,7 +43,7 @@ class Todo(NamedTuple):
 class Outcome(NamedTuple):
     """What came of one run: a record or an error."""
 
-    config: DistillConfig
+    config: RunConfig
     record: RunRecord | None
     error: str | None
     notebook: Path | None  # executed, with its outputs or its error
@@ -68,18 +69,23 @@ def list_todo(
     asked = {config.digest: config for config in wanted}
     teachers = _needed(wanted, sweep.teacher_configs)
     unique = {c.digest: c for c in teachers} | asked
-    pending = [c for digest, c in unique.items() if digest not in known]
+    done = [
+        config
+        for config in unique.values()
+        if not known.isdisjoint(name.digest for name in config.names)
+    ]
+    pending = [config for config in unique.values() if config not in done]
     return Todo(
         tuple(itertools.chain.from_iterable(stages(pending))),
-        tuple(c for digest, c in unique.items() if digest in known),
+        tuple(done),
         len(wanted) - len(asked),
         tuple(str(line) for line in scanned if isinstance(line, ValueError)),
     )
 
 
 def _of_seeds(
-    configs: Sequence[DistillConfig], seeds: Collection[int]
-) -> list[DistillConfig]:
+    configs: Sequence[RunConfig], seeds: Collection[int]
+) -> list[RunConfig]:
     there = {config.seed for config in configs}
     missing = sorted(set(seeds) - there)
     if missing:
@@ -91,31 +97,26 @@ def _of_seeds(
 
 
 def _needed(
-    configs: Sequence[DistillConfig], teachers: Sequence[DistillConfig]
-) -> list[DistillConfig]:
+    configs: Sequence[RunConfig], teachers: Sequence[RunConfig]
+) -> list[RunConfig]:
     """Those of the teachers that the runs learn from, in their order."""
-    names = {name for config in configs for name in sources(config)}
-    needed: list[DistillConfig] = []
+    names = {name for config in configs for name in config.sources}
+    needed: list[RunConfig] = []
     for teacher in reversed(teachers):  # after those that it learns from
         if teacher.slug in names:
             needed.insert(0, teacher)
-            names.update(sources(teacher))
+            names.update(teacher.sources)
     return needed
 
 
-def stages(configs: Sequence[DistillConfig]) -> list[list[DistillConfig]]:
+def stages(configs: Sequence[RunConfig]) -> list[list[RunConfig]]:
     """Returns the runs in stages: each learns from those of earlier ones."""
-    waiting = {config.slug: config for config in configs}
-    found: list[list[DistillConfig]] = []
-    while waiting:
-        ready = [
-            config
-            for config in waiting.values()
-            if waiting.keys().isdisjoint(sources(config))
-        ]
-        found.append(ready)
-        for config in ready:
-            del waiting[config.slug]
+    by_slug = {config.slug: config for config in configs}
+    order = sorter(by_slug)
+    found: list[list[RunConfig]] = []
+    while ready := order.get_ready():
+        found.append([c for slug, c in by_slug.items() if slug in ready])
+        order.done(*ready)
     return found
 
 
@@ -127,9 +128,9 @@ def check_teachers(todo: Todo, out: Path) -> None:
     """
     recorded = {config.slug for config in todo.finished}
     for config in todo.pending:
-        for name in recorded.intersection(sources(config)):
-            model = out / name / MODEL_FILE
-            if not model.is_file():
+        for name in recorded.intersection(config.sources):
+            if not find_folder(name, out):
+                model = out / name / MODEL_FILE
                 raise ValueError(
                     f"A recorded teacher needs its model. Received: {name}, "
                     f"for {config.slug}, without {model}. Copy that folder "
@@ -171,7 +172,11 @@ def check_unbegun(todo: Todo, out: Path) -> None:
     Raises:
         ValueError: if there is a record or a folder of one of its runs.
     """
-    begun = [c for c in todo.pending if (out / c.slug).exists()]
+    begun = [
+        config
+        for config in todo.pending
+        if any((out / name.slug).exists() for name in config.names)
+    ]
     if todo.finished or begun:
         raise ValueError(
             "Without `resume` no run may have a record or a folder. Received: "
@@ -187,7 +192,7 @@ def check_sweep(out: Path) -> None:
         ValueError: if papermill, its kernel or the notebook is missing.
         OSError: if nothing can be written to `out`.
     """
-    names = [field.name for field in dataclasses.fields(DistillConfig)]
+    names = [field.name for field in dataclasses.fields(RunConfig)]
     check_notebook(find_notebook(), [*names, "out", "index"])
     out.mkdir(parents=True, exist_ok=True)
     probe = out / "unfinished-sweep"
@@ -196,7 +201,7 @@ def check_sweep(out: Path) -> None:
 
 
 def run_all(
-    configs: Sequence[DistillConfig],
+    configs: Sequence[RunConfig],
     *,
     out: Path,
     index: Path,
@@ -220,7 +225,7 @@ def run_all(
         Job(
             config,
             notebook,
-            out / config.slug / EXECUTED,
+            out / begun_name(config, out).slug / EXECUTED,
             parameters_of(config, out, index),
         )
         for config in configs

@@ -15,7 +15,7 @@ from gnsmall_keras.records.jsonl import lock
 
 LOCK_FILE = "run.lock"  # in a run's folder
 KERNEL_DIED = 75  # the exit status; nothing is wrong with the notebook
-ERROR = "gnsmall-error: "  # before the line that says why it failed
+ERROR_SUFFIX = ".error"  # of the file that says why it failed
 _PATIENCE = 30  # seconds in which a kernel writes its checkpoint and ends
 _LOCK_SECONDS = 2 * _PATIENCE
 
@@ -32,20 +32,23 @@ def main() -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_watch_starter, daemon=True).start()
     order = json.loads(sys.argv[1])
+    executed, status = Path(order["output_path"]), 1
     try:
-        with (Path(order["output_path"]).parent / LOCK_FILE).open("ab") as file:
+        with executed.with_name(LOCK_FILE).open("ab") as file:
             _wait_for(file)
             papermill.execute_notebook(**order)
+            return 0
     except DeadKernelError as error:
-        _fail(f"{error}")
-        return KERNEL_DIED
+        text, status = f"{error}", KERNEL_DIED
     except papermill.PapermillExecutionError as error:
-        return _fail(f"{error.ename}: {error.evalue}")
+        text = f"{error.ename}: {error.evalue}"
     except KeyboardInterrupt:  # papermill has stopped the kernel
-        return _fail("The sweep was stopped.")
+        text = "The sweep was stopped."
     except Exception as error:
-        return _fail(f"{type(error).__name__}: {error}")
-    return 0
+        text = f"{type(error).__name__}: {error}"
+    text = " ".join(text.split())
+    executed.with_suffix(ERROR_SUFFIX).write_text(text, "utf-8")
+    return status
 
 
 def _wait_for(file):
@@ -65,11 +68,6 @@ def _wait_for(file):
                     "Wait for its end, then give the same command again."
                 ) from None
         time.sleep(1)
-
-
-def _fail(text):
-    print(ERROR + " ".join(text.split()), file=sys.stderr, flush=True)
-    return 1
 
 
 def _watch_starter():

@@ -15,6 +15,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from gnsmall_keras.training.clock import Clock
 from gnsmall_keras.training.optimizers import exchange_averages
 
 
@@ -25,30 +26,21 @@ class ProgressLine(keras.callbacks.Callback):
     rich would write HTML, and live lines where FORCE_COLOR is set.
 
     Args:
+        clock: of the training.
         epochs: of the whole run.
-        steps_per_epoch: batches of one epoch.
         batch_size: images per batch, for the rate.
         title: of what is trained, before every line.
-        steps_before: of its first epoch that an earlier call has done.
     """
 
     def __init__(
-        self,
-        *,
-        epochs: int,
-        steps_per_epoch: int,
-        batch_size: int,
-        title: str = "",
-        steps_before: int = 0,
+        self, clock: Clock, *, epochs: int, batch_size: int, title: str = ""
     ):
         super().__init__()
+        self._clock = clock
         self._title = f"{title}: " if title else ""
         self._epochs = epochs
-        self._steps = steps_per_epoch
         self._batch_size = batch_size
-        self._done = steps_before  # steps of this epoch
         self._validation = {}  # the last epoch's accuracy
-        self._task = None
         self._console = Console(
             force_terminal=sys.stdout.isatty(), force_jupyter=False
         )
@@ -68,33 +60,35 @@ class ProgressLine(keras.callbacks.Callback):
             transient=True,
             expand=True,
         )
+        self._task = self._live.add_task(
+            "compiling",
+            start=False,
+            total=epochs * clock.steps_per_epoch,
+            rate="",
+            numbers="",
+        )
 
     def on_train_begin(self, logs=None):
         """Shows the line."""
-        if self._task is None:
-            total = self._epochs * self._steps
-            self._task = self._live.add_task(
-                "compiling", total=total, rate="", numbers=""
-            )
+        self._live.start_task(self._task)
         self._live.start()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Notes the time, for the rate."""
-        self._epoch = epoch
-        self._first = self._done
         self._began = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the line, with the epoch's means so far."""
-        self._done = min(self._first + batch + 1, self._steps)
+        logs = logs or {}
         terms = {
             name: value for name, value in logs.items() if name.endswith("loss")
         }
         total = {"loss": logs["loss"]}  # first, if the others do not fit
         self._live.update(
             self._task,
-            completed=self._epoch * self._steps + self._done,
-            description=f"{self._title}epoch {self._epoch + 1}/{self._epochs}",
+            completed=self._clock.total,
+            description=self._title
+            + f"epoch {self._clock.epoch + 1}/{self._epochs}",
             rate=self._rate(),
             numbers=_text(total | self._validation | terms),
         )
@@ -102,13 +96,11 @@ class ProgressLine(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Prints the epoch's numbers."""
         logs = logs or {}
-        rate = self._rate()
-        self._done = 0
         if "val_accuracy" in logs:
             self._validation = {"validation": logs["val_accuracy"]}
         self._console.print(
             f"{self._title}epoch {epoch + 1}/{self._epochs}  {_text(logs)}  "
-            f"{rate}",
+            f"{self._rate()}",
             highlight=False,
             soft_wrap=True,
         )
@@ -124,7 +116,8 @@ class ProgressLine(keras.callbacks.Callback):
     def _rate(self):
         """Of this epoch so far."""
         seconds = time.perf_counter() - self._began
-        rate = (self._done - self._first) * self._batch_size / seconds
+        rate = self._clock.step - self._clock.first
+        rate *= self._batch_size / seconds
         return f"{rate:,.0f} images/s"
 
 
@@ -143,45 +136,32 @@ class EventFiles(keras.callbacks.Callback):
 
     Args:
         folder: of the files; each call adds one.
-        steps_per_epoch: batches of one epoch.
-        steps_before: of the run, done by earlier calls.
+        clock: of the training.
 
     Raises:
         ValueError: if tensorboardX is not installed.
     """
 
-    def __init__(
-        self,
-        folder: str | os.PathLike,
-        steps_per_epoch: int,
-        steps_before: int = 0,
-    ):
+    def __init__(self, folder: str | os.PathLike, clock: Clock):
         super().__init__()
-        self._steps = steps_before
-        self._steps_per_epoch = steps_per_epoch
+        self._clock = clock
         self._writer = summary_writer()(
             str(folder),
             # What was written after the last checkpoint is written again.
-            purge_step=steps_before + 1,
+            purge_step=clock.total + 1,
             # Names are of the second; a call may take less.
-            filename_suffix=f".{steps_before}",
+            filename_suffix=f".{clock.total}",
         )
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Notes where it begins, and where it will end."""
-        self._first = self._steps
-        self._end = (epoch + 1) * self._steps_per_epoch
 
     def on_train_batch_end(self, batch, logs=None):
         """Writes the loss."""
-        self._steps = min(self._first + batch + 1, self._end)
-        self._writer.add_scalar("running/loss", logs["loss"], self._steps)
+        self._writer.add_scalar("running/loss", logs["loss"], self._clock.total)
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the epoch's numbers."""
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-        for name, value in {**logs, "learning_rate": rate}.items():
-            self._writer.add_scalar(name, float(value), self._steps)
+        for name, value in {**(logs or {}), "learning_rate": rate}.items():
+            self._writer.add_scalar(name, float(value), self._clock.total)
         self._writer.flush()
 
     def close(self):
@@ -219,47 +199,46 @@ class MeasureAverages(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Stops a training whose loss is no number any more.
+    """Stops a training whose loss is NaN or inf.
 
     Args:
         batches: `TrainingBatches`, which know their images.
-        steps_before: of its first epoch that an earlier call has done.
-        steps_at_once: between two looks.
+        clock: of the training.
 
     Raises:
         ValueError: after the step, with the images of its batch; after several
             at once, with the steps' numbers and the images of the first.
     """
 
-    def __init__(self, batches, steps_before=0, steps_at_once=1):
+    def __init__(self, batches, clock: Clock):
         super().__init__()
         self._batches = batches
-        self._epoch = 0
-        self._before = steps_before
-        self._at_once = steps_at_once
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Notes the epoch."""
-        self._epoch = epoch
+        self._clock = clock
 
     def on_epoch_end(self, epoch, logs=None):
-        """The next one begins with its first step."""
-        self._before = 0
+        """Looks at all values of the epoch, those of validation too."""
+        for name, value in (logs or {}).items():
+            if not math.isfinite(float(value)):
+                raise ValueError(
+                    f"`{name}` is {float(value)} after epoch {epoch + 1}: the "
+                    "training diverged. Lower `peak_learning_rate` or take "
+                    "more warm-up; the last checkpoint is kept."
+                )
 
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the loss."""
         loss = float((logs or {}).get("loss", 0.0))
         if math.isfinite(loss):
             return
-        first = self._before + batch + 2 - self._at_once
-        last = min(self._before + batch + 1, len(self._batches))
-        where = f"step {last} of epoch {self._epoch + 1}, on"
+        epoch, last = self._clock.epoch, self._clock.step
+        first = last + 1 - self._clock.taken
+        where = f"step {last} of epoch {epoch + 1}, on"
         if first < last:
             where = (
                 f"one of the steps {first} to {last} of epoch "
-                f"{self._epoch + 1}, the first on"
+                f"{epoch + 1}, the first on"
             )
-        images = self._batches.indices(self._epoch, first - 1)
+        images = self._batches.indices(epoch, first - 1)
         raise ValueError(
             f"The loss is {loss} after {where} images "
             f"{images[:8].tolist()}... Lower `peak_learning_rate`, take more "

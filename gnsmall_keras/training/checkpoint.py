@@ -4,18 +4,19 @@ import json
 import os
 import time
 import warnings
-import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
 
+from gnsmall_keras.config import complete
 from gnsmall_keras.native.choice import check_kernels
+from gnsmall_keras.records.folders import CHECKPOINT_FILE as FILE  # noqa: F401
 from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.training.clock import Clock
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
-FILE = "checkpoint.npz"
 BEST_FILE = "best.weights.h5"  # of the student, where a run selects
 _STATE = "state"
 
@@ -197,9 +198,14 @@ def _read(file: Path) -> tuple[dict[str, Any], list[np.ndarray]] | None:
         with file.open("rb") as opened, np.load(opened) as stored:
             state = json.loads(str(stored[_STATE]))
             count = len(stored) - 1
-            return state, [stored[f"{index:05d}"] for index in range(count)]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            arrays = [stored[f"{index:05d}"] for index in range(count)]
+    except Exception:  # NumPy, zip and zlib have no common one for damage
         return None
+    needed = {"identity", "epochs", "history", "seconds"}
+    known = {"identity", *Progress._fields}
+    if not isinstance(state, dict) or not needed <= state.keys() <= known:
+        return None
+    return state, arrays
 
 
 def check_identity(
@@ -215,7 +221,10 @@ def check_identity(
     Raises:
         ValueError: with all that is different.
     """
-    now = json.loads(json.dumps(identity))
+    stored, now = (
+        json.loads(json.dumps(complete(values)))
+        for values in (stored, identity)
+    )
     names = sorted(
         name
         for name in stored.keys() | now.keys()
@@ -238,9 +247,9 @@ class SaveCheckpoints(keras.callbacks.Callback):
     Args:
         path: the file.
         before: how far the training was when it began.
+        clock: of the training.
         identity: all that decides the result.
         epochs: of the whole training.
-        steps_per_epoch: of a whole epoch.
         stop: whether to stop.
         machine: where the training goes on, for JSON.
 
@@ -253,10 +262,10 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self,
         path: str | os.PathLike,
         before: Progress,
+        clock: Clock,
         *,
         identity: dict[str, Any],
         epochs: int,
-        steps_per_epoch: int,
         stop: StopRequest,
         machine: dict[str, Any],
     ):
@@ -267,11 +276,10 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._before = before
         self._identity = identity
         self._epochs = epochs
-        self._steps_per_epoch = steps_per_epoch
+        self._clock = clock
         self._stop = stop
         self._history = {k: list(v) for k, v in before.history.items()}
         self._began = time.perf_counter()
-        self._steps = before.steps  # of this epoch
         self._metrics: list[np.ndarray] = []
 
     @property
@@ -286,6 +294,11 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self._machines,
             self._before.kernels,
         )
+
+    @property
+    def _steps(self):
+        """Of the epoch that is not complete."""
+        return self._clock.step % self._clock.steps_per_epoch
 
     def set_model(self, model):
         """Notes the metrics of an epoch that goes on, before Keras resets."""
@@ -302,14 +315,11 @@ class SaveCheckpoints(keras.callbacks.Callback):
         ):
             variable.assign(value)
         self._metrics = []
-        self._first = self._steps
 
     def on_train_batch_end(self, batch, logs=None):
         """Stops, if it has to; after an epoch's last step that can wait."""
-        before = self._steps
-        self._steps = min(self._first + batch + 1, self._steps_per_epoch)
-        self._stop.steps += self._steps - before
-        if self._steps < self._steps_per_epoch and self._stop.reason:
+        self._stop.steps += self._clock.taken
+        if self._steps and self._stop.reason:
             self._save()
             self._interrupt()
 
@@ -317,14 +327,16 @@ class SaveCheckpoints(keras.callbacks.Callback):
         """Writes the file."""
         for name, value in (logs or {}).items():
             self._history.setdefault(name, []).append(round(float(value), 6))
-        self._steps = 0
         self._save()
         if self.progress.epochs < self._epochs and self._stop.reason:
             self._interrupt()
 
     def _save(self):
         save_checkpoint(
-            self.model, self.progress, self._path, identity=self._identity
+            cast("keras.Model", self.model),
+            self.progress,
+            self._path,
+            identity=self._identity,
         )
 
     def _interrupt(self):

@@ -7,9 +7,10 @@ from typing import Any
 
 import keras
 
+from gnsmall_keras.config import Device
+from gnsmall_keras.fields import check
 from gnsmall_keras.models.kernels import is_jax_on_gpu
 
-KINDS = ("auto", "cpu", "gpu")
 _STEPS_AT_ONCE = 25
 
 
@@ -36,7 +37,7 @@ def on_devices(kind: str = "auto", count: int = 1) -> Iterator[list[str]]:
     if count > 1:
         scope = _shared(names)
     elif kind != "auto":
-        scope = keras.device(names[0])
+        scope = keras.device(_scope_name(names[0]))
     with scope, _whole_float32():
         yield [_describe(name) for name in names]
 
@@ -58,7 +59,10 @@ def _whole_float32():
     if backend == "torch":
         import torch
 
-        switches = torch.backends.cudnn, torch.backends.cuda.matmul
+        switches: tuple[Any, ...] = (
+            torch.backends.cudnn,
+            torch.backends.cuda.matmul,
+        )
         before = [switch.allow_tf32 for switch in switches]
         for switch in switches:
             switch.allow_tf32 = False
@@ -96,13 +100,20 @@ def on_one_gpu() -> bool:
     return replicas == 1 and "GPU" in tf.zeros(()).device
 
 
+def _scope_name(name):
+    """What `keras.device` takes.
+
+    PyTorch's tensors are on "cpu"; to "cpu:0" they would be copied, and a copy
+    of a weight has no gradient.
+    """
+    is_torch = keras.config.backend() == "torch"
+    return "cpu" if is_torch and name == "cpu:0" else name
+
+
 def _choose(kind, count):
     """Names of the first `count` devices of a kind."""
     backend = keras.config.backend()
-    if kind not in KINDS:
-        raise ValueError(
-            f"`device` must be one of {KINDS}. Received: device={kind!r}."
-        )
+    check("device", Device, kind)
     if count > 1 and backend == "torch":
         raise ValueError(
             "On PyTorch a training has one device; TensorFlow and JAX can "

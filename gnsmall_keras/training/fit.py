@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import keras
 
-from gnsmall_keras.config import DistillConfig, TrainConfig
 from gnsmall_keras.data.batches import (
     EvaluationBatches,
     RemainingBatches,
@@ -14,7 +13,7 @@ from gnsmall_keras.data.batches import (
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
-from gnsmall_keras.models.catalogue import check_network
+from gnsmall_keras.distill.teachers import TeacherEnsemble
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.recipes import Recipe
 from gnsmall_keras.records.jsonl import replacing
@@ -25,6 +24,8 @@ from gnsmall_keras.training.callbacks import (
     ProgressLine,
     StopOnNaN,
 )
+from gnsmall_keras.training.clock import Clock
+from gnsmall_keras.training.experiment import Experiment, Network
 from gnsmall_keras.training.interruption import StopRequest
 from gnsmall_keras.training.optimizers import (
     CoupledSGD,
@@ -44,7 +45,7 @@ class Stage(NamedTuple):
     """One network to train: the student, or an assistant on the way."""
 
     name: str
-    config: TrainConfig
+    experiment: Experiment
     folder: Path
     stop: StopRequest
     progress: bool  # whether to print
@@ -57,44 +58,36 @@ class Stage(NamedTuple):
     def identity(self) -> dict[str, Any]:
         """All that decides its result, but for the teachers."""
         return {
-            **self.config.identity,
+            **self.experiment.identity,
             "backend": keras.config.backend(),
             "data_digest": self.data_digest,
         }
 
 
-def create_network(config: TrainConfig, dataset: Dataset) -> keras.Model:
-    """Returns the config's network with its seed's initial weights."""
-    keras.utils.set_random_seed(config.seed)
-    options = {"classes": dataset.classes}
-    if check_network(config.model).scales:
-        options |= {"width": config.width, "head_units": config.head_units}
+def create_network(network: Network, dataset: Dataset) -> keras.Model:
+    """Returns the network with its seed's initial weights."""
+    keras.utils.set_random_seed(network.seed)
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(config.precision)
+    keras.config.set_dtype_policy(network.precision)
     try:
-        return create_model(config.model, **options)
+        return create_model(
+            network.model, classes=dataset.classes, **network.options
+        )
     finally:
         keras.config.set_dtype_policy(before)
 
 
 def learn(
     model: keras.Model,
-    teachers: keras.Model | None,
+    teachers: keras.Model | TeacherEnsemble | None,
     batches: TrainingBatches,
     watched: Split,
     stage: Stage,
 ) -> checkpoint.Progress:
     """Trains one network in place; returns how it went."""
-    config = stage.config
-    recipe = config.resolved_recipe
-    options = {}
-    if isinstance(config, DistillConfig) and config.strategy != "baseline":
-        options = {
-            "label_weight": config.label_weight,
-            "temperature": config.temperature,
-            "loss": config.loss,
-            "expects_teacher": True,
-        }
+    recipe = stage.experiment.learning.recipe
+    teaching = stage.experiment.teaching
+    options = teaching.options if teaching else {}
     path = stage.folder / checkpoint.FILE
     options["kernels"] = checkpoint.kernels_to_go_on_with(path)
     distiller = Distiller(student=model, teacher=teachers, **options)
@@ -150,7 +143,7 @@ def _make_variables(model):
     model.reset_metrics()
 
 
-def _jit_compile():
+def _jit_compile() -> Any:
     """Keras's choice, but for TensorFlow only on one GPU.
 
     On a CPU it compiles for over a minute (docs/log.md).
@@ -162,38 +155,40 @@ def _jit_compile():
 
 def _fit(distiller, batches, watched, stage):
     """Trains from the last checkpoint on; returns how it went."""
-    config = stage.config
-    epochs = config.resolved_recipe.epochs
+    learning = stage.experiment.learning
+    epochs = learning.recipe.epochs
     path = stage.folder / checkpoint.FILE
     before = checkpoint.restore_checkpoint(
         distiller, path, identity=stage.identity, teachers=stage.teachers
     )
     before = before._replace(kernels=distiller.chosen_kernels)
     best = stage.folder / checkpoint.BEST_FILE
+    clock = Clock(len(batches), before.epochs, before.steps)
     saving = checkpoint.SaveCheckpoints(
         path,
         before,
+        clock,
         identity=stage.identity,
         epochs=epochs,
-        steps_per_epoch=len(batches),
         stop=stage.stop,
         machine=stage.machine,
     )
-    watchers = _watchers(stage, before, len(batches))
+    watchers = _watchers(stage, clock)
     callbacks = [
+        clock,
         # Keras may begin an epoch to look at the data alone.
         keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: batches.start_at(epoch)
         ),
-        StopOnNaN(batches, before.steps, distiller.steps_per_execution),
+        StopOnNaN(batches, clock),
         MeasureAverages(),
     ]
-    if config.select == "validation":
+    if learning.select == "validation":
         callbacks.append(_KeepBest(distiller, best, before.history))
     callbacks += [*watchers, saving]
     validation = None
     if len(watched.images):
-        validation = EvaluationBatches(*watched, devices=config.devices)
+        validation = EvaluationBatches(*watched, devices=learning.devices)
 
     def fit(part, first, last):
         distiller.fit(
@@ -216,26 +211,23 @@ def _fit(distiller, batches, watched, stage):
         for watcher in watchers:
             watcher.close()
     exchange_averages(distiller)
-    if config.select == "validation":
+    if learning.select == "validation":
         distiller.student.load_weights(best)
     return saving.progress
 
 
-def _watchers(stage, before, steps_per_epoch):
+def _watchers(stage, clock):
     """What shows a person how it goes, as far as it is wanted."""
-    config = stage.config
+    learning = stage.experiment.learning
     watchers = []
     if stage.tensorboard:
-        done = before.epochs * steps_per_epoch + before.steps
-        folder = stage.folder / _TENSORBOARD
-        watchers.append(EventFiles(folder, steps_per_epoch, done))
+        watchers.append(EventFiles(stage.folder / _TENSORBOARD, clock))
     if stage.progress:
         line = ProgressLine(
-            epochs=config.resolved_recipe.epochs,
-            steps_per_epoch=steps_per_epoch,
-            batch_size=config.images_per_step,
+            clock,
+            epochs=learning.recipe.epochs,
+            batch_size=learning.batch_size,
             title=stage.name,
-            steps_before=before.steps,
         )
         watchers.append(line)
     return watchers

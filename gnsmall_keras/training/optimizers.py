@@ -7,12 +7,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from gnsmall_keras.models import flat, kernels
+from gnsmall_keras.models import flat, keras_private, kernels
 from gnsmall_keras.training.stacks import by_shape, in_order, in_stacks
 
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
-class CoupledSGD(keras.optimizers.Optimizer):
+class CoupledSGD(keras_private.Optimizer):
     """SGD as `torch.optim.SGD(nesterov=True)` computes it.
 
     `keras.optimizers.SGD` differs twice: its `weight_decay` is decoupled from
@@ -64,19 +64,19 @@ class CoupledSGD(keras.optimizers.Optimizer):
         """Moves `variable` one step against `gradient`."""
         learning_rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
-        if self.coupled_weight_decay and self._use_weight_decay(variable):
+        if self.coupled_weight_decay and self.decays(variable):
             gradient = gradient + self.coupled_weight_decay * variable
-        velocity = self.velocities[self._get_variable_index(variable)]
+        velocity = self.velocities[self.index_of(variable)]
         updated = self.momentum * velocity + gradient
         self.assign(velocity, updated)
         step = learning_rate * (gradient + self.momentum * updated)
         self.assign_sub(variable, step)
 
-    def _backend_update_step(self, gradients, variables, learning_rate):
+    def update_all(self, gradients, variables, learning_rate):
         """Moves all variables."""
-        everything = len(variables) == len(self._trainable_variables)
+        everything = len(variables) == len(self.built_variables)
         if not (self.updates_at_once and everything):
-            super()._backend_update_step(gradients, variables, learning_rate)
+            super().update_all(gradients, variables, learning_rate)
             return
         moved = self.move_at_once(
             variables, gradients, self.velocities, learning_rate, xp=ops
@@ -96,8 +96,8 @@ class CoupledSGD(keras.optimizers.Optimizer):
             xp: `numpy` or `keras.ops`, for lists of arrays or of tensors.
         """
         groups = self._groups()
-        order = [index for group in groups for index in group]
-        shapes = flat.shapes_of([self._trainable_variables[i] for i in order])
+        order: list[int] = [index for group in groups for index in group]
+        shapes = flat.shapes_of([self.built_variables[i] for i in order])
         weight, gradient, velocity = (
             flat.join([values[index] for index in order], xp=xp)
             for values in (weights, gradients, velocities)
@@ -117,13 +117,13 @@ class CoupledSGD(keras.optimizers.Optimizer):
             for values in (weight, velocity)
         )
 
-    def _groups(self):
+    def _groups(self) -> tuple[list[int], ...]:
         """Indices of variables: with coupled decay, without, and matrices."""
-        groups = [], [], []
-        for index, variable in enumerate(self._trainable_variables):
+        groups: tuple[list[int], ...] = [], [], []
+        for index, variable in enumerate(self.built_variables):
             if self._is_matrix(variable):
                 groups[2].append(index)
-            elif self.coupled_weight_decay and self._use_weight_decay(variable):
+            elif self.coupled_weight_decay and self.decays(variable):
                 groups[0].append(index)
             else:
                 groups[1].append(index)
@@ -141,7 +141,7 @@ class CoupledSGD(keras.optimizers.Optimizer):
         momentum = np.float32(self.ema_momentum * (iteration != 0))
         average, weight = (flat.join(v, xp=np) for v in (averages, weights))
         average = momentum * average + (1 - momentum) * weight
-        return flat.split(average, flat.shapes_of(self._trainable_variables))
+        return flat.split(average, flat.shapes_of(self.built_variables))
 
     def finalize_variable_values(self, var_list):
         """Leaves the weights alone at the end of `fit`.
@@ -158,11 +158,8 @@ class CoupledSGD(keras.optimizers.Optimizer):
         """
         if not self.use_ema:
             return
-        for variable, average in zip(
-            self._trainable_variables,
-            self._model_variables_moving_average,
-            strict=True,
-        ):
+        pairs = zip(self.built_variables, self.averages, strict=True)
+        for variable, average in pairs:
             value = ops.convert_to_numpy(variable.value)
             variable.assign(average.value)
             average.assign(value)
@@ -229,13 +226,13 @@ class PointwiseMuon(CoupledSGD):
         momentum = self._update_velocity(gradient, variable)
         self._move(variable, self._make_orthogonal(momentum), learning_rate)
 
-    def _backend_update_step(self, gradients, variables, learning_rate):
+    def update_all(self, gradients, variables, learning_rate):
         """Moves all variables; on JAX with a GPU all matrices at once.
 
         The number of kernels sets a step's time there (docs/adr/0011).
         """
         if self.updates_at_once or not kernels.is_jax_on_gpu():
-            super()._backend_update_step(gradients, variables, learning_rate)
+            super().update_all(gradients, variables, learning_rate)
             return
         matrices, momenta = [], []
         for gradient, variable in zip(gradients, variables, strict=True):
@@ -279,12 +276,12 @@ class PointwiseMuon(CoupledSGD):
         return x
 
     def _is_matrix(self, variable):
-        return self._matrices[self._get_variable_index(variable)]
+        return self._matrices[self.index_of(variable)]
 
     def _update_velocity(self, gradient, variable):
         """Updates it; returns Nesterov's step, not yet orthogonal."""
         gradient = ops.cast(gradient, variable.dtype)
-        velocity = self.velocities[self._get_variable_index(variable)]
+        velocity = self.velocities[self.index_of(variable)]
         updated = self.momentum * velocity + gradient
         self.assign(velocity, updated)
         return gradient + self.momentum * updated

@@ -6,14 +6,17 @@ import os
 from pathlib import Path
 
 import keras
+import numpy as np
+from rich.console import Console
 
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.files import save_model
 from gnsmall_keras.native.choice import using
 from gnsmall_keras.records import predictions, provenance
+from gnsmall_keras.records.folders import ENDED_FILE, begun_name
 from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.records.run import (
     INDEX_FILE,
@@ -25,22 +28,16 @@ from gnsmall_keras.records.run import (
 from gnsmall_keras.training import checkpoint, evaluation
 from gnsmall_keras.training.callbacks import summary_writer
 from gnsmall_keras.training.devices import on_devices
+from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.fit import Stage, create_network, learn
+from gnsmall_keras.training.holding import holding
 from gnsmall_keras.training.interruption import StopRequest
-from gnsmall_keras.training.splits import (
-    batches,
-    cached_teacher,
-    split,
-    test_split,
-)
-from gnsmall_keras.training.strategies import Taught, find_teachers
-
-# The record, while it is not in the index or the checkpoint is still there.
-_ENDED_FILE = "ended.json"
+from gnsmall_keras.training.splits import batches, split, test_split
+from gnsmall_keras.training.strategies import find_teachers
 
 
 def train(
-    config: TrainConfig,
+    config: RunConfig,
     *,
     out: str | os.PathLike = "runs",
     index: str | os.PathLike | None = None,
@@ -49,6 +46,7 @@ def train(
     device: str = "auto",
     tensorboard: bool = False,
     kernels: str = "auto",
+    again: bool = False,
 ) -> RunRecord:
     """Trains one network, alone or from teachers; writes what came of it.
 
@@ -60,7 +58,7 @@ def train(
     with the same weights.
 
     Args:
-        config: what to train; a `DistillConfig` names teachers.
+        config: what to train, and from which teachers.
         out: folder of all runs.
         index: the JSON-lines file of records; by default `out/index.jsonl`.
         progress: whether to print a line per epoch, live in a terminal.
@@ -72,66 +70,101 @@ def train(
         kernels: what computes GhostNets: "native", this package's own code for
             CPUs, "keras", or "auto": the first where it is possible. A
             training goes on with what it began with.
+        again: whether a run that is finished is trained anew.
 
     Returns:
-        The record that was appended.
+        The record that was appended; of a run that `out` has finished, on the
+        same images, the one that is there.
 
     Raises:
         ValueError: if the config does not fit the data, a teacher, the
-            devices or the checkpoint of an earlier call, the loss stops being
-            a number, the time budget is below one step, or what `tensorboard`
-            needs is not installed.
+            devices or the checkpoint of an earlier call, the loss or the
+            trained network's logits are NaN or inf, the time budget is below
+            one step, or what `tensorboard` needs is not installed.
         TrainingInterrupted: if it was stopped before its end.
     """
     if tensorboard:
         summary_writer()  # which says now if it is not there
-    _check_loss(config)
-    folder = Path(out) / config.slug
-    ended = folder / _ENDED_FILE
-    if ended.is_file():  # an earlier call died after its training
-        record = RunRecord.from_json(ended.read_text(encoding="utf-8"))
-    else:
-        with (
-            StopRequest(time_budget).listening() as stop,
-            on_devices(device, config.devices) as devices,
-            using(kernels),
-        ):
-            record = _train(
-                config,
-                Path(out),
-                stop,
-                devices,
-                progress=progress,
-                tensorboard=tensorboard,
+    experiment = resolve(config, begun_name(config, Path(out)))
+    _check_loss(experiment)
+    folder = Path(out) / experiment.name.slug
+    ended = folder / ENDED_FILE
+    with holding(folder):
+        finished = None if again else _find_finished(config, Path(out))
+        if finished:
+            _say(
+                f"{Path(out) / finished.slug} is finished; `again` (--again) "
+                "trains it anew."
             )
-    append_record(record, index or Path(out) / INDEX_FILE)
-    checkpoint.remove(folder / checkpoint.FILE)
-    ended.replace(folder / RECORD_FILE)
+            return finished
+        if ended.is_file():  # an earlier call died after its training
+            record = RunRecord.from_json(ended.read_text(encoding="utf-8"))
+        else:
+            with (
+                StopRequest(time_budget).listening() as stop,
+                on_devices(device, experiment.learning.devices) as devices,
+                using(kernels),
+            ):
+                record = _train(
+                    experiment,
+                    Path(out),
+                    stop,
+                    devices,
+                    progress=progress,
+                    tensorboard=tensorboard,
+                )
+        append_record(record, index or Path(out) / INDEX_FILE)
+        checkpoint.remove(folder / checkpoint.FILE)
+        ended.replace(folder / RECORD_FILE)
     return record
 
 
-def _check_loss(config):
+def _find_finished(config, out):
+    """The record of a run that is done, of the data as they are now."""
+    for name in config.names:
+        folder = out / name.slug
+        path = folder / RECORD_FILE
+        unfinished = (folder / ENDED_FILE, folder / checkpoint.FILE)
+        if not path.is_file() or any(file.is_file() for file in unfinished):
+            continue
+        if not (folder / MODEL_FILE).is_file():
+            continue
+        record = RunRecord.from_json(path.read_text(encoding="utf-8"))
+        if (
+            record.digest == name.digest
+            and record.backend == keras.config.backend()
+            and record.data_digest == load_data(config.data).digest
+        ):
+            return record
+    return None
+
+
+def _say(line):
+    Console(stderr=True).print(
+        line, markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def _check_loss(experiment):
     """DIST compares images with each other; TensorFlow's devices do not."""
-    apart = config.devices > 1 and keras.config.backend() == "tensorflow"
-    if (
-        apart
-        and getattr(config, "strategy", "baseline") != "baseline"
-        and getattr(config, "loss", "") == "dist"
-    ):
+    teaching, devices = experiment.teaching, experiment.learning.devices
+    apart = devices > 1 and keras.config.backend() == "tensorflow"
+    if apart and teaching and teaching.options["loss"] == "dist":
         raise ValueError(
             "loss='dist' correlates the images of the whole batch, of which "
             "TensorFlow gives each device a part. Received: "
-            f"devices={config.devices}. Train on one, or set KERAS_BACKEND=jax."
+            f"devices={devices}. Train on one, or set KERAS_BACKEND=jax."
         )
 
 
-def _train(config, out, stop, devices, *, progress, tensorboard):
-    dataset = load_data(config.data)
-    splits = split(dataset, config)
+def _train(experiment, out, stop, devices, *, progress, tensorboard):
+    dataset = load_data(experiment.data)
+    splits = split(dataset, experiment.partition)
+    teaching = experiment.teaching
     student = Stage(
-        "student" if getattr(config, "assistants", ()) else "",
-        config,
-        out / config.slug,
+        "student" if teaching and teaching.assistants else "",
+        experiment,
+        out / experiment.name.slug,
         stop,
         progress,
         dataset.digest,
@@ -140,32 +173,23 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
     )
     student.folder.mkdir(parents=True, exist_ok=True)
     started_at = datetime.datetime.now(datetime.UTC)
-    taught = find_teachers(config, dataset, splits, student)
-    cached = cached_teacher(
-        config, dataset, splits.fitting, out, progress, stop
-    )
-    if cached:
-        described = {
-            "name": config.cache,
-            "weights_digest": cached.teacher_digest,
-        }
-        taught = Taught(None, {"teachers": [described], "stages": []})
-    model = create_network(config, dataset)
+    taught = find_teachers(student, dataset, splits)
+    model = create_network(experiment.network, dataset)
     done = learn(
         model,
         taught.teacher,
         batches(
             splits.fitting,
-            config,
+            experiment.learning,
             flip=dataset.flippable,
             classes=dataset.classes,
-            cached=cached,
+            cached=taught.cached,
         ),
         splits.watched,
         student._replace(teachers=taught.digests),
     )
     record = _record(
-        config,
+        experiment,
         dataset,
         splits,
         model,
@@ -178,20 +202,21 @@ def _train(config, out, stop, devices, *, progress, tensorboard):
         },
     )
     save_model(model, student.folder / MODEL_FILE)
-    with replacing(student.folder / _ENDED_FILE) as unfinished:
+    with replacing(student.folder / ENDED_FILE) as unfinished:
         unfinished.write_text(record.to_json() + "\n", encoding="utf-8")
     return record
 
 
-def _record(config, dataset, splits, model, done, **circumstances):
+def _record(experiment, dataset, splits, model, done, **circumstances):
     """What the run was and what came of it."""
+    for weight in model.get_weights():
+        _check_finite(weight)
     deployed = to_deploy(model)
     test_accuracy, test_predictions = _measure_test(model, dataset)
     return RunRecord(
-        slug=config.slug,
-        digest=config.digest,
-        config=dataclasses.asdict(config),
-        recipe=dataclasses.asdict(config.resolved_recipe),
+        **experiment.name._asdict(),
+        config=experiment.values,
+        recipe=dataclasses.asdict(experiment.learning.recipe),
         data_digest=dataset.digest,
         backend=keras.config.backend(),
         parameters=counting.count_parameters(model),
@@ -205,7 +230,8 @@ def _record(config, dataset, splits, model, done, **circumstances):
         test_accuracy=test_accuracy,
         best_test_accuracy=(
             max(done.history["val_accuracy"])
-            if config.protocol == "paper" and "val_accuracy" in done.history
+            if experiment.partition.protocol == "paper"
+            and "val_accuracy" in done.history
             else None
         ),
         history=done.history,
@@ -215,6 +241,16 @@ def _record(config, dataset, splits, model, done, **circumstances):
         test_predictions=test_predictions,
         **circumstances,
     )
+
+
+def _check_finite(values):
+    """Refuses what came of a training that diverged in its last step."""
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "The trained network's weights or logits are NaN or inf: the "
+            "training diverged. Lower `peak_learning_rate` or take more "
+            "warm-up; no record was written, the last checkpoint is kept."
+        )
 
 
 def _describe_machines(machine, machines):
@@ -229,6 +265,7 @@ def _measure_test(model, dataset):
     if not len(images):
         return None, None
     logits = evaluation.predict_logits(model, images)
+    _check_finite(logits)
     return (
         evaluation.accuracy(logits, labels),
         predictions.describe(logits, labels, dataset.class_names),

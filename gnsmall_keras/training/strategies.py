@@ -2,37 +2,41 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import re
 from typing import Any, NamedTuple
 
 import keras
 
-from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.config import DIGEST_LENGTH
 from gnsmall_keras.data.dataset import Dataset
-from gnsmall_keras.distill.cache import teacher_digest
-from gnsmall_keras.distill.checks import load_teacher
-from gnsmall_keras.distill.teachers import CONFIDENCE, TeacherEnsemble
-from gnsmall_keras.models import counting
-from gnsmall_keras.models.catalogue import NETWORKS, check_network
-from gnsmall_keras.models.files import (
-    load_model,
-    run_folder,
-    save_model,
+from gnsmall_keras.distill.cache import (
+    CachedTeacher,
+    cache_teacher,
+    images_digest,
+    teacher_digest,
 )
-from gnsmall_keras.models.spec import HEAD_UNITS
-from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.distill.checks import load_teacher
+from gnsmall_keras.distill.teachers import TeacherEnsemble
+from gnsmall_keras.models import counting
+from gnsmall_keras.models.catalogue import NETWORKS
+from gnsmall_keras.models.files import load_model, save_model
+from gnsmall_keras.records.folders import find_folder
+from gnsmall_keras.records.jsonl import lock, replacing
 from gnsmall_keras.records.run import MODEL_FILE
 from gnsmall_keras.training import checkpoint, evaluation
 from gnsmall_keras.training.fit import Stage, create_network, learn
+from gnsmall_keras.training.interruption import TrainingInterrupted
 from gnsmall_keras.training.splits import Splits, batches
 
 
 class Taught(NamedTuple):
     """What a student learns from, and what its record says of it."""
 
-    teacher: keras.Model | None
+    teacher: keras.Model | TeacherEnsemble | None
     described: dict[str, Any] | None
+    cached: CachedTeacher | None = None  # in the teacher's place
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -41,35 +45,47 @@ class Taught(NamedTuple):
         return tuple(teacher["weights_digest"] for teacher in teachers)
 
 
-def find_teachers(
-    config: TrainConfig, dataset: Dataset, splits: Splits, student: Stage
-) -> Taught:
+def find_teachers(student: Stage, dataset: Dataset, splits: Splits) -> Taught:
     """Loads the teachers, and trains the assistants or reads their files.
+
+    Or opens a cache in their place; a run's is made first.
+
+    Args:
+        student: whose teachers.
+        dataset: its data.
+        splits: of them.
 
     Raises:
         ValueError: if a file holds no teacher for these data, or an assistant
-            of other teachers.
+            of other teachers; or a cache does not belong to the data, or its
+            views are others than the student's.
+        TrainingInterrupted: if it was stopped, also between two views.
     """
-    if not isinstance(config, DistillConfig) or config.strategy == "baseline":
+    teaching = student.experiment.teaching
+    if teaching is None:
         return Taught(None, None)
+    if teaching.cache:
+        return _from_cache(teaching.cache, student, dataset, splits.fitting)
     load = functools.partial(
         load_teacher,
         classes=dataset.classes,
         input_shape=dataset.train_images.shape[1:],
     )
     runs = student.folder.parent
-    chain = [load(run_folder(name, runs) or name) for name in config.teachers]
-    names = list(config.teachers)
+    chain = [
+        load(find_folder(name, runs) or name) for name in teaching.teachers
+    ]
+    names = list(teaching.teachers)
     stages = []
-    for number, name in enumerate(config.assistants, start=1):
-        assistant = _assistant(name, config, student, number)
+    for number, name in enumerate(teaching.assistants, start=1):
+        assistant = _assistant(name, student, number)
         if assistant is None:
-            chain.append(load(run_folder(name, runs) or name))
+            chain.append(load(find_folder(name, runs) or name))
         else:
             digests = tuple(teacher_digest(model) for model in chain)
             model, record = _taught_assistant(
                 assistant._replace(teachers=digests),
-                _joined(chain, config),
+                _joined(chain, teaching),
                 dataset,
                 splits,
             )
@@ -77,7 +93,7 @@ def find_teachers(
             stages.append(record)
         names.append(name)
     digests = [teacher_digest(model) for model in chain]
-    if config.strategy == "assistant":
+    if teaching.strategy == "assistant":
         _check_chain(names, digests)
     described = {
         "teachers": [
@@ -86,7 +102,7 @@ def find_teachers(
         ],
         "stages": stages,
     }
-    return Taught(_joined(chain, config), described)
+    return Taught(_joined(chain, teaching), described)
 
 
 def _check_chain(names, digests):
@@ -101,21 +117,16 @@ def _check_chain(names, digests):
             )
 
 
-def _assistant(name, config, student, number):
+def _assistant(name, student, number):
     """The stage that trains it, or None if `name` is of a trained model."""
     match = re.fullmatch(r"(\w+?)(?:-w(\d+(?:\.\d+)?))?", name)
     if match is None or match[1] not in NETWORKS:
         return None
-    scales = check_network(match[1]).scales
-    own = dataclasses.replace(
-        config,
-        model=match[1],
-        width=float(match[2] or 1.0),
-        head_units=config.head_units if scales else HEAD_UNITS,
-    )
     return student._replace(
         name=f"assistant {number}, {name}",
-        config=own,
+        experiment=student.experiment.of_network(
+            match[1], float(match[2] or 1.0)
+        ),
         folder=student.folder / f"assistant-{number}-{name}",
     )
 
@@ -140,13 +151,13 @@ def _taught_assistant(stage, teachers, dataset, splits):
             checkpoint.check_identity(described, before, stage.identity)
         return load_model(stage.folder / MODEL_FILE), record
     stage.folder.mkdir(parents=True, exist_ok=True)
-    model = create_network(stage.config, dataset)
+    model = create_network(stage.experiment.network, dataset)
     done = learn(
         model,
         teachers,
         batches(
             splits.fitting,
-            stage.config,
+            stage.experiment.learning,
             flip=dataset.flippable,
             classes=dataset.classes,
         ),
@@ -171,11 +182,85 @@ def _taught_assistant(stage, teachers, dataset, splits):
     return model, record
 
 
-def _joined(chain, config):
+def _joined(chain, teaching):
     """The last of a chain; or all, in an ensemble or a dense chain."""
-    if config.strategy != "ensemble" and not config.dense:
+    if not teaching.joined:
         return chain[-1] if chain else None
-    weights = config.teacher_weights or None
-    if config.confidence_weights:
-        weights = CONFIDENCE
-    return TeacherEnsemble(chain, combine=config.combine, weights=weights)
+    return TeacherEnsemble(
+        chain, combine=teaching.combine, weights=teaching.weights
+    )
+
+
+def _from_cache(name, student, dataset, fitting):
+    folder = find_folder(name, student.folder.parent)
+    if folder:
+        cached = _cache_run(folder, student, dataset, fitting)
+    else:
+        cached = CachedTeacher.load(
+            name, images=fitting.images, labels=fitting.labels
+        )
+        _check_views(name, cached, student.experiment)
+    described = {"name": name, "weights_digest": cached.teacher_digest}
+    return Taught(None, {"teachers": [described], "stages": []}, cached)
+
+
+def _check_views(path, cached, experiment):
+    """Whether images may be mirrored, the cache says itself."""
+    wanted = dataclasses.asdict(experiment.learning.views)
+    del wanted["flip"]
+    names = wanted if wanted["augment"] else ["augment"]
+    other = {
+        name: getattr(cached, name)
+        for name in names
+        if getattr(cached, name) != wanted[name]
+    }
+    if other:
+        raise ValueError(
+            f"The cache {path} was made with {other}. Received: "
+            f"{ {name: wanted[name] for name in other} }. Make another with "
+            "`gnsmall cache-teacher --recipe "
+            f"{experiment.values['recipe']}`, or train with the cache's."
+        )
+
+
+def _cache_run(folder, student, dataset, fitting):
+    """Caches a run for what a student fits on, unless that is done.
+
+    Others that want the same wait. Views are named by the seed of the split.
+    """
+    experiment = student.experiment
+    views = dataclasses.replace(
+        experiment.learning.views, flip=dataset.flippable
+    )
+    options = {
+        **dataclasses.asdict(views),
+        "views": experiment.learning.recipe.epochs if views.augment else 1,
+        "seed": experiment.partition.seed,
+    }
+    text = json.dumps([options, images_digest(*fitting)], sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+    path = folder / f"cache-{key}"
+    with path.with_suffix(".lock").open("ab") as file:
+        lock(file)
+        teacher = load_teacher(
+            folder,
+            classes=dataset.classes,
+            input_shape=fitting.images.shape[1:],
+        )
+        return cache_teacher(
+            teacher,
+            *fitting,
+            path=path,
+            progress=student.progress,
+            after_view=functools.partial(_after_view, path, student.stop),
+            **options,
+        )
+
+
+def _after_view(path, stop):
+    stop.steps += 1  # for the time was enough for something
+    if stop.reason:
+        raise TrainingInterrupted(
+            f"{stop.reason}. {path} holds the views so far: the same command "
+            "goes on there."
+        )

@@ -5,7 +5,13 @@ import hashlib
 import numpy as np
 import pytest
 
-from gnsmall_keras.data.augment import MEAN, STD, Augmentation, normalize
+from gnsmall_keras.data.augment import (
+    MEAN,
+    STD,
+    Augmentation,
+    Views,
+    normalize,
+)
 from gnsmall_keras.data.batches import (
     EvaluationBatches,
     RemainingBatches,
@@ -49,7 +55,7 @@ def test_normalisation_is_the_papers():
 
 
 def test_crops_and_flips_are_parts_of_the_padded_image():
-    views = Augmentation(IMAGES, flip=True)(
+    views = Augmentation(IMAGES, Views(flip=True))(
         np.arange(50), np.random.default_rng(1)
     )
     padded = np.pad(IMAGES, ((0, 0), (4, 4), (4, 4), (0, 0)))
@@ -68,7 +74,9 @@ def test_crops_and_flips_are_parts_of_the_padded_image():
 
 
 def test_crops_can_reflect_the_border():
-    augment = Augmentation(IMAGES, flip=False, padding=2, border="reflect")
+    augment = Augmentation(
+        IMAGES, Views(flip=False, padding=2, border="reflect")
+    )
     views = augment(np.arange(50), np.random.default_rng(1))
     border = ((0, 0), (2, 2), (2, 2), (0, 0))
     padded = np.pad(IMAGES, border, mode="reflect")
@@ -91,8 +99,7 @@ def test_an_alternating_flip_mirrors_every_other_epoch():
         batch_size=50,
         seed=3,
         shuffle=False,
-        alternate=True,
-        padding=0,
+        views=Views(alternate=True, padding=0),
     )
     plain = normalize(IMAGES)
     counts = []
@@ -107,10 +114,9 @@ def test_an_alternating_flip_mirrors_every_other_epoch():
 
 
 def test_fixed_views_can_alternate_too():
-    augment = Augmentation(IMAGES, flip=True, padding=0)
+    augment = Augmentation(IMAGES, Views(alternate=True, padding=0))
     views = [
-        augment.view(np.arange(50), seed=3, view=view, alternate=True)
-        for view in range(3)
+        augment.view(np.arange(50), seed=3, view=view) for view in range(3)
     ]
     np.testing.assert_array_equal(views[0], views[2])
     np.testing.assert_array_equal(views[0], views[1][:, :, ::-1])
@@ -127,7 +133,7 @@ def test_the_rest_of_an_epoch_is_what_was_left():
 
 def test_digits_are_not_mirrored():
     image = IMAGES[:1]
-    augment = Augmentation(image, flip=False)
+    augment = Augmentation(image, Views(flip=False))
     padded = np.pad(image[0], ((4, 4), (4, 4), (0, 0)))
     for seed in range(20):
         (view,) = augment(np.array([0]), np.random.default_rng(seed))
@@ -139,13 +145,13 @@ def test_digits_are_not_mirrored():
 
 
 def test_a_fixed_view_is_the_same_whatever_else_is_asked_for():
-    augment = Augmentation(IMAGES, flip=True)
+    augment = Augmentation(IMAGES, Views(flip=True))
     whole = augment.view(np.arange(50), seed=5, view=1)
     some = np.random.default_rng(2).permutation(50)[:20]
     np.testing.assert_array_equal(
         augment.view(some, seed=5, view=1), whole[some]
     )
-    fewer = Augmentation(IMAGES[:20], flip=True)
+    fewer = Augmentation(IMAGES[:20], Views(flip=True))
     np.testing.assert_array_equal(
         fewer.view(np.arange(20), seed=5, view=1), whole[:20]
     )
@@ -157,7 +163,8 @@ def test_a_fixed_view_is_the_same_whatever_else_is_asked_for():
 def test_fixed_views_are_spread_over_all_crops_and_both_sides():
     row, column = np.mgrid[:32, :32]
     image = np.stack([row, column, row], axis=-1).astype(np.uint8) + 100
-    views = Augmentation(np.repeat(image[None], 3000, 0), flip=True).view(
+    images = np.repeat(image[None], 3000, 0)
+    views = Augmentation(images, Views(flip=True)).view(
         np.arange(3000), seed=0, view=0
     )
     middle = views[:, 16, 16].astype(int) - 100  # where it was cut from
@@ -171,12 +178,14 @@ def test_fixed_views_are_spread_over_all_crops_and_both_sides():
 
 def test_fixed_views_stay_what_they_are():
     # A change makes every stored teacher wrong: distill.cache.SCHEMA with it.
-    views = Augmentation(IMAGES, flip=True).view(np.arange(50), seed=7, view=3)
+    views = Augmentation(IMAGES, Views(flip=True)).view(
+        np.arange(50), seed=7, view=3
+    )
     digest = hashlib.sha256(np.ascontiguousarray(views)).hexdigest()
     assert digest[:16] == "698710e273f8c2b7"
 
 
-@pytest.mark.backend
+@pytest.mark.contract
 def test_batches_are_the_same_on_every_backend():
     batches = TrainingBatches(IMAGES, LABELS, batch_size=16, seed=7)
     images, labels = _epoch(batches)
@@ -196,7 +205,7 @@ def test_every_epoch_has_its_own_order_and_views():
 
 def test_an_epoch_has_every_image_once():
     batches = TrainingBatches(
-        IMAGES, np.arange(50), batch_size=16, seed=7, augment=False
+        IMAGES, np.arange(50), batch_size=16, seed=7, views=Views(augment=False)
     )
     images, numbers = _epoch(batches)
     assert sorted(numbers) == list(range(50))
@@ -245,7 +254,7 @@ def test_stored_logits_belong_to_the_batchs_images_and_view():
         teacher_logits=_logits(3),
         view_seed=1,
     )
-    augment = Augmentation(IMAGES, flip=True)
+    augment = Augmentation(IMAGES, Views(flip=True))
     for epoch in range(4):
         batches.on_epoch_begin()
         for batch in range(len(batches)):
@@ -281,7 +290,7 @@ def test_without_augmentation_the_only_view_is_the_plain_image():
         np.arange(50),
         batch_size=16,
         seed=7,
-        augment=False,
+        views=Views(augment=False),
         teacher_logits=_logits(1),
     )
     for _ in range(2):
@@ -311,6 +320,6 @@ def test_stored_logits_that_do_not_fit_are_refused(logits, augment, message):
             LABELS,
             batch_size=16,
             seed=0,
-            augment=augment,
+            views=Views(augment=augment),
             teacher_logits=logits,
         )

@@ -5,6 +5,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from support import cifar10_folder
@@ -36,6 +37,7 @@ def test_real_files_load(real):
     assert load_data(real).digest == dataset.digest
 
 
+@pytest.mark.slow
 @needs_cifar10
 def test_tar_gz_equals_the_folder(real, tmp_path):
     archive = tmp_path / "cifar-10-python.tar.gz"
@@ -112,7 +114,7 @@ def test_failed_download_says_what_to_do(monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("no network")
 
-    monkeypatch.setattr(cifar.keras.utils, "get_file", fail)
+    monkeypatch.setattr(keras.utils, "get_file", fail)
     with pytest.raises(ValueError, match=r"no network.*Set GNSMALL_DATA"):
         load_data("cifar100")
 
@@ -138,3 +140,7 @@ def test_cifar100_files_load(tmp_path, monkeypatch):
     assert dataset.classes == 100
     assert dataset.class_names[7] == "name 7"
     assert dataset.train_images.shape == (200, 32, 32, 3)
+    archive = tmp_path / "cifar-100-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, folder.name)
+    assert load_data(archive).digest == dataset.digest

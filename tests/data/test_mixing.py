@@ -1,10 +1,13 @@
 """Cutout, mixup and CutMix: exact, seeded, and drawn after all else."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
-from gnsmall_keras.data.augment import normalize
+from gnsmall_keras.data.augment import Views, normalize
 from gnsmall_keras.data.batches import RemainingBatches, TrainingBatches
+from gnsmall_keras.data.mixing import Mixing
 
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(0, 256, (50, 32, 32, 3), np.uint8)
@@ -14,8 +17,17 @@ EACH = [{"cutout": 9}, {"mixup": 0.4}, {"cutmix": 1.0}]
 
 
 def _batches(images=IMAGES, **options):
+    seen, mixed = (
+        {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
+        for kind in (Views, Mixing)
+    )
     return TrainingBatches(
-        images, NUMBERS[: len(images)], classes=50, **OPTIONS | options
+        images,
+        NUMBERS[: len(images)],
+        views=Views(**seen),
+        mixing=Mixing(**mixed),
+        classes=50,
+        **OPTIONS | options,
     )
 
 
@@ -71,7 +83,11 @@ def test_cutout_sets_a_square_to_zero_and_nothing_else(side):
 def test_the_squares_middle_is_any_pixel():
     images = np.full((3000, 32, 32, 3), 7, np.uint8)
     batches = TrainingBatches(
-        images, np.zeros(3000, int), batch_size=3000, seed=0, cutout=16
+        images,
+        np.zeros(3000, int),
+        batch_size=3000,
+        seed=0,
+        mixing=Mixing(cutout=16),
     )
     found = (batches[0][0] == 0).all(axis=-1).mean(axis=0)
     middles, line = np.ogrid[:32, :32]
@@ -170,4 +186,4 @@ def test_stored_logits_of_other_images_are_refused(mixing):
 
 def test_mixed_labels_need_the_number_of_classes():
     with pytest.raises(ValueError, match="cutmix=1.0, classes=None. Pass"):
-        TrainingBatches(IMAGES, NUMBERS, **OPTIONS, cutmix=1.0)
+        TrainingBatches(IMAGES, NUMBERS, **OPTIONS, mixing=Mixing(cutmix=1.0))

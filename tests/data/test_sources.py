@@ -64,7 +64,11 @@ def test_tar_equals_the_folder(folder, tmp_path):
 def test_test_split_is_optional(folder):
     for file in folder.glob("test/*/*"):
         file.unlink()
-    assert len(load_data(folder).test_images) == 0
+    dataset = load_data(folder)
+    assert len(dataset.test_images) == 2  # one of each class, split off
+    assert len(dataset.train_images) == 4
+    assert dataset.test_fraction == 0.2
+    assert len(load_data(folder, test_fraction=0).test_images) == 0
 
 
 @pytest.mark.parametrize(
@@ -112,10 +116,15 @@ def test_truncated_image_is_named(folder):
         load_data(folder)
 
 
-def test_file_of_another_kind_is_named(folder):
+def test_files_of_other_kinds_are_counted_in_a_line(folder):
     (folder / "train/cat/notes.txt").write_text("hello")
-    with pytest.raises(ValueError, match=r"notes\.txt .* not an image"):
-        load_data(folder)
+    (folder / "train/cat/0.HEIC").write_text("hello")
+    (folder / "more.heic").write_text("hello")
+    dataset = load_data(folder)
+    assert dataset.notes[0] == (
+        "3 files of other kinds are left out (.heic: 2, .txt: 1)."
+    )
+    assert len(dataset.train_images) == 6
 
 
 def test_file_in_the_wrong_place_is_named(folder):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from gnsmall_keras.data.augment import Views
 from gnsmall_keras.distill import cache
 from gnsmall_keras.distill.cache import (
     CachedTeacher,
@@ -82,7 +83,7 @@ def _epochs(batches, count):
         batches.on_epoch_end()
 
 
-@pytest.mark.backend
+@pytest.mark.contract
 @pytest.mark.parametrize(
     "options",
     [
@@ -232,7 +233,7 @@ def test_views_of_unknown_origin_are_computed_anew(teacher, tmp_path):
 
 
 def _view(number):
-    augment = cache.Augmentation(IMAGES, flip=True)
+    augment = cache.Augmentation(IMAGES, Views(flip=True))
     view = augment.view(np.arange(30), seed=5, view=number)
     return cache.normalize(view)
 
@@ -349,7 +350,7 @@ def test_logits_beyond_float16_are_cut_off(tmp_path):
     assert np.abs(logits).max() == np.finfo(np.float16).max
 
 
-@pytest.mark.backend
+@pytest.mark.contract
 def test_digests_are_the_same_on_every_backend():
     weights = [np.arange(768).reshape(192, 4) / 100, np.arange(4)]
     for _ in range(2):  # whatever Keras names the layers

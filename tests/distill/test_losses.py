@@ -13,6 +13,13 @@ import keras
 import numpy as np
 import pytest
 from keras.distillation import LogitsDistillation
+from numpy_losses import (
+    EXPECTED,
+    expected_dkd,
+    expected_kd,
+    finite_differences,
+    log_softmax,
+)
 
 from gnsmall_keras.distill.losses import (
     DIST,
@@ -28,7 +35,7 @@ from gnsmall_keras.distill.losses import (
     kl_divergence,
 )
 
-pytestmark = pytest.mark.backend
+pytestmark = pytest.mark.contract
 
 LN2 = np.log(2)
 TEACHER = np.array([[2, 0, -2], [2 * LN2, 0, 0]], "float32")
@@ -51,68 +58,6 @@ BY_HAND = {
     "dist": (4 * (1 - 0.908000) + 8 / 3, 4 * 1.5 + 8 / 3),
 }
 
-# Independent of the code under test: float64, image by image.
-
-
-def _log_softmax(logits):
-    return logits - np.logaddexp.reduce(logits)
-
-
-def _kl(log_p, log_q):
-    return np.sum(np.exp(log_p) * (log_p - log_q))
-
-
-def _expected_kd(labels, teacher, student, temperature):
-    pairs = zip(teacher / temperature, student / temperature, strict=True)
-    return temperature**2 * np.array(
-        [_kl(_log_softmax(t), _log_softmax(s)) for t, s in pairs]
-    )
-
-
-def _expected_dkd(labels, teacher, student, temperature, alpha=1.0, beta=8.0):
-    losses = []
-    for label, *rows in zip(labels, teacher, student, strict=True):
-        logits = [row / temperature for row in rows]
-        others = [np.delete(row, label) for row in logits]
-        binary = [
-            _log_softmax(np.array([row[label], np.logaddexp.reduce(other)]))
-            for row, other in zip(logits, others, strict=True)
-        ]
-        losses.append(
-            alpha * _kl(*binary) + beta * _kl(*map(_log_softmax, others))
-        )
-    return temperature**2 * np.array(losses)
-
-
-def _expected_standardized(labels, teacher, student, temperature):
-    teacher, student = (
-        (x - x.mean(1, keepdims=True)) / np.hypot(x.std(1, keepdims=True), 1e-7)
-        for x in (teacher, student)
-    )
-    return _expected_kd(labels, teacher, student, temperature)
-
-
-def _expected_dist(labels, teacher, student, temperature, beta=1.0, gamma=1.0):
-    def distance(a, b):
-        a, b = a - a.mean(), b - b.mean()
-        norms = np.linalg.norm(a) * np.linalg.norm(b)
-        return 1 - a @ b / np.hypot(norms, 1e-8)
-
-    teacher, student = (
-        np.exp([_log_softmax(row / temperature) for row in x])
-        for x in (teacher, student)
-    )
-    inter = [distance(*pair) for pair in zip(teacher, student, strict=True)]
-    intra = [distance(*pair) for pair in zip(teacher.T, student.T, strict=True)]
-    return temperature**2 * (beta * np.array(inter) + gamma * np.mean(intra))
-
-
-EXPECTED = {
-    "kd": _expected_kd,
-    "dkd": _expected_dkd,
-    "standardized_kd": _expected_standardized,
-    "dist": _expected_dist,
-}
 each_loss = pytest.mark.parametrize("name", LOSSES)
 
 
@@ -158,20 +103,6 @@ def _gradient(loss, labels, teacher, student, temperature):
         mean_loss(student).backward()
         found = student.grad
     return keras.ops.convert_to_numpy(found)
-
-
-def _finite_differences(name, labels, teacher, student, temperature):
-    teacher, student = teacher.astype("float64"), student.astype("float64")
-    gradient = np.zeros_like(student)
-    for index in np.ndindex(student.shape):
-        step = np.zeros_like(student)
-        step[index] = 1e-5
-        up, down = (
-            EXPECTED[name](labels, teacher, moved, temperature).mean()
-            for moved in (student + step, student - step)
-        )
-        gradient[index] = (up - down) / 2e-5
-    return gradient
 
 
 @each_loss
@@ -230,7 +161,7 @@ def test_decoupled_loss_sees_the_others_far_below_the_label():
         logits -= 9e3
         logits[np.arange(6), labels] = 9e3
     found = _values("dkd", labels, teacher, student, 3.0)
-    expected = _expected_dkd(
+    expected = expected_dkd(
         labels, teacher.astype("float64"), student.astype("float64"), 3.0
     )
     assert (expected > 0.5).all()
@@ -241,7 +172,7 @@ def test_correlations_are_numpys():
     """The 1e-8 of the denominator does not show on ordinary logits."""
     teacher, student = _logits(1, 2.0), _logits(2, 2.0)
     p, q = (
-        np.exp([_log_softmax(row) for row in x.astype("float64")])
+        np.exp([log_softmax(row) for row in x.astype("float64")])
         for x in (teacher, student)
     )
     rows = np.corrcoef(p, q)[:6, 6:].diagonal()
@@ -264,10 +195,10 @@ def test_decoupled_parts_sum_to_hintons_loss():
         for weights in ((1.0, 0.0), (0.0, 1.0))
     )
     pairs = zip(teacher / 2, labels, strict=True)
-    p = np.exp([_log_softmax(row)[label] for row, label in pairs])
+    p = np.exp([log_softmax(row)[label] for row, label in pairs])
     np.testing.assert_allclose(
         target + (1 - p) * nontarget,
-        _expected_kd(labels, teacher, student, 2.0),
+        expected_kd(labels, teacher, student, 2.0),
         rtol=1e-5,
     )
 
@@ -278,7 +209,7 @@ def test_gradient_is_that_of_finite_differences(name, temperature):
     teacher, student = _logits(1, 2.0, (4, 5)), _logits(2, 2.0, (4, 5))
     arguments = _labels(4, 5), teacher, student, temperature
     found = _gradient(get_loss(name), *arguments)
-    expected = _finite_differences(name, *arguments)
+    expected = finite_differences(name, *arguments)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-6)
 
 
@@ -449,7 +380,7 @@ def test_losses_have_the_weights_they_are_given():
     arguments = LABELS, TEACHER, STUDENT, 2.0
     np.testing.assert_allclose(
         keras.ops.convert_to_numpy(DecoupledKD(0.5, 2.0)(*arguments)),
-        _expected_dkd(*arguments, alpha=0.5, beta=2.0),
+        expected_dkd(*arguments, alpha=0.5, beta=2.0),
         rtol=1e-5,
     )
 

@@ -8,7 +8,7 @@ import tyro
 from support import ROOT
 
 from gnsmall_keras import cli
-from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.config import Distilling, RunConfig
 from gnsmall_keras.export.card import make_card, reproduce, teachers_of
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.records.run import read_records
@@ -23,14 +23,14 @@ EIGHT_EPOCHS = next(
 def _config_of(command):
     """The config that a command line of `gnsmall` stands for."""
     _, name, *words = shlex.split(command)
-    kind = {"train": TrainConfig, "distill": DistillConfig}[name]
+    kind = {"train": RunConfig, "distill": Distilling}[name]
     return tyro.cli(kind, args=words)
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.slug)
 def test_command_gives_the_run_again(record):
     found = _config_of(reproduce(record))
-    assert found == type(found)(**record.config)
+    assert found == RunConfig(**record.config)
 
 
 def _run(slug, *teachers, commit="a" * 40):

@@ -11,8 +11,6 @@ from support import ROOT, cifar10_folder
 
 from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.export.metadata import read_labels, with_labels
-from gnsmall_keras.export.tflite import export_tflite
-from gnsmall_keras.quantization.calibration import calibration_split
 
 pytestmark = pytest.mark.export
 # In a process of its own: MediaPipe brings a second TensorFlow Lite.
@@ -40,19 +38,6 @@ def labels(real_data):
     return list(real_data.class_names)
 
 
-@pytest.fixture(scope="module")
-def phone_file(tiny_network, real_data, labels, tmp_path_factory):
-    path = tmp_path_factory.mktemp("phone") / "model.tflite"
-    export_tflite(
-        tiny_network,
-        path,
-        target="android",
-        calibration_images=calibration_split(real_data, 20),
-        class_names=labels,
-    )
-    return path
-
-
 @pytest.mark.parametrize("published", ["", *PUBLISHED])
 def test_mediapipe_names_the_class_that_litert_finds(
     phone_file, device_images, labels, tmp_path, published
@@ -61,15 +46,15 @@ def test_mediapipe_names_the_class_that_litert_finds(
         pytest.skip("mediapipe is not installed")
     if published and not cifar10_folder():
         pytest.skip("GNSMALL_DATA does not name CIFAR-10")
-    phone_file = ROOT / "tflite" / published if published else phone_file
+    file = ROOT / "tflite" / published if published else phone_file.path
     np.save(tmp_path / "images.npy", device_images)
     done = subprocess.run(
-        [sys.executable, "-c", MEDIAPIPE, phone_file, tmp_path / "images.npy"],
+        [sys.executable, "-c", MEDIAPIPE, file, tmp_path / "images.npy"],
         capture_output=True,
         text=True,
         check=True,
     )
-    values = TFLiteModel(phone_file).predict_raw(device_images).astype(int)
+    values = TFLiteModel(file).predict_raw(device_images).astype(int)
     found = [labels.index(name) for name in done.stdout.splitlines()]
     assert len(set(found)) > 1
     # Of equal scores MediaPipe may take another one.
@@ -114,4 +99,4 @@ def test_labels_are_checked(int8_file, labels, change, message):
 
 def test_a_file_is_labelled_once(phone_file, labels):
     with pytest.raises(ValueError, match="without metadata"):
-        with_labels(phone_file.read_bytes(), labels)
+        with_labels(phone_file.path.read_bytes(), labels)

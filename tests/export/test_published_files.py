@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import subprocess
 
 import numpy as np
@@ -26,7 +25,6 @@ pytestmark = pytest.mark.export
 FILES = sorted((ROOT / "tflite").glob("*.tflite"))
 EXPORTS = ROOT / "papermill_runs/exports.jsonl"
 INDEX = ROOT / "papermill_runs/index.jsonl"
-COMPARED = 200 if os.environ.get("GNSMALL_TEST_ALL") else 50
 RUN = """
 import sys
 import numpy as np
@@ -101,7 +99,14 @@ def test_the_best_network_of_each_class_of_microcontrollers_is_there(budget):
     ]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=pytest.mark.slow if number else [])
+        for number, path in enumerate(FILES)  # the smallest first
+    ],
+    ids=lambda path: path.stem,
+)
 def test_accuracies_are_those_of_the_report(path, cifar10):
     values = TFLiteModel(path).predict_raw(cifar10.test_images)
     found = evaluation.accuracy(values, cifar10.test_labels)
@@ -109,7 +114,8 @@ def test_accuracies_are_those_of_the_report(path, cifar10):
 
 
 def test_the_float_network_is_that_of_the_report(cifar10):
-    model = load_model(ROOT / "tflite/gns-w0.25-h320-cifar10.keras")
+    weights = ROOT / "gnsmall_keras" / "weights"
+    model = load_model(weights / "gns-w0.25-h320-cifar10.keras")
     logits = evaluation.predict_logits(model, cifar10.test_images)
     found = evaluation.accuracy(logits, cifar10.test_labels)
     report = _report(ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite")
@@ -117,9 +123,14 @@ def test_the_float_network_is_that_of_the_report(cifar10):
     assert found == pytest.approx(report["float_accuracy"], abs=5e-4)
 
 
-def test_reference_kernels_are_one_function(cifar10, device_python, tmp_path):
+@pytest.mark.parametrize(
+    "count", [50, pytest.param(200, marks=pytest.mark.slow)]
+)
+def test_reference_kernels_are_one_function(
+    cifar10, device_python, tmp_path, count
+):
     """LiteRT's, TensorFlow Lite Micro's and tflite-runtime's."""
-    images = cifar10.test_images[:COMPARED]
+    images = cifar10.test_images[:count]
     expected = [
         TFLiteModel(path, runtime="litert-reference").predict_raw(images)
         for path in FILES

@@ -70,7 +70,10 @@ def test_round_trip_in_a_fresh_process(model, tmp_path):
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+@pytest.mark.parametrize(
+    "backend",
+    ["tensorflow", pytest.param("jax", marks=pytest.mark.slow), "torch"],
+)
 def test_a_teacher_is_the_same_on_the_other_backends(backend, tmp_path):
     if backend == keras.config.backend():
         pytest.skip("the backend that writes")

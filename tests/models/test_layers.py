@@ -11,10 +11,10 @@ import pytest
 from support import randomize, training_step
 
 from gnsmall_keras.models import kernels
+from gnsmall_keras.models.branched import KaimingNormal
 from gnsmall_keras.models.layers import (
     BranchedConv2D,
     BranchedDepthwiseConv2D,
-    KaimingNormal,
 )
 from gnsmall_keras.models.plain import PlainBranches
 
@@ -108,14 +108,14 @@ def _by_fast_name(plain, values):
     return gathered
 
 
-@pytest.mark.backend
+@pytest.mark.contract
 def test_output_in_inference_is_the_sum_of_the_branches(layer, inputs):
     expected = _oracle(layer, inputs, training=False)
     found = keras.ops.convert_to_numpy(layer(inputs))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.backend
+@pytest.mark.contract
 @pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("case", CASES)

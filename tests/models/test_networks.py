@@ -3,12 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from support import (
-    randomize,
-    relative_error,
-    run,
-    skip_unless_all_on_jax,
-)
+from support import contract_but_on_jax, randomize, relative_error, run
 
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.models.counting import (
@@ -37,7 +32,28 @@ PUBLISHED = {
 }
 
 
-@pytest.fixture(scope="module", params=COUNTS, ids=str)
+# The others are between these.
+QUICK = {("gns", 0.25), ("gns", 1.0), ("gns", 2.8), ("gnd", 1.0)}
+
+
+@pytest.fixture(scope="module")
+def small():
+    return ghostnetv3_small(0.25)
+
+
+@pytest.fixture(scope="module")
+def small_deployed(small):
+    return to_deploy(small)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(key, marks=[] if key in QUICK else pytest.mark.slow)
+        for key in COUNTS
+    ],
+    ids=str,
+)
 def network(request):
     name, width = request.param
     model = create_model(name, width=width)
@@ -100,40 +116,50 @@ def test_fused_equals_branched(network):
     assert relative_error(found, expected) <= 1e-5
 
 
-def test_fused_network_has_layers_of_keras_alone():
-    deployed = to_deploy(ghostnetv3_small(0.25))
+def test_fused_network_has_layers_of_keras_alone(small_deployed):
     assert all(
-        type(layer).__module__.startswith("keras.") for layer in deployed.layers
+        type(layer).__module__.startswith("keras.")
+        for layer in small_deployed.layers
     )
 
 
-def test_to_deploy_leaves_its_model_alone():
-    model = ghostnetv3_small(0.25)
-    before = model.get_weights()
-    to_deploy(model)
-    for old, new in zip(before, model.get_weights(), strict=True):
+def test_to_deploy_leaves_its_model_alone(small):
+    before = small.get_weights()
+    to_deploy(small)
+    for old, new in zip(before, small.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
 
-def test_to_deploy_of_a_fused_model_is_a_copy():
-    deployed = to_deploy(ghostnetv3_small(0.25))
-    again = to_deploy(deployed)
-    assert again is not deployed
+def test_to_deploy_of_a_fused_model_is_a_copy(small_deployed):
+    again = to_deploy(small_deployed)
+    assert again is not small_deployed
     for old, new in zip(
-        deployed.get_weights(), again.get_weights(), strict=True
+        small_deployed.get_weights(), again.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(old, new)
 
 
-def test_batch_of_one_keeps_its_axis():
+@pytest.mark.usefixtures("float64")
+def test_fused_equals_branched_in_float64():
+    model = ghostnetv3_small(0.25)
+    randomize(model, seed=1)
+    images = np.random.default_rng(0).normal(0.0, 1.0, (2, 32, 32, 3))
+    expected = run(model, images, training=False)
+    found = run(to_deploy(model), images, training=False)
+    assert relative_error(found, expected) <= 1e-12
+
+
+def test_batch_of_one_keeps_its_axis(small):
     image = np.zeros((1, 32, 32, 3), "float32")
-    assert run(ghostnetv3_small(0.25), image, training=False).shape == (1, 10)
+    assert run(small, image, training=False).shape == (1, 10)
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("width", [0.35, 0.9, 1.15])
+@contract_but_on_jax
+@pytest.mark.parametrize(
+    "width",
+    [0.35, *(pytest.param(w, marks=pytest.mark.slow) for w in (0.9, 1.15))],
+)
 def test_odd_widths_train_a_step_and_fuse(width):
-    skip_unless_all_on_jax()
     model = ghostnetv3_small(width)
     model.compile(
         optimizer="sgd",
@@ -185,6 +211,23 @@ def test_gnd_needs_sides_its_gates_can_halve():
 def test_unknown_model_names_the_known_ones():
     with pytest.raises(ValueError, match="gnd.*gns.*Received: 'resnet'"):
         create_model("resnet")
+
+
+def test_to_deploy_takes_a_sequential_model():
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")]
+    )
+    images = np.ones((2, 8, 8, 3), "float32")
+    np.testing.assert_allclose(
+        run(to_deploy(model), images, training=False),
+        run(model, images, training=False),
+        rtol=1e-6,
+    )
+
+
+def test_to_deploy_says_what_to_give():
+    with pytest.raises(ValueError, match=r"Begin it with keras\.Input"):
+        to_deploy(keras.Sequential([keras.layers.Dense(2)]))
 
 
 def test_to_deploy_refuses_what_is_not_functional():

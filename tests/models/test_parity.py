@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import pytest
 from support import (
+    contract_but_on_jax,
     find_fixture,
     load_fixture,
     relative_error,
     run,
-    skip_unless_all_on_jax,
 )
 
 from gnsmall_keras.distill.losses import LabelCrossEntropy
@@ -32,16 +32,20 @@ NETWORKS = {
     "ghostnetv3_small_w2.8": ("gns", 2.8),
     "ghostnetv3_w1.0": ("gnd", 1.0),
 }
-SMALL = ("ghostnetv3_small_w0.5", "ghostnetv3_small_w1.0")
+SMALLEST = "ghostnetv3_small_w0.5"
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[] if name == SMALLEST else pytest.mark.slow)
+        for name in NETWORKS
+    ],
+)
 def original(request):
     path = find_fixture(request.param)
     if path is None:
         pytest.skip(f"no fixture {request.param} at hand")
-    if request.param not in SMALL:
-        skip_unless_all_on_jax()
     name, width = NETWORKS[request.param]
     fixture = load_fixture(path)
     model = create_model(name, width=width)
@@ -54,6 +58,7 @@ def test_trainable_parameters_are_the_originals(original):
     assert count_parameters(model) == fixture.trainable_parameters
 
 
+@pytest.mark.contract
 def test_inference_logits_are_the_originals(original):
     _, fixture, model = original
     logits = run(model, fixture.arrays["images"], training=False)
@@ -66,17 +71,16 @@ def test_fused_logits_are_the_originals(original):
     assert relative_error(logits, fixture.arrays["eval_logits"]) <= 1e-3
 
 
+@contract_but_on_jax
 def test_training_logits_are_the_originals(original):
-    name, fixture, model = original
-    if name != "ghostnetv3_small_w0.5":
-        skip_unless_all_on_jax()
+    _, fixture, model = original
     logits = run(model, fixture.arrays["images"], training=True)
     assert relative_error(logits, fixture.arrays["train_logits"]) <= 1e-3
 
 
+@contract_but_on_jax
 def test_paper_steps_follow_the_originals(original):
     """Loss before and after the first update, in float32."""
-    skip_unless_all_on_jax()
     name, fixture, model = original
     load_torch_weights(model, fixture.state)
     losses = _paper_steps(model, fixture, steps=2)
@@ -91,7 +95,10 @@ def test_paper_steps_follow_the_originals(original):
 # exact weights lie so close to a kink that the fixture is on its other side.
 @pytest.mark.parametrize(
     ("name", "nudge"),
-    [("ghostnetv3_small_w0.5", 0.0), ("ghostnetv3_small_w1.0", 2e-8)],
+    [
+        (SMALLEST, 0.0),
+        pytest.param("ghostnetv3_small_w1.0", 2e-8, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.usefixtures("float64")
 def test_three_paper_steps_are_the_originals_in_float64(name, nudge):
@@ -100,7 +107,6 @@ def test_three_paper_steps_are_the_originals_in_float64(name, nudge):
         pytest.skip(f"no fixture {name} at hand")
     if keras.config.backend() == "torch":
         pytest.skip("Keras multiplies matrices in float32 on PyTorch")
-    skip_unless_all_on_jax()
     if nudge and keras.config.backend() != "tensorflow":
         pytest.skip("the side of the kink depends on the backend's sums")
     fixture = load_fixture(path)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from support import randomize, skip_unless_all_on_jax, training_step
+from support import contract_but_on_jax, randomize, run, training_step
 
 from gnsmall_keras import ghostnetv3_small
 from gnsmall_keras.models.plain import PlainBranches, to_branches
@@ -44,14 +44,13 @@ def _pairs(model, plain, found, expected):
             yield layer, weight.name, value, np.reshape(others, value.shape)
 
 
-@pytest.mark.backend
+@contract_but_on_jax
 def test_training_step_is_that_of_the_branches():
     """Loss and BatchNorm statistics in float32.
 
     Gradients are compared layer by layer, and below in float64: in float32
     rounding decides which side of a ReLU's kink some activations are on.
     """
-    skip_unless_all_on_jax()
     model, plain, found, expected, before = _steps("float32")
     assert _loss(found.outputs) == pytest.approx(
         _loss(expected.outputs), rel=1e-5
@@ -74,7 +73,6 @@ def test_training_step_is_that_of_the_branches():
 def test_training_step_is_that_of_the_branches_in_float64():
     if keras.config.backend() == "torch":
         pytest.skip("Keras takes means in float32 on PyTorch")
-    skip_unless_all_on_jax()
     model, plain, found, expected, _ = _steps("float64")
     np.testing.assert_allclose(found.outputs, expected.outputs, atol=1e-10)
     for layer, name, value, other in _pairs(
@@ -89,8 +87,9 @@ def test_the_plain_network_has_the_same_outputs():
     model = ghostnetv3_small(0.35)
     randomize(model, seed=1)
     images = np.random.default_rng(2).normal(size=(4, 32, 32, 3))
-    found = model.predict(images, verbose=0)
-    expected = to_branches(model).predict(images, verbose=0)
+    images = images.astype("float32")
+    found = run(model, images, training=False)
+    expected = run(to_branches(model), images, training=False)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -35,6 +35,16 @@ ORIGINALS = (
     "densenet161",
     "inception_v3",
 )
+# Those that are built within a second.
+QUICK = {"resnet18", "resnet18_nopool", "vgg13_bn", "wrn_16_4"}
+
+
+def _quick(names):
+    """Marks all others as slow."""
+    return [
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name in names
+    ]
 
 
 def test_every_network_is_pinned():
@@ -42,7 +52,7 @@ def test_every_network_is_pinned():
     assert set(PUBLISHED) | {"gns", "gnd"} == set(NETWORKS)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", _quick(PUBLISHED))
 def test_sizes_are_the_pinned_ones(name):
     model = create_model(name)
     assert count_parameters(model) == PUBLISHED[name]
@@ -52,7 +62,7 @@ def test_sizes_are_the_pinned_ones(name):
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("name", ORIGINALS)
+@pytest.mark.parametrize("name", _quick(ORIGINALS))
 def test_logits_are_the_originals(name):
     path = find_fixture(name)
     if path is None:
@@ -72,7 +82,9 @@ def test_logits_are_the_originals(name):
         ("gns", {"width": 0.5}),
         ("resnet18", {}),
         ("wrn_16_4", {"classes": 7}),
-        ("efficientnetv2_s", {"form": "torch"}),
+        pytest.param(
+            "efficientnetv2_s", {"form": "torch"}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_state_dict_of_ours_reads_back_to_the_bit(name, options):
@@ -86,6 +98,7 @@ def test_a_state_dict_of_ours_reads_back_to_the_bit(name, options):
         np.testing.assert_array_equal(saved, read)
 
 
+@pytest.mark.slow
 def test_both_forms_of_efficientnet_see_the_same_image():
     """Both undo our normalisation before their own."""
     images = np.random.default_rng(0).normal(size=(1, 32, 32, 3))

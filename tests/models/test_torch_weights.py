@@ -1,6 +1,7 @@
 """PyTorch checkpoints, and files that are not."""
 
 import pickle
+import warnings
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from support import find_fixture, load_fixture, randomize
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.models.registry import create_model
+from gnsmall_keras.models.torch.files import read_state_dict
 from gnsmall_keras.models.torch.weights import (
     entries,
     load_torch_weights,
@@ -241,3 +243,29 @@ class TestFiles:
         torch.save([1, 2], path)
         with pytest.raises(ValueError, match="not a state dict"):
             load_torch_weights(model, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda tensor: tensor.to_sparse(), "sparse"),
+        (lambda tensor: tensor.to_sparse_csr(), "sparse"),
+        (lambda tensor: tensor.to("meta"), "meta device"),
+        (
+            lambda tensor: __import__("torch").quantize_per_tensor(
+                tensor, 0.1, 0, __import__("torch").qint8
+            ),
+            "quantised",
+        ),
+    ],
+)
+def test_tensors_without_plain_values_are_refused_by_name(
+    tmp_path, change, named
+):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "odd.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sparse CSR is in beta, PyTorch says
+        torch.save({"stem.weight": change(torch.ones(4, 4))}, path)
+    with pytest.raises(ValueError, match=rf"'stem\.weight' is a.*{named}"):
+        read_state_dict(path)

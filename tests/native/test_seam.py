@@ -7,7 +7,6 @@ float32, and what differs is the order of sums.
 import keras
 import numpy as np
 import pytest
-from support import skip_unless_all_on_jax
 
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.features import FeaturePair
@@ -23,7 +22,14 @@ from gnsmall_keras.training.evaluation import predict_logits
 from gnsmall_keras.training.fit import compile_model
 from gnsmall_keras.training.optimizers import CoupledSGD
 
-pytestmark = pytest.mark.backend
+pytestmark = pytest.mark.contract
+
+
+def slow_on_jax(test):
+    """Keras's own kernels are compiled for minutes there."""
+    on_jax = keras.config.backend() == "jax"
+    return pytest.mark.slow(test) if on_jax else test
+
 
 SIDE, IMAGES, CLASSES = 16, 12, 4
 # Of a gradient: both kernels are some 1e-5 of it from float64's.
@@ -80,7 +86,6 @@ def _relative_error(before, ours, theirs):
 
 def _assert_same(batch, steps=2, **options):
     """Asserts that both kernels train alike; returns both Distillers."""
-    skip_unless_all_on_jax()
     before, ours, logs, native = _trained("native", batch, steps, **options)
     _, theirs, expected, own = _trained("keras", batch, steps, **options)
     for name, value in expected.items():
@@ -126,6 +131,7 @@ def _vector(variables):
     )
 
 
+@slow_on_jax
 @pytest.mark.parametrize("recipe", ["quick", "best"])
 def test_steps_of_sgd_and_muon_are_keras_s(recipe):
     native, own = _assert_same(_batch(), recipe=recipe)
@@ -140,6 +146,7 @@ def test_steps_of_sgd_and_muon_are_keras_s(recipe):
         assert np.abs(found - expected).max() < 0.02 * scale, ours.path
 
 
+@slow_on_jax
 @pytest.mark.parametrize("kind", ["live", "cached", "smoothed"])
 def test_distillation_is_keras_s(kind):
     images, labels = _batch()
@@ -156,8 +163,8 @@ def test_distillation_is_keras_s(kind):
     _assert_same((images, shares), steps=1, recipe="best")
 
 
+@slow_on_jax
 def test_other_optimisers_get_gradients():
-    skip_unless_all_on_jax()
     images, labels = _batch()
     weights = []
     for kernels in ("native", "keras"):
@@ -174,8 +181,8 @@ def test_other_optimisers_get_gradients():
     assert _relative_error(first, *weights) < TOLERANCE
 
 
+@slow_on_jax
 def test_answers_are_keras_s():
-    skip_unless_all_on_jax()
     images, labels = _batch()
     network = _network()
     # With statistics of these images logits are of usual size.
@@ -382,8 +389,8 @@ def test_names_of_kernels(monkeypatch):
         choice.check_kernels("auto")
 
 
+@slow_on_jax
 def test_a_teacher_answers_natively():
-    skip_unless_all_on_jax()
     teacher = FrozenTeacher(_network())
     images, _ = _batch()
     found = keras.ops.convert_to_numpy(teacher.logits(images))

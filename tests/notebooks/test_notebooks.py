@@ -10,27 +10,30 @@ import sys
 
 import jupytext
 import nbformat
+import numpy as np
 import papermill
 import pytest
-from support import ROOT
+from PIL import Image
+from support import ROOT, with_parameters
 
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.config import RunConfig
+from gnsmall_keras.data.sources import load_data
 
 pytestmark = pytest.mark.notebook
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-# Papermill's parameters of a run in seconds; nbval, which passes none, sets
-# GNSMALL_SMOKE.
+# Papermill's parameters of a run in seconds; nbval, which passes none, gets a
+# copy that has them.
 SMOKE = {
     "00_quickstart": {"width": 0.25, "epochs": 1},
     "01_architecture": {"width": 0.25, "epochs": 1, "widths": [0.25, 0.5]},
     "02_train": {"width": 0.25, "epochs": 1},
     "03_distillation": {
         "epochs": 1,
-        "batch_size": 256,
-        "peak_learning_rate": 0.01,  # five steps at the recipe's diverge
+        "peak_learning_rate": 0.01,  # a few steps at the recipe's diverge
         "assistant_width": 0.25,
         "teacher_width": 0.25,
+        "seeds": [0, 1],
     },
     "04_report": {},
     "05_deployment": {
@@ -48,10 +51,8 @@ LEAVES_A_RECORD = {
     "02_train",
     "05_deployment",
 }  # of one training
-# Parameters of 02_train that are no fields, and the one default of its own:
-# the config's strategy needs teachers.
+# Parameters of 02_train that are no fields.
 TRAIN_EXTRA = {"out": "runs", "index": None}
-TRAIN_OWN = {"strategy": "baseline"}
 
 
 def test_the_training_notebook_has_the_config_s_fields_and_defaults():
@@ -62,9 +63,9 @@ def test_the_training_notebook_has_the_config_s_fields_and_defaults():
     }
     expected = {
         field.name: [] if field.default == () else field.default
-        for field in dataclasses.fields(DistillConfig)
+        for field in dataclasses.fields(RunConfig)
     }
-    assert found == {**expected, **TRAIN_OWN, **TRAIN_EXTRA}
+    assert found == {**expected, **TRAIN_EXTRA}
     assert [*found] == [*expected, *TRAIN_EXTRA], "in the config's order"
 
 
@@ -81,8 +82,44 @@ def test_every_notebook_says_how_it_runs_in_seconds():
     assert [*SMOKE] == [path.stem for path in NOTEBOOKS]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+# By default nbval executes these, as their first cells say with GNSMALL_SMOKE,
+# and papermill the others, with fewer images.
+BY_NBVAL = {"02_train"}
+
+
+def _each(by_default):
+    """Every notebook; slow are those that the other one has executed."""
+    return pytest.mark.parametrize(
+        "path",
+        [
+            pytest.param(
+                path,
+                marks=[] if by_default(path.stem) else pytest.mark.slow,
+            )
+            for path in NOTEBOOKS
+        ],
+        ids=lambda path: path.stem,
+    )
+
+
+@pytest.fixture(scope="module")
+def few_images(tmp_path_factory):
+    """A folder of 20 digits a class to train on, and 5 to test."""
+    digits, root = load_data("digits"), tmp_path_factory.mktemp("images")
+    for split, images, labels, count in (
+        ("train", digits.train_images, digits.train_labels, 20),
+        ("test", digits.test_images, digits.test_labels, 5),
+    ):
+        for label in range(10):
+            folder = root / split / str(label)
+            folder.mkdir(parents=True)
+            for index in np.flatnonzero(labels == label)[:count]:
+                Image.fromarray(images[index]).save(folder / f"{index}.png")
+    return root
+
+
 class TestNotebook:
+    @_each(lambda name: True)
     def test_has_no_outputs_and_a_parameters_cell(self, path):
         notebook = nbformat.read(path, as_version=4)
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -90,15 +127,19 @@ class TestNotebook:
         assert all(not cell.outputs for cell in code)
         assert papermill.inspect_notebook(str(path))
 
+    @_each(lambda name: True)
     def test_agrees_with_its_py_file(self, path):
         ours = [cell.source for cell in jupytext.read(path).cells]
         paired = jupytext.read(path.with_suffix(".py")).cells
         assert ours == [cell.source for cell in paired]
 
-    def test_runs_under_papermill(self, path, tmp_path):
-        smoke = SMOKE[path.stem]
+    @_each(lambda name: name not in BY_NBVAL)
+    def test_runs_under_papermill(self, path, tmp_path, few_images):
+        smoke, known = SMOKE[path.stem], papermill.inspect_notebook(str(path))
+        if "data" in known:
+            smoke = {**smoke, "data": str(few_images)}
         # Papermill only warns of a parameter that the notebook lacks.
-        assert smoke.keys() <= papermill.inspect_notebook(str(path)).keys()
+        assert smoke.keys() <= known.keys()
         done = self._run(
             path,
             tmp_path,
@@ -114,10 +155,10 @@ class TestNotebook:
             assert len(shown) == 1
             assert shown[0].startswith("epoch 1/1  accuracy ")
 
-    def test_runs_under_nbval(self, path, tmp_path, monkeypatch):
-        monkeypatch.setenv("GNSMALL_SMOKE", "1")  # nbval passes no parameters
+    @_each(BY_NBVAL.__contains__)
+    def test_runs_under_nbval(self, path, tmp_path):
         copy = tmp_path / path.name
-        copy.write_text(path.read_text())
+        copy.write_text(with_parameters(path, SMOKE[path.stem]))
         done = self._run(
             path,
             tmp_path,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import ROOT
 
-from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.cifar import CLASSES_10
 from gnsmall_keras.records.export import (
     EXPORTS_FILE,
@@ -25,7 +25,7 @@ REAL = next(iter(read_records(INDEX)))
 def _record(test, validation=0.5, *, record=None, **values):
     """A record of a run with these config values and accuracies."""
     known = {"data": "cifar10", "width": 0.5, "epochs": 3, **values}
-    config = (DistillConfig if "strategy" in known else TrainConfig)(**known)
+    config = RunConfig(**known)
     paper = config.protocol == "paper"
     epochs = config.resolved_recipe.epochs
     teachers = [

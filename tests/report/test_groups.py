@@ -7,12 +7,8 @@ import statistics
 import pytest
 from scipy import stats
 
-from gnsmall_keras.report.groups import (
-    compare,
-    estimate,
-    group_runs,
-    paired_difference,
-)
+from gnsmall_keras.report.estimates import estimate, paired_difference
+from gnsmall_keras.report.groups import compare, group_runs
 from gnsmall_keras.report.winner import find_winner
 
 
@@ -178,7 +174,7 @@ def test_the_interval_is_students(make_record):
 
 def test_one_pair_has_no_interval_and_none_no_difference():
     found = paired_difference({0: 62.0}, {0: 61.0, 1: 60.0})
-    assert found == (1, pytest.approx(1.0), None, None)
+    assert found == (1, pytest.approx(1.0), None, None, None)
     assert paired_difference({0: 62.0}, {1: 61.0}) is None
     assert estimate([]) is None
 

@@ -8,12 +8,12 @@ import pytest
 
 from gnsmall_keras.data.cifar import CLASSES_10
 from gnsmall_keras.records.predictions import describe, unpack_correct
+from gnsmall_keras.report.estimates import paired_difference
 from gnsmall_keras.report.groups import compare, group_runs
 from gnsmall_keras.report.significance import (
     McNemar,
     compare_predictions,
     correct_by_holm,
-    paired_p,
 )
 from gnsmall_keras.report.tables import tabulate_differences
 
@@ -32,13 +32,13 @@ def test_the_paired_test_is_students():
     # t = 2 / (1 / sqrt(3)), two degrees of freedom: p = 1 - t / sqrt(2 + t^2).
     t = 2 * math.sqrt(3)
     expected = 1 - t / math.sqrt(2 + t * t)
-    assert paired_p(treated, control) == pytest.approx(expected)
-    assert paired_p({0: 1.0}, control) is None
+    assert paired_difference(treated, control).p == pytest.approx(expected)
+    assert paired_difference({0: 1.0}, control).p is None
     # Eleven of 10,000 images more with every seed: no spread but rounding's.
     counts = {0: 7712, 1: 7490, 2: 8403}
     before = {seed: 100 * (n / 10_000) for seed, n in counts.items()}
     after = {seed: 100 * ((n + 11) / 10_000) for seed, n in counts.items()}
-    assert paired_p(after, before) is None
+    assert paired_difference(after, before).p is None
 
 
 def test_mcnemar_counts_the_images_that_one_alone_recognised(

@@ -7,11 +7,12 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras.cli import main
+from gnsmall_keras.report.estimates import paired_difference
 from gnsmall_keras.report.figures.study import draw_study
 from gnsmall_keras.report.pages.build import BEGIN, END
 from gnsmall_keras.report.pages.study import make_study
 from gnsmall_keras.report.reading import read_runs
-from gnsmall_keras.report.significance import correct_by_holm, paired_p
+from gnsmall_keras.report.significance import correct_by_holm
 from gnsmall_keras.report.study import read_study
 from gnsmall_keras.report.tables import tabulate_arms, tabulate_contrasts
 from gnsmall_keras.sweeps.plan import read_sweep
@@ -123,7 +124,7 @@ def test_contrasts_are_paired_and_primary_ones_corrected_together(
     cold, warm, between = study.rows
     alone = dict(enumerate(100 * test for test in ALONE))
     chances = [
-        paired_p(dict(enumerate(100 * test for test in arm)), alone)
+        paired_difference(dict(enumerate(100 * test for test in arm)), alone).p
         for arm in (COLD, WARM)
     ]
     assert [cold.corrected, warm.corrected] == pytest.approx(
@@ -187,6 +188,26 @@ def test_other_runs_change_nothing(sweep, records, runs_of, make_record):
     runs = runs_of(*_flat(records))
     more = runs_of(*_flat(records), make_record(0.9, width=2.0))
     assert read_study(sweep, runs) == read_study(sweep, more)
+
+
+def test_a_run_of_an_older_name_counts_where_no_other_is(
+    sweep, records, runs_of
+):
+    first, *others = records["alone"]
+    config = read_sweep(sweep).arms["alone"][0]
+    (older,) = config.aliases
+    renamed = dataclasses.replace(first, **older._asdict())
+    wrong = dataclasses.replace(renamed, test_accuracy=0.1)
+    expected, *found = (
+        tabulate_arms(read_study(sweep, runs_of(*some))).rows[0]
+        for some in (
+            (first, *others),
+            (renamed, *others),
+            (wrong, first, *others),
+        )
+    )
+    assert expected[1] == "3 of 3"
+    assert found == [expected, expected]
 
 
 def test_a_run_that_is_recorded_twice_counts_once(sweep, records, runs_of):

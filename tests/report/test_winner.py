@@ -66,11 +66,11 @@ def test_the_winner_fits_a_class_of_microcontrollers(
 @pytest.mark.parametrize(
     ("size_bytes", "arena_bytes", "name"),
     [
-        (196_608, 65_536, "256k"),
-        (196_609, 65_536, "512k"),
+        (188_416, 65_536, "256k"),
+        (188_417, 65_536, "512k"),
         (100_000, 65_537, "512k"),
-        (983_040, 262_144, "1m"),
-        (983_041, 262_144, None),
+        (974_848, 262_144, "1m"),
+        (974_849, 262_144, None),
         (100_000, None, None),  # does not run there
     ],
 )

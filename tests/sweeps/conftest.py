@@ -17,11 +17,11 @@ import os
 import time
 from pathlib import Path
 import psutil
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.records.run import append_record, read_records
 
-fields = [field.name for field in dataclasses.fields(DistillConfig)]
-config = DistillConfig(**{name: globals()[name] for name in fields})
+fields = [field.name for field in dataclasses.fields(RunConfig)]
+config = RunConfig(**{name: globals()[name] for name in fields})
 if seed == 1:
     raise ValueError("no luck,\\n on two lines")
 if seed == 2:

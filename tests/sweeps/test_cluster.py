@@ -123,6 +123,7 @@ def address():
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.notebook
 class TestCluster:
     def test_no_run_is_lost_with_a_process_or_a_machine(

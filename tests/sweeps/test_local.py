@@ -68,6 +68,7 @@ def test_one_run_leaves_a_record_and_another_its_error(tmp_path, notebook):
     assert not good.notebook.with_suffix(".log").exists()
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_the_run_of_its_teacher(tmp_path, monkeypatch):
     """In the real notebook, with an `out` that no config names."""
     if importlib.util.find_spec("torch"):

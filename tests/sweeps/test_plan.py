@@ -6,9 +6,8 @@ import dataclasses
 import pytest
 from support import ROOT
 
-from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.config import TEACHING, RunConfig
 from gnsmall_keras.models.spec import PAPER_WIDTHS
-from gnsmall_keras.sweeps.jobs import sources
 from gnsmall_keras.sweeps.plan import SweepConfig, read_sweep
 
 FILES = sorted((ROOT / "papermill_runs" / "sweeps").glob("*.toml"))
@@ -34,9 +33,10 @@ def test_every_arm_of_the_paper_has_a_matched_baseline_for_each_seed():
     def student(config):
         values = {
             field.name: getattr(config, field.name)
-            for field in dataclasses.fields(TrainConfig)
+            for field in dataclasses.fields(RunConfig)
+            if field.name not in TEACHING
         }
-        return TrainConfig(**values)
+        return RunConfig(**values)
 
     sweep = read_sweep(ROOT / "papermill_runs/sweeps/distillation.toml")
     slugs = {config.slug: config for config in sweep.teacher_configs}
@@ -45,7 +45,7 @@ def test_every_arm_of_the_paper_has_a_matched_baseline_for_each_seed():
     for config in sweep.configs:
         assert student(config) in baselines
         assert config.shuffle
-        for name in sources(config):
+        for name in config.sources:
             assert slugs[name].seed == config.seed
         teachers = [slugs[name].model for name in config.teachers]
         arm = dataclasses.replace(config, seed=0, teachers=teachers)
@@ -62,11 +62,11 @@ def test_a_grid_and_runs_take_what_they_do_not_say_from_parameters(read):
         '[[runs]]\nstrategy = "kd"\nteachers = ["t"]\nseed = 1\n',
     )
     expected = [
-        DistillConfig(strategy="baseline", seed=7, width=width, epochs=epochs)
+        RunConfig(strategy="baseline", seed=7, width=width, epochs=epochs)
         for width in (0.5, 1.0)
         for epochs in (1, 2)
     ]
-    expected.append(DistillConfig(strategy="kd", teachers=("t",), seed=1))
+    expected.append(RunConfig(strategy="kd", teachers=("t",), seed=1))
     assert list(sweep.configs) == expected
 
 
@@ -80,7 +80,7 @@ def test_whole_numbers_become_real_ones_so_that_a_run_has_one_name():
     sweep = SweepConfig(
         runs=[{"strategy": "baseline", "width": width} for width in (1, 1.0)]
     )
-    usual = DistillConfig(strategy="baseline")
+    usual = RunConfig(strategy="baseline")
     assert {config.digest for config in sweep.configs} == {usual.digest}
 
 
@@ -113,10 +113,10 @@ def test_teachers_are_runs_of_their_own_before_those_who_learn(read):
     sweep = read(TEACHERS)
     common = {"data": "cifar10", "strategy": "baseline"}
     big, other = (
-        DistillConfig(model="resnet18", seed=seed, **common) for seed in (0, 1)
+        RunConfig(model="resnet18", seed=seed, **common) for seed in (0, 1)
     )
-    small = DistillConfig(seed=7, **common)
-    middle = DistillConfig(data="cifar10", strategy="kd", teachers=(big.slug,))
+    small = RunConfig(seed=7, **common)
+    middle = RunConfig(data="cifar10", strategy="kd", teachers=(big.slug,))
     assert sweep.teacher_configs == (big, small, other, middle)
     assert [config.teachers for config in sweep.configs] == [
         (big.slug,),
@@ -138,9 +138,7 @@ def test_a_teacher_sees_the_images_that_its_student_trains_on():
         runs=[{"teachers": ["@t"]}],
         teachers={"t": {}},
     )
-    assert sweep.teacher_configs == (
-        DistillConfig(strategy="baseline", **shared),
-    )
+    assert sweep.teacher_configs == (RunConfig(strategy="baseline", **shared),)
 
 
 KD = '[[runs]]\nteachers = ["@a"]\n[teachers.a]\n'

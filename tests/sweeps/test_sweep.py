@@ -10,7 +10,7 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras import cli
-from gnsmall_keras.config import DistillConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.records.jsonl import lock
 from gnsmall_keras.records.run import (
     INDEX_FILE,
@@ -126,6 +126,18 @@ def test_runs_with_a_record_are_not_run_again(command, capsys):
     assert command(again) == 0
     assert again.done == []
     assert "runs: 0 to do, 3 already recorded" in capsys.readouterr().out
+
+
+def test_runs_recorded_under_an_older_name_are_not_run_again(command, capsys):
+    """As `gnsmall train` named them, before a baseline had one name."""
+    slug, digest = CONFIGS[1].aliases[0]
+    assert "baseline" not in slug
+    record = dataclasses.replace(_record(CONFIGS[1]), slug=slug, digest=digest)
+    append_record(record, "runs/index.jsonl")
+    engine = FakeEngine()
+    assert command(engine) == 0
+    assert engine.done == [0, 2]
+    assert "runs: 2 to do, 1 already recorded" in capsys.readouterr().out
 
 
 def test_a_failure_is_written_down_and_the_others_go_on(
@@ -274,7 +286,9 @@ def test_the_notebook_is_in_the_wheel_s_package_or_the_checkout(
 ):
     package = tmp_path / "gnsmall_keras" / "sweeps"
     package.mkdir(parents=True)
-    monkeypatch.setattr(notebook, "__file__", str(package / "notebook.py"))
+    monkeypatch.setattr(
+        notebook.resources, "files", lambda name: package.parent
+    )
     with pytest.raises(ValueError, match="There is no notebook"):
         notebook.find_notebook()
     (package / "02_train.ipynb").touch()
@@ -282,7 +296,7 @@ def test_the_notebook_is_in_the_wheel_s_package_or_the_checkout(
 
 
 def test_every_parameter_is_given_to_the_notebook(tmp_path):
-    config = DistillConfig(teachers=("a",))
+    config = RunConfig(strategy="kd", teachers=("a",))
     values = notebook.parameters_of(config, tmp_path, tmp_path / "i")
     assert values["teachers"] == ["a"]
     assert values["epochs"] is None
@@ -363,8 +377,15 @@ class TestTeachers:
             told = capsys.readouterr().err
             assert f"runs/{self.big.slug}/model.keras" in told
             assert told.count("\n") == 1
-        (tmp_path / "runs" / self.big.slug).mkdir()
-        (tmp_path / "runs" / self.big.slug / "model.keras").touch()
+        older = tmp_path / "runs" / self.big.aliases[0].slug
+        older.mkdir()
+        (older / "model.keras").touch()
+        record = dataclasses.replace(
+            _record(self.big),
+            slug=older.name,
+            config=dataclasses.asdict(self.big),
+        )
+        (older / "record.json").write_text(record.to_json())
         again = FakeEngine()
         assert command(again) == 0
         assert again.done == [2, 0, 0, 0]
@@ -403,7 +424,7 @@ class TestGpus:
 
     def test_runs_on_gpus_share_what_jax_compiles(self, tmp_path):
         executed = tmp_path / "run" / "train.ipynb"
-        jobs = [Job(DistillConfig(strategy="baseline"), tmp_path, executed, {})]
+        jobs = [Job(RunConfig(strategy="baseline"), tmp_path, executed, {})]
         cache = str(tmp_path / "jax-cache")
         shared = local.compiled_programs(["0"], jobs)
         assert shared == {"JAX_COMPILATION_CACHE_DIR": cache}
@@ -411,7 +432,7 @@ class TestGpus:
 
     def test_a_run_on_several_needs_one_worker(self, monkeypatch, tmp_path):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-        config = DistillConfig(strategy="baseline", devices=2)
+        config = RunConfig(strategy="baseline", devices=2)
         job = Job(config, tmp_path, tmp_path / "a.ipynb", {})
         with pytest.raises(ValueError, match="number of workers to 1"):
             next(local.local_engine()(Queue([job])))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import tiny_network
 
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.models.files import load_model
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training import checkpoint
@@ -15,7 +15,7 @@ from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
 from gnsmall_keras.training.optimizers import exchange_averages
 
-CONFIG = TrainConfig(epochs=2, batch_size=128)  # 10 steps an epoch
+CONFIG = RunConfig(epochs=2, batch_size=128)  # 10 steps an epoch
 MOMENTUM = 0.75
 AVERAGED = dataclasses.replace(RECIPES["quick"], ema_momentum=MOMENTUM)
 

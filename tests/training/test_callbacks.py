@@ -6,6 +6,7 @@ import re
 import pytest
 
 from gnsmall_keras.training.callbacks import ProgressLine
+from gnsmall_keras.training.clock import Clock
 
 LOGS = {"loss": 1.5, "kd_loss": 0.25, "accuracy": 0.5}
 
@@ -27,13 +28,14 @@ def _shown(monkeypatch, *, terminal, columns=160):
     monkeypatch.setattr("sys.stdout", output)
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TERM", "xterm")
-    line = ProgressLine(
-        epochs=2, steps_per_epoch=2, batch_size=8, title="student"
-    )
+    clock = Clock(2)
+    line = ProgressLine(clock, epochs=2, batch_size=8, title="student")
     line.on_train_begin()
     for epoch in range(2):
+        clock.on_epoch_begin(epoch)
         line.on_epoch_begin(epoch)
         for batch in range(2):
+            clock.on_train_batch_end(batch)
             line.on_train_batch_end(batch, LOGS)
         if not epoch:
             line.on_epoch_end(epoch, LOGS | {"val_accuracy": 0.75})
@@ -67,3 +69,22 @@ def test_elsewhere_an_epoch_is_a_line(monkeypatch, jupyter):
         r"  validation accuracy 0\.7500  [\d,]+ images/s\n",
         shown,
     )
+
+
+def test_one_clock_counts_steps_of_the_epoch_and_of_the_training():
+    """Four at a time of ten, of which an earlier call has done three."""
+    clock = Clock(10, epoch=1, step=3)
+    assert clock.total == 13
+    seen = []
+    for epoch, looks in ((1, (3, 7)), (2, (3, 7, 11))):
+        clock.on_epoch_begin(epoch)
+        for batch in looks:
+            clock.on_train_batch_end(batch)
+            seen.append((clock.total, clock.step, clock.first, clock.taken))
+    assert seen == [
+        (17, 7, 3, 4),
+        (20, 10, 3, 3),
+        (24, 4, 0, 4),
+        (28, 8, 0, 4),
+        (30, 10, 0, 2),
+    ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import resource
 import signal
@@ -11,11 +12,11 @@ import sys
 import keras
 import numpy as np
 import pytest
-from support import TESTS, skip_unless_all_or_on_torch, tiny_network
+from support import TESTS, tiny_network
 
 from gnsmall_keras import cli
 from gnsmall_keras.commands.arguments import seconds
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import TEACHING, RunConfig
 from gnsmall_keras.models.files import load_model
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.records import provenance
@@ -24,14 +25,14 @@ from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
-CONFIG = TrainConfig(epochs=3, batch_size=128)  # 10 steps an epoch
+CONFIG = RunConfig(epochs=3, batch_size=128)  # 10 steps an epoch
 SELECTING = dataclasses.replace(CONFIG, select="validation")
 IDENTITY = dataclasses.asdict(CONFIG)
 KILLED = """
 import os, signal, sys
 sys.path[:0] = [sys.argv[3]]
 import support
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.training import checkpoint, run as fit, fit as learn
 
 left = int(sys.argv[2])
@@ -45,7 +46,7 @@ def end_and_die(self, batch, logs=None):
 
 checkpoint.SaveCheckpoints.on_train_batch_end = end_and_die
 learn.create_model = support.tiny_network
-fit.train(TrainConfig(epochs=3, batch_size=128), out=sys.argv[1])
+fit.train(RunConfig(epochs=3, batch_size=128), out=sys.argv[1])
 """
 
 
@@ -66,7 +67,9 @@ def _assert_same(found, expected):
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("ema_momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    "ema_momentum", [0.0, pytest.param(0.9, marks=pytest.mark.contract)]
+)
 def test_a_stopped_run_goes_on_to_the_same_weights(
     tmp_path, monkeypatch, ema_momentum
 ):
@@ -97,7 +100,32 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert not list(out.rglob("*.h5"))
 
 
-@pytest.mark.backend
+def test_a_run_begun_by_an_older_version_is_finished_under_its_name(
+    tmp_path, monkeypatch
+):
+    """When `TrainConfig` named it, and its checkpoint knew no teaching."""
+    expected = _weights(tmp_path / "whole")
+    out = tmp_path / "parts"
+    with monkeypatch.context() as stopped:
+        stopped.setattr(StopRequest, "reason", property(lambda _: "stop"))
+        with pytest.raises(TrainingInterrupted):
+            fit.train(CONFIG, out=out, progress=False)
+    (older,) = CONFIG.aliases
+    (out / CONFIG.slug).rename(out / older.slug)
+    path = out / older.slug / checkpoint.FILE
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    state = json.loads(str(arrays["state"]))
+    for name in TEACHING:
+        del state["identity"][name]
+    np.savez(path, **{**arrays, "state": np.array(json.dumps(state))})
+    found = _weights(out)
+    assert (found[0].slug, found[0].digest) == older
+    _assert_same(found, expected)
+    assert [p.name for p in out.iterdir() if p.is_dir()] == [older.slug]
+
+
+@pytest.mark.contract
 def test_steps_at_once_change_nothing(tmp_path, monkeypatch):
     """Four of ten steps, so that the last of an epoch are two; stopped once."""
     if keras.config.backend() != "jax":
@@ -165,12 +193,16 @@ def test_a_run_that_dies_at_its_very_end_can_be_finished(tmp_path, monkeypatch):
 
 
 @pytest.mark.backend
-def test_five_kills_leave_the_same_weights(tmp_path):
-    """SIGKILL before, in and after the first two of three epochs."""
-    skip_unless_all_or_on_torch()
+@pytest.mark.parametrize(
+    "steps",
+    [(12,), pytest.param((4, 12, 7, 13, 3), marks=pytest.mark.slow)],
+    ids=["one", "five"],
+)
+def test_kills_leave_the_same_weights(tmp_path, steps):
+    """SIGKILL in the second epoch; or before, in and after the first two."""
     expected = _weights(tmp_path / "whole")
     out = tmp_path / "parts"
-    for step in (4, 12, 7, 13, 3):
+    for step in steps:
         killed = subprocess.run(
             [sys.executable, "-c", KILLED, out, str(step), str(TESTS)],
             check=False,

@@ -10,7 +10,7 @@ import pytest
 from support import ROOT, TESTS
 
 from gnsmall_keras import cli
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.batches import EvaluationBatches
 from gnsmall_keras.models import kernels
 from gnsmall_keras.training import run as fit
@@ -29,7 +29,7 @@ if keras.config.backend() == "tensorflow":
     cpu, = tf.config.list_physical_devices("CPU")
     two = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, two)
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.models.files import load_model
 from gnsmall_keras.training import run as fit, fit as learn
 
@@ -40,7 +40,7 @@ def create(name, **options):
 keras.config.set_floatx("float64")
 learn.create_model = create
 for devices in (1, 2):
-    config = TrainConfig(
+    config = RunConfig(
         epochs=2,
         batch_size=128 // devices,
         devices=devices,
@@ -83,7 +83,7 @@ def test_a_gpu_that_is_not_there_is_asked_for(tmp_path, capsys):
     if gpus():
         pytest.skip("there is one")
     with pytest.raises(ValueError, match="Leave `device` out to train on the"):
-        fit.train(TrainConfig(), out=tmp_path, device="gpu")
+        fit.train(RunConfig(), out=tmp_path, device="gpu")
     command = ["train", "--device", "gpu", "--out", str(tmp_path)]
     assert cli.main(command) == 2
     assert "finds no GPU" in capsys.readouterr().err

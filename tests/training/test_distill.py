@@ -10,10 +10,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from support import TESTS, skip_unless_all_or_on_torch, tiny_network
+from support import TESTS, tiny_network
 
 from gnsmall_keras import cli
-from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.config import Distilling, RunConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.cache import CachedTeacher, cache_teacher
 from gnsmall_keras.distill.losses import LOSSES
@@ -22,6 +22,7 @@ from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training import checkpoint
 from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
+from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 from gnsmall_keras.training.splits import split
 
@@ -68,7 +69,7 @@ def chain_config(folder, **changes):
         "epochs": 3,
         **changes,
     }
-    return DistillConfig(**values)
+    return Distilling(**values)
 
 
 def _weights(config, out):
@@ -81,11 +82,11 @@ def _assert_equal(weights, others, tolerance=0.0):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 @pytest.mark.parametrize("stage", ["assistant-1", "t4-l0.5-s0"])
 def test_a_killed_run_goes_on_to_the_same_weights(folder, tmp_path, stage):
     """SIGKILL in the middle of the assistant's stage, or of the student's."""
-    skip_unless_all_or_on_torch()
     (tmp_path / "teacher").symlink_to(folder / "teacher")
     _, expected = _weights(chain_config(tmp_path), tmp_path / "whole")
     killed = subprocess.run(
@@ -110,6 +111,32 @@ def test_a_killed_run_goes_on_to_the_same_weights(folder, tmp_path, stage):
     assert not list((tmp_path / "runs").rglob(checkpoint.FILE))
 
 
+@pytest.mark.contract
+@pytest.mark.parametrize("stage", ["assistant-1", "t4-l0.5-s0"])
+def test_an_interrupted_chain_goes_on_to_the_same_weights(
+    folder, tmp_path, monkeypatch, stage
+):
+    """Ctrl-C in the middle of the assistant's stage, or of the student's."""
+    config = chain_config(folder, epochs=2)
+    _, expected = _weights(config, tmp_path / "whole")
+    save = checkpoint.save_checkpoint
+
+    def save_and_stop(model, progress, path, identity):
+        save(model, progress, path, identity=identity)
+        if progress.epochs == 1 and stage in str(path.parent.name):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_checkpoint", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit.train(config, out=tmp_path / "runs", progress=False)
+    assert len(list((tmp_path / "runs").rglob(checkpoint.FILE))) == 1
+    record, found = _weights(config, tmp_path / "runs")
+    _assert_equal(expected, found)
+    assert len(record.history["loss"]) == 2
+    assert not list((tmp_path / "runs").rglob(checkpoint.FILE))
+
+
 @pytest.mark.backend
 def test_a_chain_without_assistants_is_plain_distillation(folder, tmp_path):
     chain, weights = _weights(
@@ -124,8 +151,8 @@ def test_a_chain_without_assistants_is_plain_distillation(folder, tmp_path):
 
 
 def test_the_baseline_is_plain_training(tmp_path):
-    _, weights = _weights(DistillConfig(strategy="baseline", **SMALL), tmp_path)
-    _, others = _weights(TrainConfig(**SMALL), tmp_path)
+    _, weights = _weights(RunConfig(strategy="baseline", **SMALL), tmp_path)
+    _, others = _weights(RunConfig(**SMALL), tmp_path)
     _assert_equal(weights, others)
 
 
@@ -148,14 +175,14 @@ def test_a_chain_trains_and_names_its_stages(folder, tmp_path):
 
 def test_an_ensemble_takes_weights(folder, tmp_path):
     teacher = f"{folder}/teacher"
-    config = DistillConfig(
+    config = RunConfig(
         strategy="ensemble",
         teachers=(teacher, teacher),
         teacher_weights=(1.0, 3.0),
         combine="logits",
         **SMALL,
     )
-    one = DistillConfig(strategy="kd", teachers=(teacher,), **SMALL)
+    one = RunConfig(strategy="kd", teachers=(teacher,), **SMALL)
     record, weights = _weights(config, tmp_path)
     _assert_equal(weights, _weights(one, tmp_path)[1], 1e-4)
     assert record.slug.startswith(
@@ -168,7 +195,7 @@ def test_a_cache_takes_the_teachers_place(folder, tmp_path, augment):
     arguments = ["cache-teacher", "--teacher", f"{folder}/teacher"]
     arguments += ["--out", f"{tmp_path}/cache", "--views", "2"]
     assert cli.main(arguments + ([] if augment else ["--no-augment"])) == 0
-    config = DistillConfig(cache=f"{tmp_path}/cache", augment=augment, **SMALL)
+    config = Distilling(cache=f"{tmp_path}/cache", augment=augment, **SMALL)
     record, weights = _weights(config, tmp_path)
     digest = record.distillation["teachers"][0]["weights_digest"]
     assert len(digest) == 16
@@ -194,7 +221,7 @@ def test_a_run_that_is_named_alone_teaches_from_beside(
     """Or from a cache, which is made once for all who see its views."""
 
     def pretend(model, teachers, batches, watched, stage):
-        assert (teachers is None) == bool(stage.config.cache)
+        assert (teachers is None) == bool(stage.experiment.teaching.cache)
         return checkpoint.Progress(1, {"loss": [1.0]}, 1.0)
 
     monkeypatch.setattr(fit, "learn", pretend)
@@ -208,7 +235,7 @@ def test_a_run_that_is_named_alone_teaches_from_beside(
         {"cache": "teacher", "temperature": 1.0},
         {"cache": "teacher", "epochs": 1},
     ):
-        config = DistillConfig(**{**SMALL, **values})
+        config = Distilling(**{**SMALL, **values})
         record = fit.train(config, out=tmp_path, progress=False)
         (teacher,) = record.distillation["teachers"]
         digests.add(teacher["weights_digest"])
@@ -275,12 +302,12 @@ def test_the_command_writes_a_record(folder, tmp_path, capsys):
 )
 def test_config_rules_are_checked(values, message):
     with pytest.raises(ValueError, match=message):
-        DistillConfig(**values)
+        Distilling(**values)
 
 
 def test_every_loss_can_be_asked_for():
     for loss in LOSSES:
-        assert DistillConfig(teachers=("a",), loss=loss).loss == loss
+        assert RunConfig(strategy="kd", teachers=("a",), loss=loss).loss == loss
 
 
 def test_a_caches_recipe_can_be_left_unmixed(monkeypatch):
@@ -288,14 +315,17 @@ def test_a_caches_recipe_can_be_left_unmixed(monkeypatch):
     mixing = dataclasses.replace(RECIPES["quick"], cutout=8)
     monkeypatch.setitem(RECIPES, "quick", mixing)
     with pytest.raises(ValueError, match="{'cutout': 8}. Set these to 0"):
-        DistillConfig(cache="a")
-    assert DistillConfig(cache="a", cutout=0).resolved_recipe.cutout == 0
-    assert DistillConfig(cache="a", augment=False)
+        RunConfig(strategy="kd", cache="a")
+    assert (
+        RunConfig(strategy="kd", cache="a", cutout=0).resolved_recipe.cutout
+        == 0
+    )
+    assert RunConfig(strategy="kd", cache="a", augment=False)
 
 
 def test_a_live_teacher_sees_mixed_images(folder, tmp_path):
     """A loss and an ensemble that know one class an image learn from them."""
-    config = DistillConfig(
+    config = RunConfig(
         strategy="ensemble",
         teachers=(f"{folder}/teacher", f"{folder}/teacher"),
         confidence_weights=True,
@@ -312,10 +342,15 @@ def test_a_live_teacher_sees_mixed_images(folder, tmp_path):
 
 
 def test_equal_values_are_one_run():
-    config = DistillConfig(
-        width=1.0, temperature=4.0, mixup=1.0, teachers=("runs/a",)
+    config = RunConfig(
+        strategy="kd",
+        width=1.0,
+        temperature=4.0,
+        mixup=1.0,
+        teachers=("runs/a",),
     )
-    same = DistillConfig(
+    same = RunConfig(
+        strategy="kd",
         shuffle=np.True_,
         augment=1,
         width=1,
@@ -340,17 +375,17 @@ def test_equal_values_are_one_run():
 def test_what_is_no_value_of_a_field_is_refused(values):
     (name,) = values
     with pytest.raises(ValueError, match=f"`{name}` must be"):
-        DistillConfig(**{"teachers": ("a",), **values})
+        Distilling(**{"teachers": ("a",), **values})
 
 
 @pytest.mark.parametrize("name", ["seed", "devices", "head_units", "width"])
 def test_what_has_a_default_is_not_none(name):
     with pytest.raises(ValueError, match=f"`{name}` must have a value"):
-        TrainConfig(**{name: None})
+        RunConfig(**{name: None})
 
 
 def test_lists_from_notebooks_become_tuples():
-    config = DistillConfig(strategy="ensemble", teachers=["a", "b"])
+    config = RunConfig(strategy="ensemble", teachers=["a", "b"])
     assert config.teachers == ("a", "b")
     assert hash(config)
 
@@ -400,7 +435,7 @@ def test_a_cache_that_is_being_made_stops_between_views(
     (tmp_path / "teacher").mkdir()
     model = folder / "teacher" / "model.keras"
     (tmp_path / "teacher" / "model.keras").symlink_to(model)
-    config = DistillConfig(cache="teacher", **SMALL)
+    config = Distilling(cache="teacher", **SMALL)
     with monkeypatch.context() as patch:
         patch.setattr(StopRequest, "reason", property(lambda _: "enough"))
         with pytest.raises(TrainingInterrupted, match="holds the views so far"):
@@ -413,7 +448,7 @@ def test_a_cache_that_is_being_made_stops_between_views(
 
 
 def test_dist_needs_the_whole_batch_on_one_device(folder, tmp_path):
-    config = DistillConfig(
+    config = Distilling(
         teachers=(f"{folder}/teacher",), loss="dist", devices=2, **SMALL
     )
     if keras.config.backend() != "tensorflow":
@@ -425,7 +460,7 @@ def test_dist_needs_the_whole_batch_on_one_device(folder, tmp_path):
 def test_cached_targets_follow_the_images(folder):
     """A cache made by the function is the one that the command makes."""
     digits = load_data("digits")
-    images, labels = split(digits, TrainConfig()).fitting
+    images, labels = split(digits, resolve(RunConfig()).partition).fitting
     teacher = load_model(folder / "teacher" / "model.keras")
     cached = cache_teacher(
         teacher,

@@ -6,12 +6,13 @@ import json
 import keras
 import numpy as np
 import pytest
-from support import ROOT, skip_unless_all_on_jax, tiny_network
+from support import ROOT, tiny_branched_network, tiny_network
 
-from gnsmall_keras.config import DistillConfig, TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.checks import load_teacher
 from gnsmall_keras.models.files import load_model
+from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.records import predictions
 from gnsmall_keras.records.run import RunRecord, read_records
 from gnsmall_keras.training import evaluation
@@ -19,19 +20,27 @@ from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
 from gnsmall_keras.training.callbacks import StopOnNaN
 from gnsmall_keras.training.checkpoint import Progress
+from gnsmall_keras.training.clock import Clock
+from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.splits import split
 
-SMOKE = TrainConfig(width=0.25, epochs=2, batch_size=128)
+SMOKE = RunConfig(width=0.25, epochs=2, batch_size=128)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    skip_unless_all_on_jax()
+@pytest.fixture(
+    scope="module",
+    params=["tiny", pytest.param("gns", marks=pytest.mark.slow)],
+)
+def run(request, tmp_path_factory):
+    """A run of two epochs, of a tiny network or of GN-S 0.25."""
     out = tmp_path_factory.mktemp("runs")
-    return out, fit.train(SMOKE, out=out, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "tiny":
+            patch.setattr(learn, "create_model", tiny_network)
+        return out, fit.train(SMOKE, out=out, progress=False)
 
 
-@pytest.mark.backend
+@pytest.mark.contract
 def test_a_run_learns_and_writes_down_what_came_of_it(run):
     out, record = run
     assert record.history["loss"][1] < record.history["loss"][0]
@@ -76,10 +85,10 @@ def test_the_record_says_what_was_predicted_on_the_test_split(run):
         assert not correct[mistake["index"]]
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 def test_a_teacher_improves_for_three_epochs(tmp_path, monkeypatch):
     """ResNet-18 on a part of the digits, with a rate for so few steps."""
-    skip_unless_all_on_jax()
     digits = load_data("digits")
     part = dataclasses.replace(
         digits,
@@ -89,7 +98,7 @@ def test_a_teacher_improves_for_three_epochs(tmp_path, monkeypatch):
         test_labels=digits.test_labels[:20],
     )
     monkeypatch.setattr(fit, "load_data", lambda name: part)
-    config = TrainConfig(
+    config = RunConfig(
         model="resnet18",
         recipe="teacher",
         epochs=3,
@@ -100,7 +109,7 @@ def test_a_teacher_improves_for_three_epochs(tmp_path, monkeypatch):
     record = fit.train(config, out=tmp_path, progress=False)
     losses = record.history["loss"]
     assert losses[0] > losses[1] > losses[2]
-    assert record.slug.startswith("resnet18-digits-teacher-e3-s0-")
+    assert record.slug.startswith("resnet18-digits-teacher-e3-baseline-s0-")
     assert record.parameters == 11_173_962
     load_teacher(tmp_path / record.slug, classes=10)
 
@@ -116,7 +125,7 @@ def test_mixed_precision_keeps_weights_and_logits_in_float32(
         return Progress(1, {"loss": [1.0]}, 1.0)
 
     monkeypatch.setattr(fit, "learn", pretend)
-    config = TrainConfig(model="resnet18", epochs=1, precision="mixed_bfloat16")
+    config = RunConfig(model="resnet18", epochs=1, precision="mixed_bfloat16")
     record = fit.train(config, out=tmp_path, progress=False)
     assert record.config["precision"] == "mixed_bfloat16"
     assert keras.config.dtype_policy().name == "float32"
@@ -142,6 +151,24 @@ def test_the_same_seed_gives_the_same_losses(tmp_path):
     assert again.best_test_accuracy is None
 
 
+@pytest.mark.usefixtures("tiny")
+def test_the_weights_of_the_best_epoch_are_kept(tmp_path, monkeypatch):
+    """Of the first of two, by accuracies that the test makes up."""
+    end, after = learn._KeepBest.on_epoch_end, []
+
+    def fall(self, epoch, logs=None):
+        after.append(self._student.get_weights())
+        end(self, epoch, {"val_accuracy": 0.9 - 0.1 * epoch})
+
+    monkeypatch.setattr(learn._KeepBest, "on_epoch_end", fall)
+    config = dataclasses.replace(SMOKE, select="validation")
+    record = fit.train(config, out=tmp_path, progress=False)
+    model = load_model(tmp_path / record.slug / "model.keras")
+    for kept, first, last in zip(model.get_weights(), *after, strict=True):
+        np.testing.assert_array_equal(kept, first)
+        assert not np.array_equal(kept, last)
+
+
 @pytest.mark.backend
 @pytest.mark.usefixtures("tiny")
 def test_a_network_learns_from_mixed_images(tmp_path):
@@ -162,7 +189,7 @@ def test_a_network_learns_from_mixed_images(tmp_path):
 def test_a_run_that_dies_at_its_end_has_one_record(tmp_path, monkeypatch, dies):
     """Before it is in the index, or before the checkpoint is gone."""
     config = dataclasses.replace(SMOKE, epochs=1)
-    module = fit.checkpoint if dies == "remove" else fit.records
+    module = fit.checkpoint if dies == "remove" else fit
 
     def pretend(model, teachers, batches, watched, stage):
         (stage.folder / fit.checkpoint.FILE).touch()
@@ -201,7 +228,7 @@ def test_paper_protocol_watches_the_test_split(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fit, "learn", pretend)
     monkeypatch.setattr(evaluation, "predict_logits", predict)
-    paper = TrainConfig(width=0.25, epochs=2, protocol="paper")
+    paper = RunConfig(width=0.25, epochs=2, protocol="paper")
     record = fit.train(paper, out=tmp_path, progress=False)
     assert read == [360], "once, after training"
     assert record.train_images == 1437
@@ -226,27 +253,56 @@ class _Batches:
     ],
 )
 def test_a_loss_that_is_no_number_stops_the_run(at_once, batch, told):
-    callback = StopOnNaN(_Batches(), steps_at_once=at_once)
-    callback.on_epoch_begin(2)
-    callback.on_train_batch_end(batch, {"loss": 1.0})
+    clock = Clock(10)
+    callback = StopOnNaN(_Batches(), clock)
+    clock.on_epoch_begin(2)
+    for look in range(at_once - 1, batch + 1, at_once):
+        clock.on_train_batch_end(look)
+        callback.on_train_batch_end(look, {"loss": 1.0})
     with pytest.raises(ValueError, match=f"{told}.*Lower"):
         callback.on_train_batch_end(batch, {"loss": float("nan")})
 
 
 def test_selection_never_reads_the_test_split(monkeypatch, tmp_path):
     digits = load_data("digits")
-    fitting, validation, watched = split(digits, SMOKE)
+    fitting, validation, watched = split(digits, resolve(SMOKE).partition)
     seen = {image.tobytes() for image in digits.test_images}
     for part in (fitting, validation, watched):
         assert not any(image.tobytes() in seen for image in part.images)
 
 
 def test_recipes_resolve_to_what_is_named():
-    config = TrainConfig(recipe="paper", epochs=3)
+    config = RunConfig(recipe="paper", epochs=3)
     recipe = config.resolved_recipe
     assert (recipe.epochs, recipe.batch_size) == (3, 256)
     assert recipe.weight_decay == 0.01
     assert recipe.decay_all
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_a_recipe_spares_normalisation_and_biases_or_decays_all(decay_all):
+    """By the velocities that gradients of zero leave."""
+    model = tiny_branched_network("gns", classes=10)
+    model.set_weights([np.ones_like(w) for w in model.get_weights()])
+    recipe = dataclasses.replace(
+        RECIPES["quick"], weight_decay=0.1, decay_all=decay_all, optimizer="sgd"
+    )
+    learn.compile_model(model, recipe, steps=9)
+    variables = model.trainable_variables
+    model.optimizer.apply(
+        [keras.ops.zeros_like(v.value) for v in variables], variables
+    )
+    decayed = {
+        variable.name
+        for variable, velocity in zip(
+            variables, model.optimizer.velocities, strict=True
+        )
+        if keras.ops.convert_to_numpy(velocity.value).any()
+    }
+    names = {variable.name for variable in variables}
+    kernels = {name for name in names if name.endswith("kernel")}
+    assert {"kernel", "scale_kernel"} == kernels < names
+    assert decayed == (names if decay_all else kernels)
 
 
 def test_runs_keep_their_names_when_something_new_is_learnt():
@@ -258,9 +314,10 @@ def test_runs_keep_their_names_when_something_new_is_learnt():
     kept = [record for record in records if "precision" in record.config]
     assert 0 < len(records) - 1 == len(kept)
     for record in kept:
-        kind = DistillConfig if "strategy" in record.config else TrainConfig
-        config = kind(**record.config)
-        assert (config.digest, config.slug) == (record.digest, record.slug)
+        config = RunConfig(**record.config)
+        name = (record.slug, record.digest)
+        assert name in config.names
+        assert (name == config.name) == ("strategy" in record.config)
 
 
 def test_what_is_new_is_part_of_the_digest_where_it_is_used():
@@ -274,17 +331,17 @@ def test_what_is_new_is_part_of_the_digest_where_it_is_used():
         {"label_smoothing": 0.2},
         {"devices": 2},
     )
-    digests = {TrainConfig(**value).digest for value in values}
+    digests = {RunConfig(**value).digest for value in values}
     assert len(digests) == len(values)
-    assert TrainConfig(cutout=None) == TrainConfig()
+    assert RunConfig(cutout=None) == RunConfig()
 
 
 def test_slug_and_digest_name_the_run():
-    config = TrainConfig(width=0.5, data="some/where/pets.tar", seed=4)
-    assert config.slug.startswith("gns-w0.5-pets-quick-e8-s4-")
+    config = RunConfig(width=0.5, data="some/where/pets.tar", seed=4)
+    assert config.slug.startswith("gns-w0.5-pets-quick-e8-baseline-s4-")
     assert config.slug.endswith(config.digest)
-    assert TrainConfig(seed=1).digest != TrainConfig(seed=2).digest
-    assert TrainConfig(epochs=8).digest != TrainConfig(epochs=9).digest
+    assert RunConfig(seed=1).digest != RunConfig(seed=2).digest
+    assert RunConfig(epochs=8).digest != RunConfig(epochs=9).digest
 
 
 @pytest.mark.parametrize(
@@ -315,7 +372,7 @@ def test_slug_and_digest_name_the_run():
 )
 def test_config_rules_are_checked(values, message):
     with pytest.raises(ValueError, match=message):
-        TrainConfig(**values)
+        RunConfig(**values)
 
 
 def test_records_survive_a_line_cut_short(run, tmp_path):

@@ -10,7 +10,7 @@ from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.training.optimizers import CoupledSGD, PointwiseMuon
 from gnsmall_keras.training.schedules import WarmupCosine, WarmupLinear
 
-pytestmark = pytest.mark.backend
+pytestmark = pytest.mark.contract
 
 
 def _pytorch_sgd(weight, gradients, rates, momentum, weight_decay):

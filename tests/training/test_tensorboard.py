@@ -8,14 +8,15 @@ import pytest
 from support import tiny_network
 
 from gnsmall_keras import cli
-from gnsmall_keras.config import TrainConfig
+from gnsmall_keras.config import RunConfig
 from gnsmall_keras.records.run import read_records
 from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
 from gnsmall_keras.training.callbacks import EventFiles
+from gnsmall_keras.training.clock import Clock
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
-CONFIG = TrainConfig(epochs=2, batch_size=128)  # 10 steps an epoch
+CONFIG = RunConfig(epochs=2, batch_size=128)  # 10 steps an epoch
 
 
 def _events(folder):
@@ -69,10 +70,12 @@ def test_a_run_that_goes_on_continues_its_curves(tmp_path, monkeypatch):
 
 def test_steps_that_are_looked_at_together_end_with_the_epoch(tmp_path):
     """Four at a time of ten, of which an earlier call has done three."""
-    writer = EventFiles(tmp_path, 10, 3)
+    clock = Clock(10, step=3)
+    writer = EventFiles(tmp_path, clock)
     for epoch, looks in ((0, (3, 7)), (1, (3, 7, 11))):
-        writer.on_epoch_begin(epoch)
+        clock.on_epoch_begin(epoch)
         for batch in looks:
+            clock.on_train_batch_end(batch)
             writer.on_train_batch_end(batch, {"loss": 1.0})
     writer.close()
     events = [e for e in _events(tmp_path) if e.summary.value]

@@ -4,10 +4,13 @@ A layer is named as its entry in the original's state dict, with `-` for `.`
 (no backend takes a dot in a name): `layer1-0-conv1` is `layer1.0.conv1`.
 """
 
+from typing import Annotated
+
 import keras
 from keras import layers
 
-from gnsmall_keras.models.layers import MOMENTUM, KaimingNormal
+from gnsmall_keras.fields import Range, check
+from gnsmall_keras.models.branched import MOMENTUM, KaimingNormal
 
 EPSILON = 1e-5  # PyTorch's, of BatchNorm
 
@@ -25,10 +28,7 @@ def check_arguments(
     Raises:
         ValueError: if there are fewer than 2 classes, or images are too small.
     """
-    if not isinstance(classes, int) or classes < 2:
-        raise ValueError(
-            f"`classes` must be a whole number >= 2. Received: {classes!r}."
-        )
+    check("classes", Annotated[int, Range(least=2)], classes)
     if (
         len(input_shape) != 3
         or input_shape[-1] != 3

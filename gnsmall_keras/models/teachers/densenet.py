@@ -29,17 +29,8 @@ def densenet161(
 ) -> keras.Model:
     """Builds DenseNet-161.
 
-    Args:
-        classes: number of logits, at least 2.
-        input_shape: `(height, width, 3)`, both sides at least 16.
-        name: of the model.
-
-    Returns:
-        A functional model from normalised float images
-        `(batch, height, width, 3)` to logits `(batch, classes)`, float32.
-
-    Raises:
-        ValueError: if an argument breaks one of the rules above.
+    Images have sides of at least 16; arguments, result and errors are otherwise
+    those of `resnet18`.
     """
     check_arguments(classes, input_shape, least=16)
     inputs = keras.Input(input_shape, name="images")

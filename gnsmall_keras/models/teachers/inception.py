@@ -27,17 +27,8 @@ def inception_v3(
 ) -> keras.Model:
     """Builds Inception v3.
 
-    Args:
-        classes: number of logits, at least 2.
-        input_shape: `(height, width, 3)`, both sides at least 7.
-        name: of the model.
-
-    Returns:
-        A functional model from normalised float images
-        `(batch, height, width, 3)` to logits `(batch, classes)`, float32.
-
-    Raises:
-        ValueError: if an argument breaks one of the rules above.
+    Images have sides of at least 7; arguments, result and errors are otherwise
+    those of `resnet18`.
     """
     check_arguments(classes, input_shape, least=7)
     inputs = keras.Input(input_shape, name="images")

@@ -28,7 +28,7 @@ def resnet18(
 
     Args:
         classes: number of logits, at least 2.
-        input_shape: `(height, width, 3)`.
+        input_shape: `(height, width, 3)`, both sides at least 8.
         name: of the model.
 
     Returns:

@@ -8,7 +8,7 @@ github.com/huyvnphan/PyTorch_CIFAR10: the last average pool leaves one pixel.
 import keras
 from keras import layers
 
-from gnsmall_keras.models.layers import KaimingNormal
+from gnsmall_keras.models.branched import KaimingNormal
 from gnsmall_keras.models.teachers.blocks import (
     check_arguments,
     classifier,
@@ -28,17 +28,8 @@ def vgg13_bn(
 ) -> keras.Model:
     """Builds VGG-13 with BatchNorm.
 
-    Args:
-        classes: number of logits, at least 2.
-        input_shape: `(height, width, 3)`, both sides at least 32.
-        name: of the model.
-
-    Returns:
-        A functional model from normalised float images
-        `(batch, height, width, 3)` to logits `(batch, classes)`, float32.
-
-    Raises:
-        ValueError: if an argument breaks one of the rules above.
+    Images have sides of at least 32; arguments, result and errors are otherwise
+    those of `resnet18`.
     """
     check_arguments(classes, input_shape, least=32)
     x = inputs = keras.Input(input_shape, name="images")

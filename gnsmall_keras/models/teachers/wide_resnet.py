@@ -24,17 +24,8 @@ def wrn_28_10(
 ) -> keras.Model:
     """Builds the wide residual network of depth 28 and width 10.
 
-    Args:
-        classes: number of logits, at least 2.
-        input_shape: `(height, width, 3)`, both sides at least 4.
-        name: of the model.
-
-    Returns:
-        A functional model from normalised float images
-        `(batch, height, width, 3)` to logits `(batch, classes)`, float32.
-
-    Raises:
-        ValueError: if an argument breaks one of the rules above.
+    Images have sides of at least 4; arguments, result and errors are otherwise
+    those of `resnet18`.
     """
     return _wide_resnet(28, 10, classes, input_shape, name)
 

@@ -39,11 +39,15 @@ def read_state_dict(source) -> dict[str, np.ndarray]:
         )
         state = state[nest] if nest else state
     arrays = {str(key): _array(value) for key, value in state.items()}
-    others = [key for key, value in arrays.items() if value is None]
+    others = [
+        f"{key!r} is {_kind_of(state[key])}."
+        for key in state
+        if arrays[str(key)] is None
+    ]
     if others or not arrays:
         raise ValueError(
             f"{name} is not a state dict of arrays: "
-            + (f"{others[0]!r} is none." if others else "it is empty.")
+            + (others[0] if others else "it is empty.")
             + " Save it with torch.save(model.state_dict(), path), or in a "
             f"dict under one of {_NESTS}."
         )
@@ -55,9 +59,24 @@ def read_state_dict(source) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _kind_of(value):
+    """What a tensor or another value is, as messages name it."""
+    if not hasattr(value, "detach"):
+        return f"a {type(value).__name__}"
+    if value.is_meta:
+        return "a tensor on the meta device, without values"
+    if value.is_quantized:
+        return "a quantised tensor; save value.dequantize()"
+    if str(value.layout) != "torch.strided":
+        return "a sparse tensor; save value.to_dense()"
+    return "dense"
+
+
 def _array(value):
     """The value as an array of numbers, or None if it is not one."""
     if hasattr(value, "detach"):  # a tensor, whichever backend is at work
+        if _kind_of(value) != "dense":
+            return None
         value = value.detach().cpu()
         if value.is_floating_point() and value.element_size() < 4:
             value = value.float()

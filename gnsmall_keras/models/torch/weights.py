@@ -7,9 +7,10 @@ the first, so that a state dict which does not fit changes nothing.
 
 import gc
 import math
+import os
 import re
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -133,7 +134,10 @@ class _Lent:
         return self._array
 
 
-def load_torch_weights(model: keras.Model, source) -> TorchImport:
+def load_torch_weights(
+    model: keras.Model,
+    source: str | os.PathLike[str] | Mapping[str, Any],
+) -> TorchImport:
     """Loads a PyTorch checkpoint of the same network into `model`.
 
     Args:
@@ -149,6 +153,11 @@ def load_torch_weights(model: keras.Model, source) -> TorchImport:
     Raises:
         ValueError: if the file cannot be read, or entries are missing, left
             over or of another shape; the model is then unchanged.
+
+    Example:
+        >>> model = gns.ghostnetv3_small(width=0.25)
+        >>> state = gns.to_torch_state_dict(model)
+        >>> _ = gns.load_torch_weights(model, state)
     """
     pairs = list(entries(model))
     expected = {entry.torch_name: entry.torch_shape for entry in pairs}
@@ -186,6 +195,11 @@ def to_torch_state_dict(model: keras.Model) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: if a layer with weights has no counterpart there.
+
+    Example:
+        >>> state = gns.to_torch_state_dict(gns.ghostnetv3_small(width=0.25))
+        >>> state["conv_stem.weight"].shape
+        (4, 3, 3, 3)
     """
     state = {}
     for entry in entries(model):

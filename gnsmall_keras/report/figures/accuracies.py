@@ -162,7 +162,7 @@ def draw_curves(name, groups):
         figure, axes = new_figure(4)
         for index, group in enumerate(members[:MOST_SERIES]):
             _plot_curves(axes, group, COLOURS[index % len(COLOURS)], index)
-        watched = "validation" if protocol == "validation" else "test"
+        monitored = "validation" if protocol == "validation" else "test"
         axes.set_xlabel("epoch")
         axes.set_ylabel("accuracy (%)")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -172,9 +172,9 @@ def draw_curves(name, groups):
             f"curves-{protocol}-e{epochs}",
             f"{name}: learning curves, {setting}",
             f"Accuracy in percent after each of {epochs} epochs on {name}, on "
-            f"the training and the {watched} split: "
+            f"the training and the {monitored} split: "
             f"{list_groups(members[:MOST_SERIES])}.",
-            f"Lines: {watched} split; dashed: training images as they were "
+            f"Lines: {monitored} split; dashed: training images as they were "
             "augmented. Means over seeds."
             + left_out(len(members), MOST_SERIES, "groups")
             + left_out(len(ranked), MOST_CURVES, "settings"),

@@ -5,7 +5,7 @@ import math
 import textwrap
 from typing import Any, NamedTuple
 
-from gnsmall_keras.report.groups import Estimate
+from gnsmall_keras.report.estimates import Estimate
 
 # Okabe and Ito's, without the yellow, which is too pale for lines on white, and
 # the black, which is the paper's here.

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from gnsmall_keras.models.spec import COUNTS
 from gnsmall_keras.records.export import ExportRecord
 from gnsmall_keras.report.costs import find_group_cost
+from gnsmall_keras.report.estimates import estimate
 from gnsmall_keras.report.figures.drawing import (
     BLACK,
     COLOURS,
@@ -21,12 +22,12 @@ from gnsmall_keras.report.figures.drawing import (
     tick_sizes,
 )
 from gnsmall_keras.report.figures.labels import place_labels
-from gnsmall_keras.report.groups import Group, estimate
+from gnsmall_keras.report.groups import Group
 from gnsmall_keras.report.published import (
     PAPER_EPOCHS,
     PAPER_RUNS,
-    PEERS,
     REFERENCE,
+    find_peers,
 )
 
 COSTS = {
@@ -145,6 +146,12 @@ def _plot_front(axes, points, colour):
     ]
 
 
+def _peer_cost(peer, cost):
+    if cost == "latency":
+        return 1.0 if peer.name == REFERENCE else None
+    return getattr(peer, "size_bytes" if cost == "bytes" else cost)
+
+
 def _plot_published(axes, cost):
     """The paper's networks and the peers; returns what is to be labelled.
 
@@ -160,9 +167,9 @@ def _plot_published(axes, cost):
         if cost not in _OF_FILES
     ]
     peers = [
-        Point(getattr(peer, cost), estimate([peer.accuracy]), label)
-        for label, peer in PEERS.items()
-        if getattr(peer, cost) is not None
+        Point(value, estimate([peer.float_percent]), label)
+        for label, peer in find_peers().items()
+        if peer.float_percent and (value := _peer_cost(peer, cost))
     ]
     said = (
         f"the paper: gns by width, gnd; {PAPER_EPOCHS} epochs, paper protocol, "

@@ -10,7 +10,7 @@ _OFFSETS = [(5, 0), (-5, 0)] + [
 ]
 
 
-def place_labels(figure, axes, labelled):
+def place_labels(figure, axes, labelled, *, background="white", size=6.5):
     """Writes names beside their points, where nothing is written yet."""
     from matplotlib.text import Text
 
@@ -29,9 +29,9 @@ def place_labels(figure, axes, labelled):
                 textcoords="offset points",
                 ha="left" if right > 1 else "right" if right < -1 else "center",
                 va="center",
-                fontsize=6.5,
+                fontsize=size,
                 color=colour,
-                bbox={"facecolor": "white", "alpha": 0.7, "pad": 0, "lw": 0},
+                bbox={"facecolor": background, "alpha": 0.7, "pad": 0, "lw": 0},
                 arrowprops={"arrowstyle": "-", "lw": 0.4, "color": colour}
                 if math.hypot(right, up) > 9
                 else None,

@@ -104,25 +104,32 @@ def make_results(groups: Sequence[Group], runs: int, name: str) -> str:
     return "\n\n".join(paragraphs)
 
 
-def insert_results(text: str, results: str, *, where: Path) -> str:
-    """Returns `text` with `results` between the two comments.
+def insert_results(
+    text: str,
+    results: str,
+    *,
+    where: Path,
+    marks: tuple[str, str] = (BEGIN, END),
+) -> str:
+    """Returns `text` with `results` between the two comments `marks`.
 
     Raises:
         ValueError: if each is not there exactly once, in order.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
+    begin, end = marks
+    if text.count(begin) != 1 or text.count(end) != 1:
         raise ValueError(
             f"Results go between two comments, each there once. Received: "
-            f"{str(where)!r} without. Add the lines {BEGIN} and {END}"
+            f"{str(where)!r} without. Add the lines {begin} and {end}"
         )
-    before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
     if not found:
         raise ValueError(
-            f"{BEGIN} comes before {END}. Received: {str(where)!r} with them "
+            f"{begin} comes before {end}. Received: {str(where)!r} with them "
             "the other way round. Swap them."
         )
-    return f"{before}{BEGIN}\n\n{results}\n\n{END}{after}"
+    return f"{before}{begin}\n\n{results}\n\n{end}{after}"
 
 
 def write_files(files: dict[Path, bytes]) -> list[Path]:
@@ -217,8 +224,8 @@ def _tell(faults):
         return ""
     lines = "\n".join(f"<li>{html.escape(fault)}</li>" for fault in faults)
     return (
-        f'<div class="faults"><p>Lines that could not be read and are left '
-        f"out: {len(faults)}</p>\n<ul>\n{lines}\n</ul></div>"
+        f'<div class="faults"><p>Lines that could not be read and are '
+        f"skipped: {len(faults)}</p>\n<ul>\n{lines}\n</ul></div>"
     )
 
 

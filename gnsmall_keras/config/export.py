@@ -1,0 +1,70 @@
+"""How a file is made, as a frozen value."""
+
+import dataclasses
+from typing import Literal, get_args
+
+from gnsmall_keras import fields
+from gnsmall_keras.config.run import Count
+
+Target = Literal["android", "edgetpu", "micro"]
+Quantization = Literal[
+    "float32", "float16", "dynamic", "int8", "int16x8", "int8-qat"
+]
+QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """How a model becomes a `.tflite` file.
+
+    Raises:
+        ValueError: if a value is not one of those named.
+    """
+
+    target: Target = "micro"
+    """"android": phones, by XNNPACK; "edgetpu": Coral's Edge TPU; "micro":
+    TensorFlow Lite for Microcontrollers."""
+    quantization: Quantization = "int8"
+    """"float32"; "float16": weights in 16 bits; "dynamic": weights in 8 bits;
+    "int8": full integer, after training; "int16x8": activations in 16 bits;
+    "int8-qat": full integer, after some more training with its rounding."""
+    calibration: Literal["mse", "minmax"] = "mse"
+    """Of int8: "mse" makes channels' ranges alike and clips rare values where
+    that lessens the squared error; "minmax" keeps all that was seen."""
+    calibration_size: Count = 200
+    """Images of the training split that set the activations' ranges."""
+    float_layers: tuple[str, ...] = ()
+    """Layers of the fused model that stay float in an int8 file."""
+    qat_epochs: Count = 1
+    """Passes over the training split, for "int8-qat"."""
+    qat_images: Count | None = None
+    """At most so many images of it, for "int8-qat"; None: all."""
+    teacher: str = ""
+    """A .keras file or the folder of a run that teaches while the network
+    learns its quantisation, for "int8-qat", beside the labels; empty: the
+    float network itself does, alone."""
+
+    def __post_init__(self):
+        fields.settle(self)
+        for name in ("teacher", "qat_images", "qat_epochs"):
+            given = getattr(self, name) not in (None, getattr(type(self), name))
+            if given and self.quantization != "int8-qat":
+                raise ValueError(
+                    f"`{name}` belongs to quantization='int8-qat'. "
+                    f"Received: quantization={self.quantization!r}."
+                )
+        if self.float_layers and self.quantization != "int8":
+            raise ValueError(
+                "`float_layers` belongs to quantization='int8'. "
+                f"Received: quantization={self.quantization!r}."
+            )
+        if self.calibration != "mse" and not self.is_int8:
+            raise ValueError(
+                "`calibration` belongs to quantization='int8' and 'int8-qat'. "
+                f"Received: quantization={self.quantization!r}."
+            )
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether the file is full integer in 8 bits, and calibrated here."""
+        return self.quantization in ("int8", "int8-qat")

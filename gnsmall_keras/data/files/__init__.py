@@ -1,0 +1,1 @@
+"""Files of images: found in folders and archives, placed, kept decoded."""

@@ -1,0 +1,230 @@
+"""From images with splits and labels to a `Dataset`: counts, test split."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.data.decoding import ASPECTS, MODES
+
+MIN_SIZE, MAX_SIZE, SIZE_STEP = 32, 128, 8  # of images, in pixels
+# A record keeps counts for each pair of classes, in one line of text.
+MAX_CLASSES = 256
+LEAST = 2  # images of a class: one to train on, one to validate
+TEST_FRACTION = 0.2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How data are read; `load_data` says what each is.
+
+    Raises:
+        ValueError: if one is outside its range.
+    """
+
+    image_size: int = 32
+    channels: int = 3
+    flip: bool | None = None
+    aspect: str = "crop"
+    skip_broken: bool = False
+    test_fraction: float = TEST_FRACTION
+    seed: int = 0
+    cache: bool = True
+
+    def __post_init__(self):
+        size = self.image_size
+        if (
+            not isinstance(size, int)
+            or not MIN_SIZE <= size <= MAX_SIZE
+            or size % SIZE_STEP
+        ):
+            raise ValueError(
+                f"`image_size` must be a multiple of {SIZE_STEP} from "
+                f"{MIN_SIZE} to {MAX_SIZE}. Received: {size!r}. Take the next "
+                "one."
+            )
+        if self.channels not in MODES:
+            raise ValueError(
+                "`channels` must be 3 (RGB) or 1 (grey). Received: "
+                f"{self.channels!r}."
+            )
+        if self.aspect not in ASPECTS:
+            raise ValueError(
+                f"`aspect` must be one of {ASPECTS}. Received: {self.aspect!r}."
+            )
+        if self.flip not in (None, True, False):
+            raise ValueError(
+                f"`flip` must be True, False or None. Received: {self.flip!r}."
+            )
+        if not 0 <= self.test_fraction <= 0.5:
+            raise ValueError(
+                "`test_fraction` must be from 0 (none) to 0.5. Received: "
+                f"{self.test_fraction!r}."
+            )
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise ValueError(
+                "`seed` must be a whole number from 0 to 2**32 - 1. Received: "
+                f"{self.seed!r}."
+            )
+
+    @property
+    def pixels(self) -> dict:
+        """Arguments of `decoding.prepare`."""
+        return {
+            "image_size": self.image_size,
+            "channels": self.channels,
+            "aspect": self.aspect,
+        }
+
+
+def check_classes(
+    labels: Sequence[str],
+    splits: Sequence[str],
+    empty: Sequence[tuple[str, str]],
+    options: Options,
+    where: str,
+) -> tuple[str, ...]:
+    """Returns the names of the classes, sorted.
+
+    Args:
+        labels, splits: of each image.
+        empty: `(split, label)` of folders without images.
+        options: say whether a test split is to be made.
+        where: names the data, for errors.
+
+    Raises:
+        ValueError: if there are too few classes, or too many, a class has too
+            few images, or none to train on.
+    """
+    counts = {split: {} for split in ("train", "validation", "test")}
+    for split, label in zip(splits, labels, strict=True):
+        counts[split][label] = counts[split].get(label, 0) + 1
+    names = tuple(sorted(counts["train"]))
+    without = sorted(label for split, label in empty if split == "train")
+    if not 2 <= len(names) <= MAX_CLASSES:
+        bound = f"At most {MAX_CLASSES}" if names[2:] else "At least 2"
+        raise ValueError(
+            f"{bound} classes with training images are needed. {where} has "
+            f"{len(names)}: {_some(names)}; without images: {_some(without)}. "
+            "Give one folder a class, train/<class>/<image> or <class>/<image>."
+        )
+    for split in ("validation", "test"):
+        unknown = set(counts[split]) - set(names)
+        if unknown:
+            raise ValueError(
+                f"{split} has classes that train/ lacks: "
+                f"{_some(sorted(unknown))}. Received: {where}. Add training "
+                "images of these, or remove them."
+            )
+    if without:
+        raise ValueError(
+            f"A class must have images. {where} has none for: "
+            f"{_some(without)}. Fill or remove them."
+        )
+    parted = not counts["test"] and options.test_fraction > 0
+    least = LEAST + parted
+    few = [name for name in names if counts["train"][name] < least]
+    if few:
+        found = {name: counts["train"][name] for name in few[:5]}
+        why = ", one of them to be split off as test" if parted else ""
+        raise ValueError(
+            f"A class must have at least {least} training images{why}. "
+            f"{where} has {found}{' and more' if few[5:] else ''}. Add images "
+            "or remove the class."
+        )
+    return names
+
+
+def assemble(
+    name: str,
+    images: np.ndarray,
+    labels: Sequence[str],
+    splits: Sequence[str],
+    class_names: Sequence[str],
+    options: Options,
+    *,
+    origin: str,
+    notes: Sequence[str] = (),
+    reading: str = "",
+) -> Dataset:
+    """Returns a `Dataset` of images in their order, its test part made.
+
+    Args:
+        name: of the dataset.
+        images: uint8 `(n, size, size, channels)`.
+        labels, splits: of each image; classes by name.
+        class_names: checked, in the order of their numbers.
+        options: how it is read.
+        origin, notes, reading: of `Dataset`.
+    """
+    index = {name: number for number, name in enumerate(class_names)}
+    numbers = np.array([index[label] for label in labels], np.int32)
+    parts = np.array(splits)
+    fraction = None
+    if "test" not in splits:
+        fraction = options.test_fraction
+        off = _split_off(numbers, parts == "train", options)
+        parts = np.where(off, "test", parts)
+    notes = [*notes, *_notes(numbers, parts, class_names, fraction, options)]
+    held = (None, None)
+    if "validation" in splits:
+        held = images[parts == "validation"], numbers[parts == "validation"]
+    return Dataset(
+        name,
+        images[parts == "train"],
+        numbers[parts == "train"],
+        images[parts == "test"],
+        numbers[parts == "test"],
+        tuple(class_names),
+        flippable=options.flip is not False,
+        validation_images=held[0],
+        validation_labels=held[1],
+        aspect=options.aspect,
+        test_fraction=fraction,
+        notes=tuple(notes),
+        reading=reading,
+        origin=origin,
+    )
+
+
+def _notes(numbers, parts, class_names, fraction, options):
+    """What was split off, is missing, or is mirrored."""
+    tested = parts == "test"
+    if fraction:
+        total = int((parts != "validation").sum())
+        yield (
+            f"There is no test split: {tested.sum():,} of {total:,} images "
+            f"were split off as one, class by class (seed {options.seed})."
+        )
+    elif fraction is not None:
+        yield "There is no test split."
+    else:
+        found = set(numbers[tested].tolist())
+        names = [n for i, n in enumerate(class_names) if i not in found]
+        if names:
+            yield f"The test split has no {_some(names)}."
+    if options.flip is None:
+        yield (
+            "Images are mirrored in training; where left and right are "
+            "different classes, switch it off with flip=False (--no-flip)."
+        )
+
+
+def _split_off(numbers, mask, options):
+    """Which training images become test: some of each class, one at least."""
+    off = np.zeros(len(numbers), bool)
+    if not options.test_fraction:
+        return off
+    generator = np.random.default_rng(options.seed)
+    for number in np.unique(numbers[mask]):
+        mine = np.flatnonzero(mask & (numbers == number))
+        count = max(1, round(options.test_fraction * len(mine)))
+        off[generator.permutation(mine)[: min(count, len(mine) - LEAST)]] = True
+    return off
+
+
+def _some(names):
+    """At most ten of names, as a list."""
+    more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+    return f"{list(names[:10])}{more}"

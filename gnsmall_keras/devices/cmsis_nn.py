@@ -1,0 +1,361 @@
+"""An int8 file as C for a Cortex-M without an interpreter, on CMSIS-NN.
+
+It is a second witness: kernels of the chip, not TensorFlow Lite Micro's
+reference, in a program for its instruction set. The C that it calls is
+tflite/micro/cmsis_nn/.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from gnsmall_keras.export.graph import Graph, names_of
+
+_HEADER = """\
+#ifndef NETWORK_H_
+#define NETWORK_H_
+
+#include <stdint.h>
+
+#define INPUT_BYTES {inputs}
+#define OUTPUT_BYTES {outputs}
+#define ARENA_BYTES {arena}
+
+void RunNetwork(const int8_t* pixels, int8_t* scores);
+
+#endif  // NETWORK_H_
+"""
+_SOURCE = """\
+#include "network.h"
+
+#include <string.h>
+
+#include "kernels.h"
+
+static int8_t g_arena[ARENA_BYTES] __attribute__((aligned(16)));
+
+{constants}
+
+void RunNetwork(const int8_t* pixels, int8_t* scores) {{
+  memcpy({first}, pixels, INPUT_BYTES);
+{calls}
+  memcpy(scores, {last}, OUTPUT_BYTES);
+}}
+"""
+_ALIGNMENT = 16
+_LEFT_SHIFT = 20  # of sums, as LiteRT has it
+_LONGEST_SHIFT = 31
+
+
+class Sources(NamedTuple):
+    """A network's C, and the memory of its images."""
+
+    header: str
+    source: str
+    arena_bytes: int
+
+
+def write_sources(data: bytes) -> Sources:
+    """Returns network.h and network.c of an int8 file.
+
+    Args:
+        data: of a .tflite file.
+
+    Raises:
+        ValueError: if it has an operator or an option that is not known here.
+    """
+    return _Writer(Graph(data)).write()
+
+
+def quantize_multiplier(value: float) -> tuple[int, int]:
+    """Returns LiteRT's fixed-point form: multiplier / 2**31 * 2**shift."""
+    if value == 0.0:
+        return 0, 0
+    fraction, shift = math.frexp(value)
+    multiplier = math.floor(fraction * 2**31 + 0.5)
+    if multiplier == 2**31:
+        multiplier, shift = 2**30, shift + 1
+    return (0, 0) if shift < -_LONGEST_SHIFT else (multiplier, shift)
+
+
+def plan_arena(lifetimes: dict[int, tuple[int, int]], sizes: dict[int, int]):
+    """Places tensors so that those alive at once do not overlap.
+
+    Args:
+        lifetimes: first and last operator of each tensor.
+        sizes: in bytes.
+
+    Returns:
+        Their offsets, and the bytes in all. The largest go first, each to the
+        lowest place that is free.
+    """
+    offsets: dict[int, int] = {}
+    for tensor in sorted(sizes, key=lambda each: (-sizes[each], each)):
+        first, last = lifetimes[tensor]
+        taken = sorted(
+            (offsets[other], offsets[other] + sizes[other])
+            for other in offsets
+            if lifetimes[other][0] <= last and first <= lifetimes[other][1]
+        )
+        place = 0
+        for start, end in taken:
+            if place + sizes[tensor] <= start:
+                break
+            place = max(place, -(-end // _ALIGNMENT) * _ALIGNMENT)
+        offsets[tensor] = place
+    total = max(offsets[each] + sizes[each] for each in offsets)
+    return offsets, total
+
+
+class _Writer:
+    def __init__(self, graph):
+        self._graph = graph
+        self._operators = graph.main.operators
+        self._constants = []
+        sizes, lifetimes = {}, {}
+        for step, operator in enumerate(self._operators):
+            for tensor in (*operator.inputs, *operator.outputs):
+                tensor = int(tensor)
+                if tensor < 0 or graph.constant(tensor) is not None:
+                    continue
+                sizes[tensor] = math.prod(self._shape(tensor))
+                first, _ = lifetimes.get(tensor, (step, step))
+                lifetimes[tensor] = (first, step)
+        self._input = int(graph.main.inputs[0])
+        self._output = int(graph.main.outputs[0])
+        self._sizes = sizes
+        self._offsets, self._arena = plan_arena(lifetimes, sizes)
+
+    def write(self):
+        calls = [
+            self._call(number, operator)
+            for number, operator in enumerate(self._operators)
+        ]
+        header = _HEADER.format(
+            inputs=self._sizes[self._input],
+            outputs=self._sizes[self._output],
+            arena=self._arena,
+        )
+        source = _SOURCE.format(
+            constants="\n".join(self._constants),
+            first=self._place(self._input),
+            last=self._place(self._output),
+            calls="\n".join(f"  {call}" for call in calls),
+        )
+        return Sources(header, source, self._arena)
+
+    def _call(self, number, operator):
+        kind = self._graph.kind(operator)
+        write = {
+            "CONV_2D": self._conv,
+            "DEPTHWISE_CONV_2D": self._conv,
+            "AVERAGE_POOL_2D": self._pool,
+            "ADD": self._binary,
+            "MUL": self._binary,
+            "CONCATENATION": self._concat,
+            "LOGISTIC": self._table,
+            "RESIZE_NEAREST_NEIGHBOR": self._resize,
+            "MEAN": self._mean,
+        }.get(kind)
+        if write is None:
+            _refuse(kind, "no such operator is known here")
+        return write(number, kind, operator)
+
+    def _conv(self, number, kind, operator):
+        image, kernel, bias = map(int, operator.inputs)
+        (out,) = map(int, operator.outputs)
+        options, graph = operator.builtinOptions, self._graph
+        if options.dilationHFactor != 1 or options.dilationWFactor != 1:
+            _refuse(kind, "its kernel must not be dilated")
+        channels = self._shape(out)[-1]
+        scales = np.broadcast_to(graph.scales(kernel), channels)
+        pairs = [
+            quantize_multiplier(
+                graph.scale(image) * float(scale) / graph.scale(out)
+            )
+            for scale in scales
+        ]
+        self._array("int8_t", f"k{number}", graph.constant(kernel))
+        self._array("int32_t", f"b{number}", graph.constant(bias))
+        self._array("int32_t", f"m{number}", [pair[0] for pair in pairs])
+        self._array("int32_t", f"s{number}", [pair[1] for pair in pairs])
+        window = self._shape(kernel)[1:3]
+        self._describe_window(
+            number,
+            operator,
+            window,
+            f".weights = k{number}, .bias = b{number}, "
+            f".multipliers = m{number}, .shifts = s{number}",
+        )
+        name = "RunConv" if kind == "CONV_2D" else "RunDepthwise"
+        return f"{name}(&o{number}, {self._place(image)}, {self._place(out)});"
+
+    def _pool(self, number, kind, operator):
+        options = operator.builtinOptions
+        image, out = int(operator.inputs[0]), int(operator.outputs[0])
+        if not self._same_scale(image, out):
+            _refuse(kind, "its output must have its input's scale")
+        window = options.filterHeight, options.filterWidth
+        self._describe_window(number, operator, window)
+        return (
+            f"RunAveragePool(&o{number}, {self._place(image)}, "
+            f"{self._place(out)});"
+        )
+
+    def _describe_window(self, number, operator, window, more=""):
+        image, out = int(operator.inputs[0]), int(operator.outputs[0])
+        options = operator.builtinOptions
+        if options.strideH != options.strideW:
+            _refuse(self._graph.kind(operator), "its strides must be equal")
+        sides, made = self._shape(image)[1:3], self._shape(out)[1:3]
+        same = names_of("Padding")[options.padding] == "SAME"
+        top, left = (
+            max((to - 1) * options.strideH + taps - side, 0) // 2 * same
+            for side, to, taps in zip(sides, made, window, strict=True)
+        )
+        low, high = self._limits(operator)
+        self._constants.append(
+            f"static const Conv o{number} = {{.in = {self._c_shape(image)}, "
+            f".out = {self._c_shape(out)}, .kernel_height = {window[0]}, "
+            f".kernel_width = {window[1]}, .stride = {options.strideH}, "
+            f".pad_top = {top}, .pad_left = {left}, "
+            f".in_zero = {self._graph.zero_point(image)}, "
+            f".out_zero = {self._graph.zero_point(out)}, .low = {low}, "
+            f".high = {high}, {more}}};"
+        )
+
+    def _binary(self, number, kind, operator):
+        graph = self._graph
+        (out,) = map(int, operator.outputs)
+        pair = sorted(
+            map(int, operator.inputs), key=lambda each: -self._sizes[each]
+        )
+        spread = self._sizes[pair[0]] != self._sizes[pair[1]]
+        first, second, to = map(graph.scale, (*pair, out))
+        channels = self._shape(out)[-1]
+        if spread and (kind == "ADD" or self._sizes[pair[1]] != channels):
+            _refuse(kind, "its operands must have one shape")
+        scales = [(0, 0), (0, 0)]
+        if kind == "ADD":
+            most = 2.0 * max(first, second)
+            scales = [
+                quantize_multiplier(each / most) for each in (first, second)
+            ]
+            whole = quantize_multiplier(most / (2**_LEFT_SHIFT * to))
+        else:
+            whole = quantize_multiplier(first * second / to)
+        low, high = self._limits(operator)
+        zeros = ", ".join(str(graph.zero_point(each)) for each in pair)
+        scaled = ", ".join(f"{{{one}, {two}}}" for one, two in scales)
+        self._constants.append(
+            f"static const Binary o{number} = {{.size = {self._sizes[out]}, "
+            f".channels = {channels}, .zeros = {{{zeros}}}, "
+            f".out_zero = {graph.zero_point(out)}, .low = {low}, "
+            f".high = {high}, .spread = {int(spread)}, "
+            f".scales = {{{scaled}}}, "
+            f".out_scale = {{{whole[0]}, {whole[1]}}}}};"
+        )
+        places = ", ".join(map(self._place, (*pair, out)))
+        return f"Run{kind.title()}(&o{number}, {places});"
+
+    def _concat(self, number, kind, operator):
+        (out,) = map(int, operator.outputs)
+        parts = [*map(int, operator.inputs)]
+        axis = operator.builtinOptions.axis % len(self._shape(out))
+        if len(parts) != 2 or axis != len(self._shape(out)) - 1:
+            _refuse(kind, "it must join two images along their channels")
+        if not all(self._same_scale(part, out) for part in parts):
+            _refuse(kind, "its output must have its inputs' scale")
+        pixels = math.prod(self._shape(out)[:-1])
+        given = ", ".join(
+            f"{self._shape(part)[-1]}, {self._place(part)}" for part in parts
+        )
+        return f"RunConcat({pixels}, {given}, {self._place(out)});"
+
+    def _table(self, number, kind, operator):
+        image, out = int(operator.inputs[0]), int(operator.outputs[0])
+        graph = self._graph
+        if (graph.scale(out), graph.zero_point(out)) != (1 / 256, -128):
+            _refuse(kind, "its output must have the scale 1/256")
+        values = np.arange(-128, 128) - graph.zero_point(image)
+        sigmoid = 1.0 / (1.0 + np.exp(-graph.scale(image) * values))
+        table = np.clip(np.floor(256.0 * sigmoid + 0.5) - 128, -128, 127)
+        self._array("int8_t", f"t{number}", table.astype(int))
+        return (
+            f"RunTable({self._sizes[out]}, t{number}, {self._place(image)}, "
+            f"{self._place(out)});"
+        )
+
+    def _resize(self, number, kind, operator):
+        image, out = int(operator.inputs[0]), int(operator.outputs[0])
+        sides, made = self._shape(image)[1:3], self._shape(out)[1:3]
+        if any(to % side for side, to in zip(sides, made, strict=True)) or (
+            operator.builtinOptions.alignCorners
+        ):
+            _refuse(kind, "it must repeat whole pixels")
+        self._constants.append(
+            f"static const Shape o{number} = {self._c_shape(image)};"
+        )
+        return (
+            f"RunResize(&o{number}, {made[0] // sides[0]}, "
+            f"{made[1] // sides[1]}, {self._place(image)}, {self._place(out)});"
+        )
+
+    def _mean(self, number, kind, operator):
+        graph = self._graph
+        image, out = int(operator.inputs[0]), int(operator.outputs[0])
+        axes = graph.constant(int(operator.inputs[1]))
+        if axes is None or sorted(axes.ravel().tolist()) != [1, 2]:
+            _refuse(kind, "it must be over an image's pixels")
+        multiplier, shift = quantize_multiplier(
+            graph.scale(image) / graph.scale(out)
+        )
+        pixels = math.prod(self._shape(image)[1:3])
+        further = min(pixels.bit_length() - 1, 32, 31 + shift)
+        multiplier, shift = (multiplier << further) // pixels, shift - further
+        self._constants.append(
+            f"static const Shape o{number} = {self._c_shape(image)};\n"
+            f"static const Scale s{number} = {{{multiplier}, {shift}}};"
+        )
+        return (
+            f"RunMean(&o{number}, {graph.zero_point(image)}, "
+            f"{graph.zero_point(out)}, &s{number}, {self._place(image)}, "
+            f"{self._place(out)});"
+        )
+
+    def _limits(self, operator):
+        """The least and the most that an operator's activation lets pass."""
+        code = operator.builtinOptions.fusedActivationFunction
+        activation = names_of("ActivationFunctionType")[code]
+        if activation not in ("NONE", "RELU"):
+            _refuse(self._graph.kind(operator), f"{activation} is not known")
+        zero_point = self._graph.zero_point(int(operator.outputs[0]))
+        return (max(-128, zero_point) if activation == "RELU" else -128), 127
+
+    def _same_scale(self, one, other):
+        return all(
+            of(one) == of(other)
+            for of in (self._graph.scale, self._graph.zero_point)
+        )
+
+    def _shape(self, tensor):
+        return tuple(map(int, self._graph.tensors[tensor].shape))
+
+    def _c_shape(self, tensor):
+        return "{" + ", ".join(map(str, self._shape(tensor)[1:])) + "}"
+
+    def _place(self, tensor):
+        return f"g_arena + {self._offsets[tensor]}"
+
+    def _array(self, kind, name, values):
+        text = ", ".join(map(str, np.asarray(values).ravel().tolist()))
+        self._constants.append(f"static const {kind} {name}[] = {{{text}}};")
+
+
+def _refuse(kind, reason):
+    raise ValueError(
+        f"C on CMSIS-NN is made of the operators of GN-S's int8 files. "
+        f"Received: {kind}: {reason}. Run the file on TensorFlow Lite Micro: "
+        "gnsmall c-array."
+    )

@@ -1,0 +1,89 @@
+"""A file's first contact with a runtime, in a process of its own.
+
+Runtimes trust files: a damaged one can end the process that loads it. So a
+child runs it once on a black image before this process loads it.
+"""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+_SECONDS = 60.0
+# Of address space. A damaged size may ask for any amount.
+_MAX_BYTES = 4 * 2**30
+
+
+def try_file(path: str | os.PathLike, data: bytes, runtime: str) -> None:
+    """Runs a file once in a child; the same bytes are not tried again.
+
+    Args:
+        path: the file.
+        data: its bytes.
+        runtime: of `devices.runtime.RUNTIMES`, installed.
+
+    Raises:
+        ValueError: if the child crashes, or takes a minute; with the reason.
+        RuntimeError: with what the runtime said, if it refuses the file.
+    """
+    _try(Path(path).resolve(), hash(data), runtime)
+
+
+@functools.lru_cache(maxsize=256)  # an error is not cached
+def _try(path, digest, runtime):
+    del digest  # of what is at `path` now; part of the key alone
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", __name__, str(path), runtime],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(
+            f"a trial took more than {_SECONDS:g} s. The file may be damaged; "
+            "compare its size or sha256."
+        ) from None
+    if done.returncode == 0:
+        return
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise ValueError(
+            f"a trial ended by {name}. The file may be damaged; compare its "
+            "size or sha256."
+        )
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    raise RuntimeError(lines[-1] if lines else f"status {done.returncode}")
+
+
+def _main(path: str, runtime: str) -> int:
+    from gnsmall_keras.devices.runtime import TFLiteModel
+
+    _limit_memory()
+    try:
+        model = TFLiteModel(path, runtime=runtime, trial=False)
+        model.run_black_image()
+    except Exception as error:  # whatever a damaged file leads to
+        told = " ".join(str(error).split()) or type(error).__name__
+        sys.stderr.write(f"\n{told.partition(f' on {runtime}: ')[2] or told}\n")
+        return 1
+    return 0
+
+
+def _limit_memory() -> None:
+    if sys.platform == "win32":
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard == resource.RLIM_INFINITY or hard > _MAX_BYTES:
+        resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

@@ -1,0 +1,63 @@
+"""What this package uses of Keras that Keras does not document.
+
+Tested with Keras 3.15; tests/models/test_keras_private.py says what each name
+must do.
+"""
+
+from typing import Any
+
+import keras
+
+
+def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
+    """Returns the operation that a symbolic tensor comes from."""
+    return tensor._keras_history.operation
+
+
+def compiled_loss(model: keras.Model):
+    """Returns the loss given to `compile`, as a function; None without one."""
+    return model._compile_loss
+
+
+def scale_loss(model: keras.Model, loss):
+    """Returns a regulariser's loss as Keras adds it on several devices."""
+    return model._aggregate_additional_loss(loss)
+
+
+def is_synced(model: keras.Model) -> bool:
+    """Whether a model on JAX has its weights, not a step that is running."""
+    return model._jax_state_synced
+
+
+def set_synced(model: keras.Model) -> None:
+    """Notes that a model on JAX was given its weights again."""
+    model._jax_state_synced = True
+
+
+class Optimizer(keras.optimizers.Optimizer):
+    """A Keras optimiser, with what subclasses here need to know."""
+
+    def _backend_update_step(self, gradients, variables, learning_rate):
+        self.update_all(gradients, variables, learning_rate)
+
+    def update_all(self, gradients, variables, learning_rate):
+        """Moves all variables: by `update_step`, one after the other."""
+        super()._backend_update_step(gradients, variables, learning_rate)
+
+    def decays(self, variable) -> bool:
+        """Whether a variable was not excluded from weight decay."""
+        return self._use_weight_decay(variable)
+
+    def index_of(self, variable) -> int:
+        """Returns a variable's place among those of `build`."""
+        return self._get_variable_index(variable)
+
+    @property
+    def built_variables(self) -> list[Any]:
+        """The variables of `build`, in its order."""
+        return list(self._trainable_variables)
+
+    @property
+    def averages(self) -> list[keras.Variable]:
+        """Their moving averages; an empty list without `use_ema`."""
+        return self._model_variables_moving_average if self.use_ema else []

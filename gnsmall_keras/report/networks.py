@@ -1,0 +1,256 @@
+"""The published networks beside what others publish for CIFAR-10."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from gnsmall_keras.devices.targets import find_budget
+from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
+from gnsmall_keras.records.cited import CitedRecord
+from gnsmall_keras.records.export import ExportRecord
+from gnsmall_keras.records.run import RunRecord
+from gnsmall_keras.report.published import REFERENCE
+from gnsmall_keras.report.reading import Reading
+from gnsmall_keras.report.tables import Table
+
+_NONE = "-"
+
+
+class Network(NamedTuple):
+    """A network of ours or of others, with all that is known of it."""
+
+    name: str
+    ours: bool
+    int8: float | None  # percent
+    float: float | None
+    size_bytes: int | None
+    macs: int | None
+    parameters: int | None = None
+    arena_bytes: int | None = None
+    instructions: int | None = None
+    latencies: Mapping[str, float] = MappingProxyType({})  # by processor
+    epochs: int | None = None  # of ours
+    file: str = ""
+    target: str = ""
+
+
+class Networks(NamedTuple):
+    """What is compared, and what is not yet."""
+
+    ours: list[Network]
+    demonstrations: list[Network]  # ours, of too few epochs
+    peers: list[Network]
+
+
+def find_networks(
+    folder: str | os.PathLike[str],
+    reading: Reading,
+    cited: Sequence[CitedRecord],
+) -> Networks:
+    """Finds the published files' records, and those of others' networks.
+
+    Args:
+        folder: the published .tflite files with their reports, `NAME.json`.
+        reading: records of runs and of exported files.
+        cited: of others, and of what was measured elsewhere.
+
+    Raises:
+        ValueError: if there are no reports, or one is of a file or of a run
+            without a record.
+    """
+    paths = sorted(Path(folder).glob("*.json"))
+    if not paths:
+        raise ValueError(
+            f"Published files have reports beside them. Received: "
+            f"{os.fspath(folder)!r} without a .json file. Give --published "
+            "the folder of exported files."
+        )
+    found = Networks([], [], [])
+    for path in paths:
+        network = _read(path, reading, cited)
+        few = (network.epochs or 0) < DEMONSTRATION_EPOCHS
+        (found.demonstrations if few else found.ours).append(network)
+    found.peers.extend(
+        Network(
+            one.name,
+            ours=False,
+            int8=one.int8_percent,
+            float=one.float_percent,
+            size_bytes=one.size_bytes,
+            macs=one.macs,
+            parameters=one.parameters,
+            arena_bytes=one.arena_bytes,
+            instructions=one.instructions,
+            latencies=one.latencies,
+        )
+        for one in cited
+        if one.sha256 is None
+    )
+    return found
+
+
+def _read(path, reading, cited):
+    sha256 = json.loads(path.read_text("utf-8"))["sha256"]
+    exports = [one for one in reading.exports if one.sha256 == sha256]
+    runs = [
+        run.record
+        for run in reading.runs
+        for one in exports
+        if (run.record.digest, run.record.started_at) == one.run
+    ]
+    if not runs:
+        raise ValueError(
+            "A published file is of a run, and both have records. Received: "
+            f"{path.name}, whose file has none. Add its lines: gnsmall "
+            "records merge, and merge-exports."
+        )
+    export, run = exports[0], runs[0]
+    known = [one for one in cited if one.sha256 == sha256]
+    report = export.report
+    return Network(
+        _name(run, report["target"]),
+        ours=True,
+        int8=100 * report["accuracy"],
+        float=100 * report["float_accuracy"],
+        size_bytes=report["size_bytes"],
+        macs=report["macs"],
+        parameters=report["parameters"],
+        arena_bytes=report["arena_bytes"],
+        instructions=next(
+            (one.instructions for one in known if one.instructions), None
+        ),
+        latencies=_latencies(export, reading.exports, known),
+        epochs=run.recipe["epochs"],
+        file=report["path"],
+        target=report["target"],
+    )
+
+
+def _name(run: RunRecord, target: str) -> str:
+    config = run.config
+    head = config["head_units"]
+    narrow = "" if head == 1280 else f", head {head}"
+    phone = ", for Android" if target == "android" else ""
+    return f"GN-S {config['width']:g}{narrow}{phone}"
+
+
+def _latencies(export, exports: Sequence[ExportRecord], cited):
+    """Of the file where known, else of its network's files from other runs."""
+    same = ("model", "width", "head_units", "deployed_parameters")
+    kin = [
+        one
+        for one in exports
+        if one.latency
+        and one.report["target"] == export.report["target"]
+        and all(one.source[name] == export.source[name] for name in same)
+    ]
+    found: dict[str, float] = {}
+    for one in (*kin, *(one for one in kin if one.sha256 == export.sha256)):
+        processor = one.latency["hardware"]["processor"]
+        found[processor] = one.latency["ratio"]
+    for one in cited:
+        found.update(one.latencies)
+    return found
+
+
+def tabulate_networks(networks: Networks) -> Table:
+    """One row for each int8 file, smallest first."""
+    shown = [*networks.ours, *(p for p in networks.peers if p.instructions)]
+    shown.sort(key=lambda one: one.size_bytes or 0)
+    processors = sorted(
+        {name for one in networks.ours for name in one.latencies}
+    )
+    header = (
+        *("network", "int8, %", "bytes", "arena, bytes"),
+        "Cortex-M4 instructions",
+        *(f"time / IC2's, {_short(name)}" for name in processors),
+    )
+    return Table(
+        header,
+        [
+            (
+                f"{one.name} (this package)" if one.ours else one.name,
+                _show(one.int8, ".2f"),
+                _show(one.size_bytes, ","),
+                # The phone's runtime has no arena.
+                _NONE
+                if one.target == "android"
+                else _show(one.arena_bytes, ","),
+                _millions(one.instructions),
+                *(_show(_find(one, name), ".2f") for name in processors),
+            )
+            for one in shown
+        ],
+    )
+
+
+def _find(network, processor):
+    if network.name == REFERENCE:  # takes as long as itself everywhere
+        return 1.0
+    return network.latencies.get(processor)
+
+
+def _show(value, form):
+    return _NONE if value is None else format(value, form)
+
+
+def _millions(value):
+    return _NONE if value is None else f"{value / 1e6:.1f} M"
+
+
+def _short(processor: str) -> str:
+    """A processor's name without what is on every box."""
+    return processor.replace("(R)", "").removesuffix(" Processor")
+
+
+def describe_networks(networks: Networks) -> list[str]:
+    """Where the largest of ours wins and loses, and what is not shown."""
+    told = []
+    reference = next(
+        (one for one in networks.peers if one.name == REFERENCE), None
+    )
+    micro = [one for one in networks.ours if one.target == "micro"]
+    if reference and micro:
+        best = max(micro, key=lambda one: one.int8 or 0)
+        told.append(_compare(best, reference))
+    if networks.demonstrations:
+        names = ", ".join(
+            f"{one.name} ({_class_of(one)})" for one in networks.demonstrations
+        )
+        told.append(
+            f"In training: {names}. Their files in `tflite/` are trained for "
+            f"fewer than {DEMONSTRATION_EPOCHS} epochs, to try a device with, "
+            "and are not compared here."
+        )
+    return told
+
+
+def _class_of(network: Network) -> str:
+    budget = find_budget(network.size_bytes or 0, network.arena_bytes)
+    if budget is None:
+        return "none of the classes of microcontrollers"
+    return f"for {budget.flash_bytes // 1024} KB of flash"
+
+
+def _compare(ours: Network, theirs: Network) -> str:
+    """Two files by everything that both have."""
+    parts = []
+    if ours.int8 and theirs.int8:
+        parts.append(f"{ours.int8 - theirs.int8:+.2f} points of accuracy")
+    for name, what in (
+        ("macs", "multiply-accumulates"),
+        ("instructions", "instructions"),
+        ("size_bytes", "bytes"),
+        ("arena_bytes", "arena"),
+    ):
+        mine, other = getattr(ours, name), getattr(theirs, name)
+        if mine and other:
+            parts.append(f"{mine / other:.2f} of the {what}")
+    parts += [
+        f"{ratio:.2f} of the time on {_short(name)}"
+        for name, ratio in sorted(ours.latencies.items())
+    ]
+    return f"{ours.name} beside {theirs.name}: {'; '.join(parts)}."

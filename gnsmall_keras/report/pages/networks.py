@@ -1,0 +1,82 @@
+"""Writes the published networks' table and figure into a Markdown file."""
+
+import os
+from pathlib import Path
+
+from gnsmall_keras.report.figures.drawing import render
+from gnsmall_keras.report.figures.networks import THEMES, draw_networks
+from gnsmall_keras.report.networks import (
+    Networks,
+    describe_networks,
+    tabulate_networks,
+)
+from gnsmall_keras.report.pages.build import insert_results, write_files
+
+BEGIN = "<!-- networks: `gnsmall report --networks` writes from here -->"
+END = "<!-- networks: to here -->"
+FOLDER = "docs/figures"  # from the Markdown file
+_WIDTH = 600  # pixels, on a wide screen
+
+
+def write_networks(
+    networks: Networks, *, page: str | os.PathLike[str]
+) -> list[Path]:
+    """Writes the part between two comments of a page, and its figures.
+
+    Args:
+        networks: ours and the peers.
+        page: the Markdown file.
+
+    Returns:
+        The files that were written; each is complete or as it was.
+
+    Raises:
+        ValueError: if matplotlib is not installed, or `page` does not have
+            the two comments.
+    """
+    path = Path(page)
+    drawings = [draw_networks(networks, theme) for theme in THEMES]
+    text = insert_results(
+        path.read_bytes().decode(),
+        make_networks(networks, drawings[0].alt, drawings[0].caption),
+        where=path,
+        marks=(BEGIN, END),
+    )
+    files = {
+        path.parent / FOLDER / f"{one.name}.svg": render(one, "svg")
+        for one in drawings
+    }
+    files[path] = text.encode()  # last: it shows the others
+    return write_files(files)
+
+
+def make_networks(networks: Networks, alt: str, caption: str) -> str:
+    """Returns the table and the figure in Markdown.
+
+    Args:
+        networks: ours and the peers.
+        alt: what the figure shows, for those who cannot see it.
+        caption: the figure's.
+    """
+    figure = (
+        "<picture>\n"
+        '  <source media="(prefers-color-scheme: dark)" '
+        f'srcset="{FOLDER}/networks-dark.svg">\n'
+        f'  <img alt="{alt}" src="{FOLDER}/networks-light.svg" '
+        f'width="{_WIDTH}">\n'
+        "</picture>"
+    )
+    return "\n\n".join(
+        [
+            figure,
+            caption,
+            tabulate_networks(networks).to_markdown(),
+            "CIFAR-10's 10,000 test images. IC1 and IC2 are the ResNet-8s of "
+            "MLPerf Tiny's image classification. Time: XNNPACK, one thread, "
+            "as a ratio to IC2 in the same run. Arena: TensorFlow Lite Micro "
+            "on a PC. Instructions: one image, Cortex-M4 in QEMU, CMSIS-NN. "
+            "Sources: "
+            "`papermill_runs/exports.jsonl` and `cited.jsonl`.",
+            *describe_networks(networks),
+        ]
+    )

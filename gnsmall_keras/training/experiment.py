@@ -1,0 +1,150 @@
+"""A config, resolved once: what each part of a training is to know of it."""
+
+from typing import Any, NamedTuple
+
+from gnsmall_keras import fields
+from gnsmall_keras.config import MIXING, Name, RunConfig
+from gnsmall_keras.data.augment import Views
+from gnsmall_keras.data.mixing import Mixing
+from gnsmall_keras.distill.teachers import CONFIDENCE
+from gnsmall_keras.models.catalogue import check_network
+from gnsmall_keras.models.spec import HEAD_UNITS, check_width
+from gnsmall_keras.recipes import Recipe
+
+
+class Partition(NamedTuple):
+    """Which images are fitted on, and which are held out."""
+
+    protocol: str
+    validation_fraction: float
+    seed: int
+
+
+class Network(NamedTuple):
+    """What is trained, with its seed's initial weights."""
+
+    model: str
+    width: float
+    head_units: int
+    precision: str
+    seed: int
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of `create_model` that say its size."""
+        if not check_network(self.model).scales:
+            return {}
+        return {"width": self.width, "head_units": self.head_units}
+
+
+class Learning(NamedTuple):
+    """How it is trained: the recipe, and the batches of a step."""
+
+    devices: int
+    seed: int
+    shuffle: bool
+    select: str
+    recipe: Recipe
+    batch_size: int  # of all devices together
+    drop_remainder: bool
+    views: Views  # mirrored where classes allow
+    mixing: Mixing
+
+
+class Teaching(NamedTuple):
+    """From whom it learns, beside the labels."""
+
+    strategy: str
+    teachers: tuple[str, ...]
+    assistants: tuple[str, ...]
+    cache: str
+    combine: str
+    joined: bool  # whether all of a chain teach, not the last alone
+    weights: tuple[float, ...] | str | None  # of those that are joined
+    options: dict[str, Any]  # of `Distiller`
+
+
+class Experiment(NamedTuple):
+    """All that a config says, in its parts."""
+
+    name: Name
+    values: dict[str, Any]  # the config, for the record
+    identity: dict[str, Any]  # what decides the result, for checkpoints
+    data: str
+    partition: Partition
+    network: Network
+    learning: Learning
+    teaching: Teaching | None  # None: labels alone
+
+    def of_network(self, model: str, width: float) -> "Experiment":
+        """Returns the same with another network."""
+        scales = check_network(model).scales
+        size = {
+            "model": model,
+            "width": check_width(width),
+            "head_units": self.network.head_units if scales else HEAD_UNITS,
+        }
+        return self._replace(
+            identity=self.identity | size, network=self.network._replace(**size)
+        )
+
+
+def resolve(config: RunConfig, name: Name | None = None) -> Experiment:
+    """Returns a config's parts, with the recipe's values in their places.
+
+    Args:
+        config: of a run.
+        name: the one of its names that it has; by default its own.
+    """
+    recipe = config.resolved_recipe
+    learning = _part(
+        Learning,
+        config,
+        recipe=recipe,
+        batch_size=recipe.batch_size * config.devices,
+        # Devices take equal parts.
+        drop_remainder=recipe.drop_remainder or config.devices > 1,
+        views=Views(
+            augment=config.augment,
+            alternate=recipe.alternate_flip,
+            padding=recipe.padding,
+            border=recipe.border,
+        ),
+        mixing=Mixing(**{k: getattr(recipe, k) for k in MIXING})
+        if config.augment
+        else Mixing(),
+    )
+    return Experiment(
+        name=name or config.name,
+        values=fields.plain(config),
+        identity=config.identity,
+        data=config.data,
+        partition=_part(Partition, config),
+        network=_part(Network, config),
+        learning=learning,
+        teaching=_teaching(config),
+    )
+
+
+def _teaching(config):
+    if config.strategy == "baseline":
+        return None
+    options = ("label_weight", "temperature", "loss")
+    return _part(
+        Teaching,
+        config,
+        joined=config.strategy == "ensemble" or config.dense,
+        weights=CONFIDENCE
+        if config.confidence_weights
+        else config.teacher_weights or None,
+        options={
+            **{name: getattr(config, name) for name in options},
+            "expects_teacher": True,
+        },
+    )
+
+
+def _part(kind, config, **own):
+    """One part: values of its own, the others under the config's names."""
+    taken = {n: getattr(config, n) for n in kind._fields if n not in own}
+    return kind(**taken, **own)

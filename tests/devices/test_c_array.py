@@ -1,0 +1,127 @@
+"""A file as C++: it compiles against stubs and has the file's bytes."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from support import ROOT, TESTS
+
+from gnsmall_keras import cli
+from gnsmall_keras.devices.c_array import add_method, write_c_array
+from gnsmall_keras.devices.runtime import TFLiteModel
+
+pytestmark = pytest.mark.export
+STUBS = TESTS / "devices/stubs"
+LABELS = [f"class {number}, é" for number in range(10)]
+# What is in the array, and where.
+DUMP = """
+#include <cstdint>
+#include <cstdio>
+#include "model.h"
+int main() {
+  if (reinterpret_cast<std::uintptr_t>(g_model) % 16) return 1;
+  std::fwrite(g_model, 1, kModelBytes, stdout);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def sources(int8_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("c")
+    write_c_array(int8_file, folder, labels=LABELS)
+    return folder
+
+
+def _compile(sources, main):
+    if not shutil.which("g++"):
+        pytest.skip("no g++")
+    program = sources / main.stem
+    flags = ("-std=c++17", "-Wall", "-Wextra", "-Werror")
+    folders = (f"-I{sources}", f"-I{STUBS}")
+    files = (main, sources / "model.cc", "-o", program)
+    subprocess.run(["g++", *flags, *folders, *files], check=True)
+    return program
+
+
+def test_the_array_is_the_file(sources, int8_file):
+    (sources / "dump.cc").write_text(DUMP)
+    program = _compile(sources, sources / "dump.cc")
+    done = subprocess.run([program], capture_output=True, check=True)
+    assert done.stdout == int8_file.read_bytes()
+
+
+def test_the_program_prints_a_label(sources):
+    """The stub's score of a class is the value of the image's byte."""
+    program = _compile(sources, ROOT / "tflite/micro/main.cc")
+    image = bytearray(range(10)) + bytes(32 * 32 * 3 - 10)
+    image[7] = 255
+    done = subprocess.run([program], input=image, capture_output=True)
+    assert (done.returncode, done.stdout.decode()) == (0, "class 7, é: 127\n")
+    done = subprocess.run([program], input=image[:-1], capture_output=True)
+    assert (done.returncode, done.stdout[:6]) == (1, b"error:")
+
+
+def test_kernels_are_those_of_int8_alone(sources):
+    """Of operators that have such; the resolver takes the others' usual."""
+    text = (sources / "model.h").read_text("utf-8")
+    assert "AddConv2D(tflite::Register_CONV_2D_INT8())" in text
+    assert "AddMul(tflite::Register_MUL_INT8())" in text
+    assert "AddConcatenation())" in text
+
+
+def test_the_arena_is_one_that_it_starts_in(sources, int8_file):
+    """Also where planning needs more than what is kept, as at this width."""
+    text = (sources / "model.h").read_text("utf-8")
+    (arena,) = re.findall(r"kArenaBytes = (\d+);", text)
+    TFLiteModel(int8_file, runtime="tflite-micro", arena_bytes=int(arena))
+    with pytest.raises(ValueError, match=f"must have {int(arena):,} bytes"):
+        TFLiteModel(
+            int8_file, runtime="tflite-micro", arena_bytes=int(arena) - 16
+        )
+
+
+def test_labels_are_those_of_the_export(tmp_path):
+    """Where the file has none itself, and the report is of that file."""
+    name = "gns-w0.25-h320-cifar10-micro"
+    for suffix in (".tflite", ".json"):
+        shutil.copy(ROOT / f"tflite/{name}{suffix}", tmp_path)
+    write_c_array(tmp_path / f"{name}.tflite", tmp_path)
+    assert '"airplane",' in (tmp_path / "model.cc").read_text("utf-8")
+    report = tmp_path / f"{name}.json"
+    report.write_text(
+        report.read_text("utf-8").replace('"sha256": "', '"sha256": "0')
+    )
+    write_c_array(tmp_path / f"{name}.tflite", tmp_path)
+    assert '"0",' in (tmp_path / "model.cc").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("op", "method"),
+    [
+        ("CONV_2D", "AddConv2D"),
+        ("RESIZE_NEAREST_NEIGHBOR", "AddResizeNearestNeighbor"),
+        ("PADV2", "AddPadV2"),
+        ("UNIDIRECTIONAL_SEQUENCE_LSTM", "AddUnidirectionalSequenceLSTM"),
+    ],
+)
+def test_operators_have_methods(op, method):
+    assert add_method(op) == method
+
+
+def test_an_operator_without_a_kernel_is_named():
+    with pytest.raises(ValueError, match="Received: TILE"):
+        add_method("TILE")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [("a\nb\n", "one a class, 10. Received: 2"), ("a\n" * 9 + "\t", "single")],
+)
+def test_labels_are_checked(capsys, int8_file, tmp_path, labels, message):
+    (tmp_path / "labels.txt").write_text(labels)
+    arguments = [str(int8_file), "--out", str(tmp_path / "c"), "--labels"]
+    arguments.append(str(tmp_path / "labels.txt"))
+    assert cli.main(["c-array", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()

@@ -1,0 +1,232 @@
+"""Variables that a callback moves, and steps that fail."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from plain_distillation import (
+    BACKEND,
+    BATCH,
+    COUNT,
+    TEMPERATURE,
+    TERMS,
+    assert_is_distillation,
+    assert_sums,
+    assert_untouched,
+    assert_weights,
+    compiled,
+    distance,
+    examples,
+    first_logits,
+    fit,
+    kd_by_hand,
+    label_by_hand,
+    make_student,
+    make_teacher,
+    plain_reference,
+    teacher_logits,
+    train_plainly,
+)
+
+from gnsmall_keras.distill.teachers import FrozenTeacher
+
+pytestmark = pytest.mark.backend
+
+
+class _Assign(keras.callbacks.Callback):
+    """Assigns to the Distiller's variables before an epoch, 1 the second."""
+
+    def __init__(self, epoch=1, **values):
+        super().__init__()
+        self._epoch = epoch
+        self._values = values
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self._epoch:
+            for name, value in self._values.items():
+                getattr(self.model, name).assign(value)
+
+
+class _AssignAtEnd(_Assign):
+    """After an epoch instead: by then Keras has put JAX's state back."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        pass
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_begin(epoch + 1)
+
+
+@pytest.mark.parametrize("callback", [_Assign, _AssignAtEnd])
+def test_callback_moves_the_label_weight(callback):
+    distiller = compiled(make_teacher())
+    history = fit(distiller, callbacks=[callback(label_weight=1.0)])
+    first, second = (
+        {name: history[name][epoch] for name in TERMS} for epoch in (0, 1)
+    )
+    assert_sums(first)
+    assert_sums(second, label_weight=1.0)
+    assert abs(second["kd_loss"] - second["label_loss"]) > 0.01
+    assert_weights(distiller.student.get_weights(), _then_labels_only())
+    assert_untouched(distiller.teacher.models[0])
+
+
+@functools.cache
+def _then_labels_only():
+    """Weights after an epoch of both terms and one of labels."""
+    student = make_student()
+    train_plainly(student, epochs=1)
+    return train_plainly(student, label_weight=1.0, epochs=1)[1]
+
+
+def test_callback_moves_the_temperature():
+    """With no learning the terms differ by the temperature alone."""
+    distiller = compiled(make_teacher(), optimizer=keras.optimizers.SGD(0.0))
+    taught, labels = teacher_logits()[:BATCH], examples(BATCH)[1]
+    own = first_logits(distiller.student)
+    history = fit(
+        distiller, *examples(BATCH), callbacks=[_Assign(temperature=5.0)]
+    )
+    found = history["kd_loss"]
+    at_two = kd_by_hand(taught, own).mean()
+    at_five = (2.5**2 * kd_by_hand(taught / 2.5, own / 2.5)).mean()
+    assert abs(at_two - at_five) > 0.05 * at_two
+    np.testing.assert_allclose(found, [at_two, at_five], rtol=1e-4)
+    label = label_by_hand(labels, own).mean()
+    np.testing.assert_allclose(history["label_loss"], label, rtol=1e-4)
+    assert float(distiller.temperature) == 5.0
+
+
+def test_callback_moves_a_variable_in_the_middle_of_an_epoch():
+    """On JAX the callback has to ask for the state first."""
+
+    class Switch(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 1:
+                if BACKEND == "jax":
+                    self.model.jax_state_sync()
+                self.model.label_weight.assign(1.0)
+
+    distiller = compiled(make_teacher())
+    fit(distiller, epochs=1, callbacks=[Switch()])
+    assert float(distiller.label_weight) == 1.0
+    student = make_student()
+    train_plainly(student, count=BATCH, epochs=1)
+    _, weights = train_plainly(student, start=BATCH, label_weight=1.0, epochs=1)
+    assert_weights(distiller.student.get_weights(), weights)
+
+
+class _Stop(Exception):
+    pass
+
+
+class _RaiseAfter(keras.callbacks.Callback):
+    def __init__(self, batch, epoch=0):
+        super().__init__()
+        self._when = epoch, batch
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self._epoch, batch) == self._when:
+            raise _Stop
+
+
+def test_callback_that_raises_leaves_the_steps_done():
+    distiller = compiled(make_teacher())
+    with pytest.raises(_Stop):
+        fit(distiller, callbacks=[_RaiseAfter(1)])
+    _, weights = train_plainly(count=2 * BATCH, epochs=1)
+    assert_weights(distiller.student.get_weights(), weights)
+    assert_untouched(distiller.teacher.models[0])
+
+
+def test_callback_that_raises_in_a_later_fit():
+    distiller = compiled(make_teacher())
+    fit(distiller, epochs=1)
+    with pytest.raises(_Stop):
+        fit(distiller, callbacks=[_RaiseAfter(1, epoch=1)])
+    student = make_student()
+    train_plainly(student)
+    _, weights = train_plainly(student, count=2 * BATCH, epochs=1)
+    assert_weights(distiller.student.get_weights(), weights)
+    assert_untouched(distiller.teacher.models[0])
+
+
+def _raising_teacher():
+    """A teacher whose images cannot be prepared, once it is in use."""
+
+    def preprocess(images):
+        if flags["raises"]:
+            raise _Stop
+        return images
+
+    flags = {"raises": False}
+    return FrozenTeacher(make_teacher(), preprocess=preprocess), flags
+
+
+def test_error_while_tracing_leaves_the_weights():
+    teacher, flags = _raising_teacher()
+    distiller = compiled(teacher)
+    flags["raises"] = True
+    with pytest.raises(_Stop):
+        fit(distiller)
+    student = distiller.student
+    assert_weights(student.get_weights(), make_student().get_weights(), 0.0)
+    assert_untouched(teacher.model)
+    assert float(distiller.temperature) == TEMPERATURE
+    flags["raises"] = False
+    assert_is_distillation(distiller, fit(distiller), plain_reference())
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_bad_batch_leaves_the_weights(steps):
+    """The batch after `steps` good ones has five channels."""
+    images, labels = examples(BATCH)
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            channels = 5 if index == steps else 3
+            return np.resize(images, (BATCH, 8, 8, channels)), labels
+
+    distiller = compiled(make_teacher())
+    with pytest.raises(Exception, match="(?i)channel|depth|shape"):
+        fit(distiller, Batches())
+    student = distiller.student
+    moved = distance(student.get_weights(), make_student().get_weights())
+    assert (moved > 0.01) == (steps > 0)
+    assert_untouched(distiller.teacher.models[0])
+    assert np.isfinite(fit(distiller)["loss"]).all()
+
+
+def test_error_in_evaluate_leaves_the_weights():
+    """After a fit Keras has built all and fails in the step itself."""
+    distiller = compiled(make_teacher())
+    history = fit(distiller)
+    images, labels = examples()
+    bad = np.resize(images, (COUNT, 8, 8, 5))
+    with pytest.raises(Exception, match="(?i)channel|depth|shape"):
+        distiller.evaluate(bad, labels, verbose=0)
+    assert_is_distillation(distiller, history, plain_reference())
+
+
+def test_another_teacher_after_a_fit():
+    distiller = compiled(make_teacher(), optimizer=keras.optimizers.SGD(0.0))
+    student, images, labels = distiller.student, *examples(BATCH)
+    own = first_logits(student)
+    for seed in (0, 5):
+        teacher = make_teacher(seed)
+        distiller.set_teacher(teacher)
+        found = fit(distiller, images, labels, epochs=1)["kd_loss"]
+        expected = kd_by_hand(teacher_logits(seed)[:BATCH], own).mean()
+        np.testing.assert_allclose(found, [expected], rtol=1e-4)
+        assert_untouched(teacher, seed)
+    taught = teacher_logits(0)[:BATCH], teacher_logits(5)[:BATCH]
+    one, other = (kd_by_hand(logits, own).mean() for logits in taught)
+    assert abs(one - other) > 0.1 * one

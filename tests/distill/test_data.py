@@ -1,0 +1,187 @@
+"""Sources of data, forms of labels, and weights of samples."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from plain_distillation import (
+    BACKEND,
+    BATCH,
+    CLASSES,
+    COUNT,
+    LABEL_WEIGHT,
+    TERMS,
+    assert_is_distillation,
+    assert_sums,
+    assert_untouched,
+    assert_weights,
+    compiled,
+    distance,
+    examples,
+    first_logits,
+    fit,
+    kd_by_hand,
+    label_by_hand,
+    make_student,
+    make_teacher,
+    plain_reference,
+    teacher_logits,
+    train_plainly,
+)
+
+from gnsmall_keras.distill.losses import LabelCrossEntropy
+
+pytestmark = pytest.mark.backend
+
+
+def test_reference_tells_distillation_from_plain_training():
+    """The other tests would notice a teacher that has no effect."""
+    _, distilled = plain_reference()
+    history, labels_only = plain_reference(label_weight=1.0)
+    assert distance(distilled, labels_only) > 0.01
+    np.testing.assert_allclose(history["loss"], history["label_loss"])
+    assert_sums(plain_reference()[0])
+
+
+class _Batches(keras.utils.PyDataset):
+    def __init__(self, *arrays):
+        super().__init__()
+        self._arrays = arrays
+
+    def __len__(self):
+        return -(-len(self._arrays[0]) // BATCH)
+
+    def __getitem__(self, index):
+        part = slice(index * BATCH, (index + 1) * BATCH)
+        return tuple(array[part] for array in self._arrays)
+
+
+def _tf_data(*arrays):
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(BATCH)
+
+
+def _torch_loader(*arrays):
+    torch = pytest.importorskip("torch")
+    arrays = [torch.from_numpy(array) for array in arrays]
+    data = torch.utils.data.TensorDataset(*arrays)
+    return torch.utils.data.DataLoader(data, batch_size=BATCH)
+
+
+SOURCES = {
+    "pydataset": _Batches,
+    "tf.data": _tf_data,
+    "torch": _torch_loader,
+}
+
+
+def _source(name, *arrays):
+    at_home = {"tf.data": "tensorflow", "torch": "torch"}
+    if at_home.get(name, BACKEND) != BACKEND:
+        pytest.skip("imports a second framework")
+    return SOURCES[name](*arrays)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sources_of_data(name):
+    distiller = compiled(make_teacher())
+    history = fit(distiller, _source(name, *examples()))
+    assert_is_distillation(distiller, history, plain_reference())
+
+
+@pytest.mark.parametrize("form", ["(n, 1)", "one-hot"])
+def test_forms_of_labels(form):
+    images, labels = examples()
+    loss = LabelCrossEntropy()
+    if form == "(n, 1)":
+        labels = labels[:, None]
+    else:
+        labels = np.eye(CLASSES, dtype="float32")[labels]
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    distiller = compiled(make_teacher(), loss=loss)
+    history = fit(distiller, images, labels)
+    assert_is_distillation(distiller, history, plain_reference())
+
+
+def _weights_of_samples():
+    """Of 0 to 2, none in the short last batch but one."""
+    weights = np.random.default_rng(3).uniform(0, 2, COUNT)
+    weights[[1, 4, 5, 17, 18, 19]] = 0
+    return weights.astype("float32")
+
+
+@functools.cache
+def _weighted_reference():
+    return train_plainly(sample_weight=_weights_of_samples())
+
+
+@pytest.mark.parametrize("source", ["arrays", "tf.data", "torch"])
+def test_sample_weights(source):
+    weights = _weights_of_samples()
+    distiller = compiled(make_teacher())
+    if source == "arrays":
+        history = fit(distiller, sample_weight=weights)
+    else:
+        history = fit(distiller, _source(source, *examples(), weights))
+    expected, student = _weighted_reference()
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-4)
+    assert_sums(history)
+    assert_weights(distiller.student.get_weights(), student)
+    assert_untouched(distiller.teacher.models[0])
+
+
+def test_class_weights():
+    class_weight = {0: 0.0, 1: 0.5, 2: 1.0, 3: 2.0}
+    images, labels = examples()
+    weights = np.array([class_weight[int(label)] for label in labels])
+    distiller = compiled(make_teacher())
+    history = fit(distiller, images, labels, class_weight=class_weight)
+    expected, student = train_plainly(sample_weight=weights.astype("float32"))
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-4)
+    assert_sums(history)
+    assert_weights(distiller.student.get_weights(), student)
+
+
+def test_samples_of_weight_zero_count_for_nothing():
+    """By hand: a sum over weighted images, divided by all eight of them."""
+    images, labels = examples(BATCH)
+    weights = _weights_of_samples()[:BATCH]
+    distiller = compiled(make_teacher())
+    own = first_logits(distiller.student)
+    kept = weights > 0
+    kd = kd_by_hand(teacher_logits()[:BATCH][kept], own[kept])
+    label = label_by_hand(labels[kept], own[kept])
+    kd, label = ((weights[kept] * x).sum() / BATCH for x in (kd, label))
+    other = labels.copy()
+    other[~kept] = (other[~kept] + 1) % CLASSES  # nobody looks there
+    logs = distiller.train_on_batch(
+        images, other, sample_weight=weights, return_dict=True
+    )
+    assert logs["kd_loss"] == pytest.approx(kd, rel=1e-4)
+    assert logs["label_loss"] == pytest.approx(label, rel=1e-4)
+    total = LABEL_WEIGHT * label + (1 - LABEL_WEIGHT) * kd
+    assert logs["loss"] == pytest.approx(total, rel=1e-4)
+
+
+def test_regularisers_are_added_whole():
+    student = make_student(regularizer=keras.regularizers.L2(0.1))
+    distiller = compiled(make_teacher(), student)
+    own = first_logits(student)
+    extra = 0.1 * np.sum(np.square(student.get_weights()[0]))
+    history = fit(distiller)
+    reference = train_plainly(
+        make_student(regularizer=keras.regularizers.L2(0.1))
+    )
+    for name in TERMS:
+        np.testing.assert_allclose(history[name], reference[0][name], rtol=1e-4)
+    assert_weights(student.get_weights(), reference[1])
+    student.set_weights(make_student().get_weights())
+    logs = distiller.train_on_batch(*examples(BATCH), return_dict=True)
+    kd = kd_by_hand(teacher_logits()[:BATCH], own).mean()
+    label = label_by_hand(examples(BATCH)[1], own).mean()
+    assert extra > 0.1
+    assert logs["kd_loss"] == pytest.approx(kd, rel=1e-4)
+    total = LABEL_WEIGHT * label + (1 - LABEL_WEIGHT) * kd + extra
+    assert logs["loss"] == pytest.approx(total, rel=1e-4)

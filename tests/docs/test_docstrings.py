@@ -1,0 +1,96 @@
+"""Public names say types, shapes, units and errors, and examples run."""
+
+import doctest
+import inspect
+import io
+import os
+import re
+
+import keras
+import numpy as np
+import pytest
+from support import ROOT
+
+import gnsmall_keras
+
+NAMES = sorted(gnsmall_keras.__all__)
+# What costs more than a test may, or is shown as a whole elsewhere.
+WITHOUT_EXAMPLE = {
+    "CachedTeacher": "docs/howto/teacher.md",
+    "DistillConfig": "notebooks/03_distillation.py",
+    "ExportConfig": "docs/start.md",
+    "ExportReport": "docs/start.md",
+    "LayerError": "docs/questions.md",
+    "QuantizationTraining": "docs/questions.md",
+    "Report": "notebooks/04_report.py",
+    "RunRecord": "docs/start.md",
+    "SweepConfig": "docs/sweeps.md",
+    "TrainConfig": "docs/start.md",
+    "cache_teacher": "docs/howto/teacher.md",
+    "export_tflite": "docs/start.md",
+    "load_data": "docs/start.md",
+    "load_teacher": "docs/howto/teacher.md",
+    "train": "notebooks/02_train.py",
+}
+
+
+@pytest.fixture
+def working_copy(tmp_path, monkeypatch):
+    """A folder that has what examples read, and takes what they write."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("papermill_runs", "tflite"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+
+
+def _examples(name):
+    found = getattr(gnsmall_keras, name)
+    return doctest.DocTestParser().get_doctest(
+        inspect.getdoc(found) or "",
+        {"gns": gnsmall_keras, "keras": keras, "np": np},
+        name,
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_examples_run(name, working_copy):
+    test = _examples(name)
+    if not test.examples:
+        assert (ROOT / WITHOUT_EXAMPLE[name]).is_file()
+        return
+    assert name not in WITHOUT_EXAMPLE
+    told = io.StringIO()
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    doctest.DocTestRunner(optionflags=flags).run(test, out=told.write)
+    assert not told.getvalue(), told.getvalue()
+    assert os.getcwd() != str(ROOT)  # noqa: PTH109
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_argument_has_a_type(name):
+    found = getattr(gnsmall_keras, name)
+    callee = found.__init__ if inspect.isclass(found) else found
+    signature = inspect.signature(callee)
+    without = [
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.annotation is parameter.empty and parameter.name != "self"
+    ]
+    assert without == []
+    if not inspect.isclass(found):
+        assert signature.return_annotation is not signature.empty
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_argument_is_described(name):
+    """Of functions: where arguments are another's, the text says so."""
+    found = getattr(gnsmall_keras, name)
+    doc = inspect.getdoc(found)
+    assert doc
+    if inspect.isclass(found):
+        return
+    told = doc.partition("Args:")[2]
+    for parameter in inspect.signature(found).parameters:
+        described = re.search(rf"\b{parameter}\b.*:", told)
+        assert described or "Arguments, result and errors" in doc

@@ -1,0 +1,84 @@
+"""An int8 file as a program for a Cortex-M4, in an emulator."""
+
+import numpy as np
+import pytest
+from support import ROOT
+
+from gnsmall_keras.devices import cortex_m
+from gnsmall_keras.devices.cmsis_nn import (
+    plan_arena,
+    quantize_multiplier,
+    write_sources,
+)
+from gnsmall_keras.devices.cortex_m import missing_tools, run_on_cortex_m
+from gnsmall_keras.devices.runtime import TFLiteModel
+
+pytestmark = pytest.mark.export
+SMALLEST = ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite"
+ANDROID = ROOT / "tflite/gns-w1-cifar10-android.tflite"
+
+
+def _images(count):
+    shape = (count, 32, 32, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def test_a_published_file_gives_litert_s_integers():
+    if missing_tools():
+        pytest.skip("; ".join(missing_tools()))
+    images = _images(2)
+    run = run_on_cortex_m(SMALLEST, images)
+    expected = TFLiteModel(SMALLEST, runtime="litert-reference").predict_raw(
+        images
+    )
+    np.testing.assert_array_equal(run.scores, expected)
+    # Measured: 13.2 million; a compiler's next version is no failure.
+    assert 10e6 < run.instructions[0] < 17e6
+    assert run.code_bytes < 40_000
+    assert run.arena_bytes + run.scratch_bytes < 20_000
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr(cortex_m.shutil, "which", lambda name: None)
+    with pytest.raises(ValueError, match="gcc-arm-none-eabi.*qemu-system-arm"):
+        run_on_cortex_m(SMALLEST, _images(1))
+
+
+def test_the_c_of_every_published_file_is_written():
+    for file in sorted((ROOT / "tflite").glob("*-micro.tflite")):
+        sources = write_sources(file.read_bytes())
+        assert sources.source.count("RunDepthwise(") >= 44
+        assert sources.arena_bytes < 80_000
+
+
+def test_other_operators_are_refused():
+    with pytest.raises(ValueError, match="Received: [A-Z_0-9]+: "):
+        write_sources(ANDROID.read_bytes())
+
+
+@pytest.mark.parametrize("value", [0.75, 1.0, 1e-3, 3.0, 0.9999999999999])
+def test_multipliers_are_the_values(value):
+    multiplier, shift = quantize_multiplier(value)
+    assert 2**30 <= multiplier < 2**31
+    assert multiplier / 2**31 * 2.0**shift == pytest.approx(value, rel=1e-9)
+
+
+def test_tensors_that_live_at_once_do_not_overlap():
+    generator = np.random.default_rng(1)
+    lifetimes, sizes = {}, {}
+    for tensor in range(40):
+        first = int(generator.integers(0, 30))
+        lifetimes[tensor] = (first, first + int(generator.integers(1, 6)))
+        sizes[tensor] = int(generator.integers(1, 500))
+    offsets, total = plan_arena(lifetimes, sizes)
+    for one in offsets:
+        assert offsets[one] % 16 == 0
+        assert offsets[one] + sizes[one] <= total
+        for other in range(one):
+            apart = (
+                offsets[one] + sizes[one] <= offsets[other]
+                or offsets[other] + sizes[other] <= offsets[one]
+            )
+            early = lifetimes[one][1] < lifetimes[other][0]
+            late = lifetimes[other][1] < lifetimes[one][0]
+            assert apart or early or late

@@ -1,0 +1,164 @@
+"""Kinds of files, and what is refused or left where none can be made."""
+
+import errno
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from gnsmall_keras.config import ExportConfig
+from gnsmall_keras.export.convert import convert
+from gnsmall_keras.export.tflite import export_tflite
+
+pytestmark = [pytest.mark.export, pytest.mark.usefixtures("in_process")]
+
+
+@pytest.fixture
+def images(calibration_images):
+    return calibration_images
+
+
+@pytest.fixture
+def model(small_network):
+    return small_network
+
+
+@pytest.mark.parametrize(
+    ("quantization", "dtypes"),
+    [
+        ("float16", {"FLOAT16", "FLOAT32", "INT32"}),
+        ("int16x8", {"INT8", "INT16", "INT32", "INT64"}),
+    ],
+)
+def test_kinds_contain_what_they_say(
+    model, images, real_data, tmp_path, quantization, dtypes
+):
+    report = export_tflite(
+        model,
+        tmp_path / "model.tflite",
+        quantization=quantization,
+        calibration_images=images,
+        evaluation_images=real_data.test_images[:20],
+    )
+    assert set(report.dtypes) <= dtypes
+    assert report.calibration is None
+    if quantization == "int16x8":
+        assert report.faults == []
+        assert report.arena_bytes > 0  # microcontrollers' kernels run it
+    else:  # which microcontrollers' kernels do not know
+        assert report.agreement >= 0.8
+        assert "does not run on tflite-micro" in report.faults[-1]
+
+
+def test_a_file_for_phones_need_not_run_on_microcontrollers(
+    model, images, tmp_path
+):
+    report = export_tflite(
+        model,
+        tmp_path / "model.tflite",
+        target="android",
+        quantization="float16",
+        calibration_images=images,
+    )
+    assert (report.faults, report.arena_bytes) == ([], None)
+
+
+def test_operators_without_counterpart_are_named_with_their_layers(images):
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Resizing(8, 8, interpolation="bicubic", name="odd")(inputs)
+    x = keras.layers.Flatten()(x)
+    model = keras.Model(inputs, x)
+    with pytest.raises(ValueError, match="ResizeBicubic in layer 'odd'"):
+        convert(model, calibration_images=images)
+
+
+def test_few_or_scaled_calibration_images_are_told(model, images, tmp_path):
+    path = tmp_path / "model.tflite"
+    with pytest.raises(ValueError, match="0 to 255. Received: 0 to 1"):
+        export_tflite(model, path, calibration_images=images // 200)
+    with (
+        pytest.warns(UserWarning, match="19 calibration images"),
+        pytest.raises(ValueError, match="needs `training`"),
+    ):
+        export_tflite(
+            model,
+            path,
+            calibration_images=images[:19],
+            quantization="int8-qat",
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_do_not_go_together_are_refused():
+    with pytest.raises(ValueError, match="`teacher` belongs to"):
+        ExportConfig(teacher="teacher.keras")
+    with pytest.raises(ValueError, match="`qat_images` belongs to"):
+        ExportConfig(qat_images=100)
+    with pytest.raises(ValueError, match="`float_layers` belongs to"):
+        ExportConfig(quantization="float16", float_layers=("stem",))
+    with pytest.raises(ValueError, match="`qat_epochs` belongs to"):
+        ExportConfig(quantization="int8", qat_epochs=2)
+    with pytest.raises(ValueError, match="`calibration` belongs to"):
+        ExportConfig(quantization="float16", calibration="minmax")
+    with pytest.raises(ValueError, match="int4"):
+        ExportConfig(quantization="int4")  # pyright: ignore
+
+
+def test_a_full_disk_leaves_nothing(
+    exported_small, images, tmp_path, monkeypatch
+):
+    from gnsmall_keras.export import tflite
+
+    write, made = Path.write_bytes, exported_small.conversion
+
+    def fill(path, data):
+        write(path, data[:1000])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tflite, "convert", lambda *a, **k: made)
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(OSError, match="No space"):
+        export_tflite(
+            exported_small.model,
+            tmp_path / "model.tflite",
+            calibration_images=images,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+_EXPORT = """
+import sys, numpy as np
+from gnsmall_keras import load_model, to_deploy
+from gnsmall_keras.export.convert import convert
+model, images, out = sys.argv[1:]
+data = convert(
+    to_deploy(load_model(model)), calibration_images=np.load(images)
+).data
+open(out, "wb").write(data)
+"""
+
+
+@pytest.mark.parametrize(
+    "backend", [pytest.param("jax", marks=pytest.mark.slow), "torch"]
+)
+def test_every_backend_gives_the_same_file(
+    exported_small, images, tmp_path, backend
+):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    exported_small.model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", images)
+    names = ("model.keras", "images.npy", "model.tflite")
+    subprocess.run(
+        [sys.executable, "-c", _EXPORT, *(tmp_path / name for name in names)],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        check=True,
+    )
+    assert (
+        tmp_path / "model.tflite"
+    ).read_bytes() == exported_small.conversion.data

@@ -1,0 +1,112 @@
+"""Names that Keras does not document must do what this package needs."""
+
+import ast
+import re
+
+import keras
+import numpy as np
+import pytest
+from support import ROOT
+
+from gnsmall_keras.models import keras_private
+
+MODULES = sorted((ROOT / "gnsmall_keras").rglob("*.py"))
+
+pytestmark = pytest.mark.backend
+
+
+def _model(**options):
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="last")(inputs))
+    model.compile(**options)
+    return model
+
+
+def test_a_symbolic_tensor_names_its_operation():
+    model = _model()
+    last = keras_private.operation_of(model.outputs[0])
+    assert last is model.get_layer("last")
+
+
+def test_the_compiled_loss_is_a_function_or_none():
+    assert keras_private.compiled_loss(_model(loss=None)) is None
+    model = _model(loss="mse")
+    labels, outputs = np.zeros((4, 2), "float32"), np.ones((4, 2), "float32")
+    weights = np.array([2.0, 0.0, 0.0, 0.0], "float32")
+    loss = keras_private.compiled_loss(model)
+    assert float(loss(labels, outputs, None)) == pytest.approx(1.0)
+    assert float(loss(labels, outputs, weights)) == pytest.approx(0.5)
+
+
+def test_a_regulariser_on_one_device_counts_once():
+    loss = keras.ops.convert_to_tensor(3.0)
+    assert float(keras_private.scale_loss(_model(), loss)) == 3.0
+
+
+@pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX's state")
+def test_a_model_on_jax_has_its_weights_before_and_after_fit():
+    model = _model(loss="mse", optimizer="sgd")
+    seen = []
+    callback = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(
+            keras_private.is_synced(model)
+        )
+    )
+    data = np.zeros((4, 3), "float32"), np.zeros((4, 2), "float32")
+    assert keras_private.is_synced(model)
+    model.fit(*data, verbose=0, callbacks=[callback])
+    assert keras_private.is_synced(model)
+    model._jax_state_synced = False
+    keras_private.set_synced(model)
+    assert keras_private.is_synced(model)
+    assert len(seen) == 1
+
+
+class Recorded(keras_private.Optimizer):
+    """Adds the gradient; notes how it was called."""
+
+    calls = 0
+
+    def update_all(self, gradients, variables, learning_rate):
+        self.calls += 1
+        super().update_all(gradients, variables, learning_rate)
+
+    def update_step(self, gradient, variable, learning_rate):
+        self.assign_add(variable, gradient)
+
+
+def test_an_optimiser_moves_all_variables_in_one_call():
+    first, second = (keras.Variable([1.0, 2.0], name=n) for n in "ab")
+    optimizer = Recorded(0.1, use_ema=True, ema_momentum=0.5)
+    optimizer.exclude_from_weight_decay([second])
+    optimizer.build([first, second])
+    gradients = [keras.ops.ones(2), keras.ops.zeros(2)]
+    optimizer.apply(gradients)
+    assert optimizer.calls == 1
+    values = keras.ops.convert_to_numpy(first.value)
+    np.testing.assert_allclose(values, [2.0, 3.0])
+    assert [optimizer.index_of(each) for each in (first, second)] == [0, 1]
+    assert optimizer.decays(first)
+    assert not optimizer.decays(second)
+    assert list(optimizer.built_variables) == [first, second]
+    values = keras.ops.convert_to_numpy(optimizer.averages[0].value)
+    np.testing.assert_allclose(values, [2.0, 3.0])  # the first step's
+    assert Recorded(0.1).averages == []
+
+
+def test_no_other_module_uses_these_names():
+    used = {path: _private_names(path) for path in MODULES}
+    (own,) = (path for path in MODULES if path.name == "keras_private.py")
+    names = used.pop(own)
+    assert "_compile_loss" in names
+    assert [path.name for path in used if names & used[path]] == []
+
+
+def _private_names(path):
+    """Attributes and methods whose names begin with one underscore."""
+    names = {
+        getattr(node, "attr", None) or getattr(node, "name", None) or ""
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute | ast.FunctionDef)
+    }
+    return {name for name in names if re.match(r"_[^_]", name)}

@@ -1,0 +1,123 @@
+"""What a network computes and learns of its rounding."""
+
+import keras
+import numpy as np
+import pytest
+
+from gnsmall_keras.data.batches import EvaluationBatches
+from gnsmall_keras.distill.distiller import Distiller
+from gnsmall_keras.distill.losses import LabelCrossEntropy
+from gnsmall_keras.export.graph import Graph
+from gnsmall_keras.export.tflite import export_tflite
+from gnsmall_keras.quantization.calibration import (
+    trace,
+)
+from gnsmall_keras.quantization.qat import (
+    KeepBest,
+    QuantizationTraining,
+)
+from gnsmall_keras.quantization.simulation import (
+    Int8Simulation,
+    fake_quantize,
+    fake_quantize_kernel,
+)
+
+pytestmark = pytest.mark.export
+
+
+def test_rounding_of_values_and_kernels():
+    values = np.array([-9.0, -0.26, 0.24, 0.26, 9.0], np.float32)
+    found = keras.ops.convert_to_numpy(fake_quantize(values, 0.5, -126))
+    np.testing.assert_allclose(found, [-1.0, -0.5, 0.0, 0.5, 9.0])
+    kernel = np.array([[1.27, 0.014], [-2.54, 0.03]], np.float32)
+    found = keras.ops.convert_to_numpy(
+        fake_quantize_kernel(keras.ops.convert_to_tensor(kernel), 0)
+    )
+    np.testing.assert_allclose(found, [[1.27, 0.01], [-2.54, 0.04]], rtol=1e-5)
+
+
+def test_simulation_computes_what_the_file_does(converted, images):
+    """Each operator alone, from the file's own values."""
+    network, quantized = Graph(converted.floats), Graph(converted.data)
+    layer = Int8Simulation(network, quantized)
+    (traced,) = trace(converted.data, images[:1], reference=True)
+    values = {network.inputs[0]: images[:1].astype(np.float32)}
+    for ours, theirs in zip(
+        network.operators, quantized.operators, strict=True
+    ):
+        scale, zero_point = quantized.quantization(theirs.outputs[0])
+        found = layer.compute(ours, values)
+        integers = traced[theirs.outputs[0]].astype(np.float32)
+        values[ours.outputs[0]] = (integers - zero_point) * scale
+        errors = np.abs(found - values[ours.outputs[0]]) / scale
+        assert errors.max() <= 1.01, ours
+        # The kernel of MEAN scales by a number of few digits. Of 32 values
+        # one may lie on the border between two steps.
+        few = max(0.03, 1.01 / errors.size)
+        assert errors.mean() <= (0.3 if ours.kind == "MEAN" else few), ours
+
+
+@pytest.mark.usefixtures("in_process")
+def test_network_learns_its_rounding(model, images, real_data, tmp_path):
+    training = QuantizationTraining(
+        images=real_data.train_images[:64],
+        labels=real_data.train_labels[:64],
+        validation_images=real_data.train_images[64:96],
+        validation_labels=real_data.train_labels[64:96],
+        teacher=model,
+        batch_size=32,
+        flip=False,
+    )
+    report = export_tflite(
+        model,
+        tmp_path / "model.tflite",
+        quantization="int8-qat",
+        calibration_images=images,
+        training=training,
+        layer_errors=True,
+    )
+    assert report.faults == []
+    assert set(report.dtypes) == {"INT8", "INT32"}
+    assert report.qat["teacher"] == model.name
+    assert len(report.qat["validation_losses"]) == 2
+    assert {"stem", "classifier"} <= {entry.layer for entry in report.layers}
+
+
+@pytest.mark.parametrize(("rate", "improves"), [(1e-3, True), (1e3, False)])
+def test_the_weights_best_on_validation_images_are_kept(
+    dataset, rate, improves
+):
+    flat, logits = keras.layers.Flatten(), keras.layers.Dense(10)
+    student = keras.Sequential([keras.Input((32, 32, 3)), flat, logits])
+    distiller = Distiller(student=student)
+    distiller.compile(keras.optimizers.SGD(rate), loss=LabelCrossEntropy())
+    images, labels = dataset.train_images, dataset.train_labels
+    best = KeepBest(images[:100], labels[:100])
+    distiller.fit(
+        EvaluationBatches(images[:200], labels[:200], batch_size=100),
+        epochs=2,
+        callbacks=[best],
+        verbose=0,
+    )
+    assert len(best.losses) == 3  # before, and after each epoch
+    assert (min(best.losses) < best.losses[0]) == improves
+    batches = EvaluationBatches(images[:100], labels[:100])
+    found = distiller.evaluate(batches, verbose=0)
+    assert found == pytest.approx(min(best.losses), rel=1e-5)
+
+
+def test_learning_changes_weights_but_not_the_normalisation(
+    converted, images, dataset
+):
+    network = Graph(converted.floats)
+    layer = Int8Simulation(network, Graph(converted.data))
+    (first, *_, last) = [op for op in network.operators if op.is_linear]
+    kept = network.constant(first.inputs[1])
+    before = network.constant(last.inputs[1])
+    for weight in layer.trainable_weights:
+        weight.assign(2.0 * weight)
+    layer.write_back()
+    np.testing.assert_array_equal(network.constant(first.inputs[1]), kept)
+    np.testing.assert_allclose(
+        network.constant(last.inputs[1]), 2.0 * before, rtol=1e-6
+    )

@@ -1,0 +1,130 @@
+"""README's table and figure are of records alone."""
+
+import json
+import re
+from xml.etree import ElementTree
+
+import pytest
+from support import ROOT
+
+from gnsmall_keras import cli
+from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
+from gnsmall_keras.records.cited import CitedRecord, read_cited
+from gnsmall_keras.report.figures.drawing import render
+from gnsmall_keras.report.figures.networks import THEMES, draw_networks
+from gnsmall_keras.report.networks import (
+    describe_networks,
+    find_networks,
+    tabulate_networks,
+)
+from gnsmall_keras.report.pages.build import insert_results
+from gnsmall_keras.report.pages.networks import BEGIN, END, make_networks
+from gnsmall_keras.report.reading import Reading, read_runs
+
+README = ROOT / "README.md"
+TFLITE = ROOT / "tflite"
+
+
+@pytest.fixture(scope="module")
+def networks():
+    reading = read_runs(ROOT / "papermill_runs/index.jsonl")
+    return find_networks(TFLITE, reading, read_cited())
+
+
+def test_the_readme_has_what_the_records_say(networks):
+    drawing = draw_networks(networks)
+    text = make_networks(networks, drawing.alt, drawing.caption)
+    readme = README.read_text("utf-8")
+    expected = insert_results(readme, text, where=README, marks=(BEGIN, END))
+    assert readme == expected, "call: make results"
+
+
+def test_every_published_file_is_shown_or_told_of(networks):
+    files = {path.stem for path in TFLITE.glob("*.tflite")}
+    found = [*networks.ours, *networks.demonstrations]
+    assert {one.file.removesuffix(".tflite") for one in found} == files
+    assert all(one.epochs >= DEMONSTRATION_EPOCHS for one in networks.ours)
+    told = " ".join(describe_networks(networks))
+    assert all(one.name in told for one in networks.demonstrations)
+
+
+def test_the_table_has_the_reports_numbers(networks):
+    table = tabulate_networks(networks)
+    rows = {row[0]: row for row in table.rows}
+    assert {"MLPerf Tiny IC1", "MLPerf Tiny IC2"} <= rows.keys()
+    for one in networks.ours:
+        report = json.loads(
+            (TFLITE / one.file).with_suffix(".json").read_text()
+        )
+        row = rows[f"{one.name} (this package)"]
+        assert row[1] == f"{100 * report['accuracy']:.2f}"
+        assert row[2] == f"{report['size_bytes']:,}"
+
+
+def test_where_it_loses_is_told(networks):
+    """More than 1 of the arena or of a time is beside what is less."""
+    told = describe_networks(networks)[0]
+    shares = [float(x) for x in re.findall(r"(\d\.\d\d) of the", told)]
+    assert any(share > 1 for share in shares)
+    assert any(share < 1 for share in shares)
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_the_figure_names_all_of_ours_and_is_the_same_again(networks, theme):
+    drawing = draw_networks(networks, theme)
+    svg = render(drawing, "svg")
+    ElementTree.fromstring(svg)
+    assert svg == render(draw_networks(networks, theme), "svg")
+    for axes in drawing.figure.axes:
+        names = {text.get_text() for text in axes.texts}
+        assert {one.name for one in networks.ours if one.target == "micro"} <= (
+            names
+        )
+
+
+def test_peers_that_beat_ours_are_in_the_figure(networks):
+    best = max(one.int8 for one in networks.ours)
+    better = {
+        one.name
+        for one in networks.peers
+        if (one.float or 0) > best
+        and (one.parameters or 0) <= 1e6
+        and (one.macs or 0) <= 1.5e8
+    }
+    assert better
+    for axes in draw_networks(networks).figure.axes:
+        assert better - {text.get_text() for text in axes.texts} <= {
+            "MobileNetV2 x0.75"
+        }
+
+
+def test_a_file_without_records_is_an_error(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"sha256": "0"}))
+    with pytest.raises(ValueError, match="a.json, whose file has none"):
+        find_networks(tmp_path, Reading([], [], []), [])
+    with pytest.raises(ValueError, match="--published"):
+        find_networks(tmp_path / "none", Reading([], [], []), [])
+
+
+def test_cited_values_are_of_the_file_with_their_digest(networks):
+    """Not of a file of the same name that was made again."""
+    reading = read_runs(ROOT / "papermill_runs/index.jsonl")
+    other = CitedRecord(name="x", source="y", sha256="0", instructions=5)
+    found = find_networks(TFLITE, reading, [other])
+    assert all(one.instructions is None for one in found.ours)
+
+
+def test_the_command_writes_a_page(tmp_path, capsys):
+    page = tmp_path / "PAGE.md"
+    page.write_text(f"# A\n{BEGIN}\n{END}\nZ\n")
+    index, files = ROOT / "papermill_runs/index.jsonl", TFLITE
+    arguments = ["--index", str(index), "--published", str(files)]
+    assert cli.main(["report", *arguments, "--networks", str(page)]) == 0
+    text = page.read_text("utf-8")
+    assert text.startswith("# A\n")
+    assert text.endswith("Z\n")
+    for name in re.findall(r'(?:src|srcset)="([^"]+)"', text):
+        assert (tmp_path / name).is_file()
+    page.write_text("nothing")
+    assert cli.main(["report", *arguments, "--networks", str(page)]) == 2
+    assert "PAGE.md" in capsys.readouterr().err
