@@ -396,7 +396,8 @@ def test_a_teacher_answers_natively():
     found = keras.ops.convert_to_numpy(teacher.logits(images))
     expected = teacher.model.predict_on_batch(images)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert teacher._native["auto"] is not None
+    if keras.config.backend() != "jax":  # where it has to be asked for
+        assert teacher._native["auto"] is not None
 
 
 def test_no_library_is_one_line(monkeypatch, capsys):
