@@ -67,8 +67,13 @@ native-check: ## run the native kernels' cases under the sanitizers
 	  $(NATIVE)/*.cc tests/native/runner.cc -o "$$folder/runner" && \
 	"$$folder/runner" tests/native/cases.txt
 
-# Needs Chromium: on Debian, apt-get install chromium.
-browser: $(VENV)/browser.stamp ## test notebooks in JupyterLab and the report's page
+tflite/web/node_modules: tflite/web/package.json
+	@echo "== installing LiteRT.js (50 MB)"
+	@npm install --silent --no-audit --no-fund --prefix tflite/web
+	@touch $@
+
+# Needs Chromium and npm: on Debian, apt-get install chromium npm.
+browser: $(VENV)/browser.stamp tflite/web/node_modules ## test notebooks in JupyterLab, the report's page and tflite/web
 	@KERAS_BACKEND=$(BACKEND) $(BIN)/python -m pytest -m browser tests/browser
 	@echo "== screenshots are in tests/browser/screenshots"
 

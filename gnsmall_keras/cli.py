@@ -77,6 +77,7 @@ def _parse(arguments):
         name: functools.wraps(command)(_deferred(command))
         for name, command in COMMANDS.items()
     }
+    arguments = _with_values(arguments)
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
@@ -94,6 +95,16 @@ def _parse(arguments):
         text = re.sub(r"Value error Error parsing \S+config: ", "", text)
         text = re.sub(r"For full helptext, (see|run) ", "Help: ", text)
         raise ValueError(text) from None
+
+
+def _with_values(arguments):
+    """`--flip` and `--no-flip` have a third value, unset, so that tyro asks."""
+    values = {"--flip": ["--flip", "True"], "--no-flip": ["--flip", "False"]}
+    found = []
+    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        given = word == "--flip" and after in ("True", "False", "None")
+        found += [word] if given else values.get(word, [word])
+    return found
 
 
 def _deferred(command):

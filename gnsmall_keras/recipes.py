@@ -36,6 +36,7 @@ class Recipe:
     cutout: Younger[int] = 0  # pixels of the square's side: data/mixing.py
     mixup: Younger[float] = 0.0  # alpha of Beta(alpha, alpha)
     cutmix: Younger[float] = 0.0  # alpha; beside mixup, either by a fair draw
+    start: Younger[str] = "random"  # or "cifar10": models/pretrained.py
 
 
 RECIPES = {
@@ -94,4 +95,24 @@ RECIPES = {
         border="reflect",
         alternate_flip=True,
     ),
+    # For few images of your own: batch and epochs are set by their number
+    # (config/images.py), and training starts from CIFAR-10's weights.
+    "finetune": Recipe(
+        epochs=30,
+        batch_size=32,
+        peak_learning_rate=0.05,
+        warmup_fraction=0.2,
+        momentum=0.9,
+        weight_decay=5e-4,
+        decay_all=False,
+        label_smoothing=0.05,
+        drop_remainder=True,
+        optimizer="muon",
+        schedule="linear",
+        padding=2,
+        border="reflect",
+        alternate_flip=True,
+        start="cifar10",
+    ),
 }
+FEW_IMAGES = 20_000  # of your own: at most so many are fine-tuned on

@@ -44,7 +44,7 @@ model = "gns"  # a network of `gnsmall models`
 width = 1.0  # channel multiplier of a GhostNet
 head_units = 1280  # before a GhostNet's classifier
 data = "digits"  # or "cifar10", "cifar100", or a path to images
-recipe = "quick"  # or "best", "paper", "teacher"
+recipe = "auto"  # or "best", "quick", "paper", "teacher", "finetune"
 epochs = None  # None: the recipe's
 batch_size = None  # None: the recipe's
 peak_learning_rate = None  # None: the recipe's
@@ -61,6 +61,13 @@ cutmix = None  # alpha; None: the recipe's
 ema_momentum = None  # of averaged weights; None: the recipe's
 label_smoothing = None  # part of a label for all classes; None: the recipe's
 devices = 1  # how many share a step
+image_size = 32  # pixels of a side
+channels = 3  # 1: grey
+aspect = "crop"  # or "pad", "squash", for images that are not square
+flip = None  # whether a mirrored image keeps its class; None: not for digits
+skip_broken = False  # True: goes on without images that cannot be read
+start = None  # "random" or "cifar10" weights; None: the recipe's
+data_digest = ""  # of images of your own; empty: set when they are read
 strategy = "baseline"  # or "kd", "assistant", "ensemble"
 teachers = []  # .keras files or folders of runs
 assistants = []  # of strategy "assistant", from the teacher on
@@ -134,7 +141,10 @@ draw_confusion(config.data, record)
 # %%
 from IPython.display import display
 
-dataset = gns.load_data(config.data)
+names = ["image_size", "channels", "aspect", "flip", "skip_broken"]
+dataset = gns.load_data(
+    config.data, **{name: globals()[name] for name in names}
+)
 network = gns.load_model(f"{out}/{record.slug}/model.keras")
 shown = gns.normalize(dataset.test_images[:12])
 if len(shown):  # where there is a test split

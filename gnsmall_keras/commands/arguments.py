@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from gnsmall_keras.config import Device, Kernels
+from gnsmall_keras.config import Aspect, Device, Kernels
 
 PositionalPath = Annotated[Path, tyro.conf.Positional]
 Flat = tyro.conf.OmitArgPrefixes
@@ -33,6 +33,17 @@ class Running:
     "keras", or "auto": the first where it is possible."""
     again: bool = False
     """Trains a finished run anew."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How images of your own are read, beside what a model says of them."""
+
+    aspect: Aspect | None = None
+    """Of images that are not square: "crop" (the middle), "pad" (black borders)
+    or "squash"; by default as in the model's run, or "crop"."""
+    skip_broken: bool = False
+    """Whether to go on without images that cannot be read."""
 
 
 def seconds(text: str | None) -> float | None:

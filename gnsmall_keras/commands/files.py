@@ -7,7 +7,8 @@ from typing import Annotated
 import tyro
 
 from gnsmall_keras.commands import printing
-from gnsmall_keras.commands.arguments import Flat, PositionalPath
+from gnsmall_keras.commands.arguments import Flat, PositionalPath, Reading
+from gnsmall_keras.commands.images import check_data, load_for
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.devices.runtime import Runtime
 from gnsmall_keras.records.jsonl import replacing
@@ -18,6 +19,7 @@ def export(
     model: PositionalPath,
     data: str,
     config: Flat[ExportConfig],
+    reading: Flat[Reading],
     out: Path | None = None,
     exports: Path | None = None,
     layer_errors: bool = False,
@@ -33,6 +35,7 @@ def export(
         data: where calibration images (training split) and test images are
             from: "digits", "cifar10", "cifar100" or a path.
         config: what kind of file.
+        reading: how images are read.
         out: the new file; by default beside `model`.
         exports: JSON-lines file of export records; by default exports.jsonl
             in the folder of all runs. A model outside a run's has none.
@@ -42,10 +45,10 @@ def export(
         card: writes what a published file should come with, as Markdown beside
             it; of a model in the folder of its run.
     """
-    from gnsmall_keras.data.sources import load_data
+    check_data(data)
     from gnsmall_keras.export.card import teachers_of
     from gnsmall_keras.export.tflite import export_network
-    from gnsmall_keras.models.files import load_model
+    from gnsmall_keras.models.files import class_names_of, load_model
     from gnsmall_keras.records.export import EXPORTS_FILE, find_run
 
     run = find_run(model)
@@ -63,7 +66,10 @@ def export(
         teachers = teachers_of(
             run, lambda name: find_run(runs / name / MODEL_FILE)
         )
-    network, dataset = load_model(model), load_data(data)
+    network = load_model(model)
+    shape, names = network.input_shape[1:], class_names_of(model)
+    dataset = load_for(data, shape, reading, run and run.config)
+    dataset.check_classes(str(model), network.output_shape[-1], names)
     with printing.exporting(config):
         report = export_network(
             network,
@@ -124,6 +130,7 @@ def c_array(
 def evaluate(
     model: PositionalPath,
     data: str,
+    reading: Flat[Reading],
     runtime: Runtime = "litert",
     limit: int | None = None,
 ) -> None:
@@ -132,29 +139,35 @@ def evaluate(
     Args:
         model: the file.
         data: "digits", "cifar10", "cifar100" or a path.
+        reading: how images are read.
         runtime: for .tflite files.
         limit: at most so many test images.
     """
-    from gnsmall_keras.data.sources import load_data
+    check_data(data)
+    from gnsmall_keras.devices.labels import find_labels
     from gnsmall_keras.devices.runtime import TFLiteModel
-    from gnsmall_keras.models.files import load_model
+    from gnsmall_keras.models.files import class_names_of, load_model
+    from gnsmall_keras.records.export import find_run
     from gnsmall_keras.training import evaluation
 
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` must be >= 1. Received: {limit}.")
     if model.suffix == ".tflite":
-        predict = TFLiteModel(model, runtime=runtime).predict
-        where = runtime
+        network = TFLiteModel(model, runtime=runtime)
+        predict = network.predict
+        names, where = find_labels(model), runtime
     else:
         network = load_model(model)
         predict = functools.partial(evaluation.predict_logits, network)
-        where = "float32"
-    dataset = load_data(data)
+        names, where = class_names_of(model), "float32"
+    run = find_run(model)
+    shape = network.input_shape[1:]
+    dataset = load_for(data, shape, reading, run and run.config)
     images, labels = dataset.test_images[:limit], dataset.test_labels[:limit]
     if not len(images):
         raise ValueError(f"{data!r} has no test split. Add a folder test/.")
     logits = predict(images)
-    dataset.check_classes(str(model), logits.shape[-1])
+    dataset.check_classes(str(model), logits.shape[-1], names)
     accuracy = evaluation.accuracy(logits, labels)
     printing.show(
         f"{model} ({where}) on {dataset.name}: test accuracy "

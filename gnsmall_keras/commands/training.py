@@ -3,9 +3,16 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import Literal
 
 from gnsmall_keras.commands import printing
-from gnsmall_keras.commands.arguments import Flat, Running, seconds
+from gnsmall_keras.commands.arguments import (
+    Flat,
+    Reading,
+    Running,
+    seconds,
+)
+from gnsmall_keras.commands.images import check_data, load_for
 from gnsmall_keras.config import (
     Distilling,
     ExportConfig,
@@ -14,6 +21,7 @@ from gnsmall_keras.config import (
 )
 
 _DIGITS_QUICKSTART = RunConfig(data="digits", epochs=12, batch_size=64)
+_READING = Reading()
 _CIFAR_QUICKSTART = RunConfig(data="cifar10", width=0.5, epochs=1)
 
 
@@ -70,6 +78,7 @@ def train(config: Flat[RunConfig], running: Flat[Running]) -> None:
         config: the experiment.
         running: how it is done.
     """
+    check_data(config.data)
     from gnsmall_keras.training.run import train
 
     options = {
@@ -103,6 +112,9 @@ def cache_teacher(
     recipe: str = "quick",
     protocol: Protocol = "validation",
     validation_fraction: float = 0.1,
+    image_size: int = 32,
+    channels: Literal[3, 1] = 3,
+    reading: Flat[Reading] = _READING,
 ) -> None:
     """Stores a teacher's logits of the training images, for `--cache`.
 
@@ -120,8 +132,11 @@ def cache_teacher(
         recipe: of the training that will use it, for the kind of crops.
         protocol: of the training that will use it; "paper" holds nothing out.
         validation_fraction: of the training that will use it.
+        image_size: of the training that will use it.
+        channels: of the training that will use it.
+        reading: how images are read.
     """
-    from gnsmall_keras.data.sources import load_data
+    check_data(data)
     from gnsmall_keras.distill import cache
     from gnsmall_keras.distill.checks import load_teacher
     from gnsmall_keras.training.experiment import resolve
@@ -134,12 +149,20 @@ def cache_teacher(
         recipe=recipe,
         protocol=protocol,
         validation_fraction=validation_fraction,
+        image_size=image_size,
+        channels=channels,
+        aspect=reading.aspect or "crop",
+        skip_broken=reading.skip_broken,
     )
     experiment = resolve(config)
-    dataset = load_data(data)
+    shape = (image_size, image_size, channels)
+    dataset = load_for(data, shape, reading)
     images, labels = split(dataset, experiment.partition).fitting
     network = load_teacher(
-        teacher, classes=dataset.classes, input_shape=images.shape[1:]
+        teacher,
+        classes=dataset.classes,
+        input_shape=images.shape[1:],
+        class_names=dataset.class_names,
     )
     seen = dataclasses.replace(
         experiment.learning.views, flip=dataset.flippable

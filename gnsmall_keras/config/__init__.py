@@ -5,22 +5,27 @@ from typing import TYPE_CHECKING, Any
 
 from gnsmall_keras.config.export import QUANTIZATIONS as QUANTIZATIONS
 from gnsmall_keras.config.export import ExportConfig as ExportConfig
+from gnsmall_keras.config.export import check_compression as check_compression
+from gnsmall_keras.config.images import Facts as Facts
+from gnsmall_keras.config.images import settle_images as settle_images
+from gnsmall_keras.config.kinds import KERNELS as KERNELS
+from gnsmall_keras.config.kinds import KERNELS_VARIABLE as KERNELS_VARIABLE
+from gnsmall_keras.config.kinds import Aspect as Aspect
+from gnsmall_keras.config.kinds import Combine as Combine
+from gnsmall_keras.config.kinds import Device as Device
+from gnsmall_keras.config.kinds import Kernels as Kernels
+from gnsmall_keras.config.kinds import Protocol as Protocol
+from gnsmall_keras.config.kinds import check_label_weight as check_label_weight
+from gnsmall_keras.config.kinds import check_temperature as check_temperature
+from gnsmall_keras.config.run import AUTO as AUTO
 from gnsmall_keras.config.run import DIGEST_LENGTH as DIGEST_LENGTH
-from gnsmall_keras.config.run import KERNELS as KERNELS
-from gnsmall_keras.config.run import KERNELS_VARIABLE as KERNELS_VARIABLE
 from gnsmall_keras.config.run import MIXING as MIXING
 from gnsmall_keras.config.run import TEACHING as TEACHING
-from gnsmall_keras.config.run import Combine as Combine
-from gnsmall_keras.config.run import Device as Device
 from gnsmall_keras.config.run import Distilling as Distilling
-from gnsmall_keras.config.run import Kernels as Kernels
 from gnsmall_keras.config.run import Name as Name
-from gnsmall_keras.config.run import Protocol as Protocol
 from gnsmall_keras.config.run import RunConfig as RunConfig
-from gnsmall_keras.config.run import check_label_weight as check_label_weight
-from gnsmall_keras.config.run import check_temperature as check_temperature
 from gnsmall_keras.config.run import complete as complete
-from gnsmall_keras.config.run import normalize_weights as normalize_weights
+from gnsmall_keras.config.weights import normalize_weights as normalize_weights
 
 if TYPE_CHECKING:
     TrainConfig = RunConfig

@@ -1,41 +1,44 @@
 """One training run as a frozen value, and the names it has."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
 from gnsmall_keras import fields
+from gnsmall_keras.config.kinds import (
+    Alpha,
+    Aspect,
+    Combine,
+    Count,
+    Fraction,
+    LabelWeight,
+    LearningRate,
+    Loss,
+    Precision,
+    Protocol,
+    Select,
+    Start,
+    Strategy,
+    Temperature,
+)
+from gnsmall_keras.config.weights import normalize_weights
 from gnsmall_keras.fields import Range, Younger
-from gnsmall_keras.models.catalogue import check_network
-from gnsmall_keras.models.spec import HEAD_UNITS, check_width
+from gnsmall_keras.models.catalogue import (
+    START_WIDTHS,
+    can_start,
+    check_network,
+)
+from gnsmall_keras.models.spec import HEAD_UNITS, check_image_size, check_width
 from gnsmall_keras.recipes import RECIPES, Recipe
 
 DIGEST_LENGTH = 6
-Protocol = Literal["validation", "paper"]
-Select = Literal["last", "validation"]
-Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
-Device = Literal["auto", "cpu", "gpu"]
-Strategy = Literal["baseline", "kd", "assistant", "ensemble"]
-Loss = Literal["kd", "dkd", "standardized_kd", "dist"]
-Combine = Literal["probabilities", "logits", "per_teacher"]
-Count = Annotated[int, Range(least=1)]
-Fraction = Annotated[float, Range(above=0, below=1)]
-LearningRate = Annotated[float, Range(above=0)]
-Alpha = Annotated[float, Range(least=0, cure="0 mixes nothing")]
-LabelWeight = Annotated[float, Range(least=0, most=1, cure="1: labels alone")]
-Temperature = Annotated[float, Range(above=0, cure="1 leaves logits alone")]
-check_label_weight = functools.partial(
-    fields.check, "label_weight", LabelWeight
-)
-check_temperature = functools.partial(fields.check, "temperature", Temperature)
-# What computes a network: a way of running, in no config.
-Kernels = Literal["auto", "keras", "native"]
-KERNELS: tuple[Kernels, ...] = get_args(Kernels)
-KERNELS_VARIABLE = "GNSMALL_KERNELS"  # what "auto" means, in the environment
+AUTO = "auto"  # a recipe that is chosen when the images are read
+AUTO_IS = "quick"  # of data that have a name, and of many images
+KNOWN_DATA = ("digits", "cifar10", "cifar100")
 # What a batch's images are mixed with; options of recipes.
 MIXING = ("cutout", "mixup", "cutmix")
 # What a config can have in a recipe's place.
@@ -46,6 +49,7 @@ _OF_RECIPES = (
     "label_smoothing",
     *MIXING,
     "ema_momentum",
+    "start",
 )
 
 
@@ -74,8 +78,9 @@ class RunConfig:
     """Units of the layer before a GhostNet's classifier."""
     data: str = "digits"
     """"digits", "cifar10", "cifar100", or a path to images."""
-    recipe: str = "quick"
-    """Named hyper-parameters: "best", "quick", "paper" or "teacher"."""
+    recipe: str = AUTO
+    """Named hyper-parameters: "best", "quick", "paper", "teacher" or
+    "finetune"; "auto": "finetune" for few images of your own, else "quick"."""
     epochs: Count | None = None
     """Passes over the training split; None: the recipe's."""
     batch_size: Count | None = None
@@ -121,6 +126,24 @@ class RunConfig:
     recipe's."""
     devices: Younger[Count] = 1
     """How many share a step; `batch_size` is the images of each."""
+    image_size: Younger[int] = 32
+    """Pixels of a side, a multiple of 8 (of 16 for "gnd") from 32 to 128."""
+    channels: Younger[Literal[3, 1]] = 3
+    """Of images: 3 is RGB, 1 is grey."""
+    aspect: Younger[Aspect] = "crop"
+    """Of images that are not square: "crop" (the middle), "pad" (black borders)
+    or "squash"."""
+    flip: Younger[bool | None] = None
+    """Whether a mirrored image keeps its class; None: not for digits."""
+    skip_broken: Younger[bool] = False
+    """Whether to go on without images that cannot be read."""
+    start: Younger[Start | None] = None
+    """Initial weights: "random", or "cifar10" for those of the package's
+    CIFAR-10 network of the same width, but for the classes; None: the
+    recipe's."""
+    data_digest: Younger[str] = ""
+    """Of images of your own, in their path's place in the run's name; empty:
+    set when they are read."""
     strategy: Strategy = "baseline"
     """"baseline": labels alone; "kd": one teacher; "assistant": teacher, then
     assistants, then the student, each learning from the one before; "ensemble":
@@ -155,10 +178,13 @@ class RunConfig:
     def __post_init__(self):
         fields.settle(self)
         check_width(self.width)
+        check_image_size(self.image_size, self.model)
         self._check_size()
-        if self.recipe not in RECIPES:
+        if self.recipe == AUTO and self.data in KNOWN_DATA:
+            object.__setattr__(self, "recipe", AUTO_IS)
+        if self.recipe not in (*RECIPES, AUTO):
             raise ValueError(
-                f"`recipe` must be one of {sorted(RECIPES)}. "
+                f"`recipe` must be one of {sorted((*RECIPES, AUTO))}. "
                 f"Received: recipe={self.recipe!r}."
             )
         if self.protocol == "paper" and self.select != "last":
@@ -167,6 +193,7 @@ class RunConfig:
                 'Use select="last"; the best test accuracy is reported apart.'
             )
         self._check_mixing()
+        self._check_start()
         self._check_teachers()
         self._check_cache()
         self._check_chain()
@@ -188,6 +215,14 @@ class RunConfig:
                 "`width` and `head_units` are sizes of GhostNets (gns, gnd); "
                 f"{self.model!r} has one size. Received: width={self.width!r}, "
                 f"head_units={self.head_units!r}. Leave them out."
+            )
+
+    def _check_start(self):
+        if self.start == "cifar10" and not can_start(self.model, self.width):
+            raise ValueError(
+                "start='cifar10' needs a network of the package: gns of width "
+                f"{START_WIDTHS}. Received: model={self.model!r}, "
+                f"width={self.width:g}. Take one, or start='random'."
             )
 
     def _check_teachers(self):
@@ -256,7 +291,11 @@ class RunConfig:
             for name in _OF_RECIPES
             if getattr(self, name) is not None
         }
-        return dataclasses.replace(RECIPES[self.recipe], **own)
+        return dataclasses.replace(RECIPES[self._recipe], **own)
+
+    @property
+    def _recipe(self) -> str:
+        return AUTO_IS if self.recipe == AUTO else self.recipe
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -266,8 +305,17 @@ class RunConfig:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The values that name it; a baseline's do not depend on teaching."""
-        return _untaught(fields.identity(self))
+        """The values that name it.
+
+        A baseline's do not depend on teaching; images of your own are named by
+        their digest, wherever they lie.
+        """
+        return _untaught(self._values)
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        values = fields.identity(self) | {"recipe": self._recipe}
+        return values | ({"data": ""} if self.data_digest else {})
 
     @property
     def name(self) -> Name:
@@ -286,7 +334,7 @@ class RunConfig:
         found = {
             self._named("", alone): None,  # a `TrainConfig`'s
             # A `DistillConfig`'s, with what its teachers would have had.
-            self._named("baseline", fields.identity(self)): None,
+            self._named("baseline", self._values): None,
         }
         return tuple(name for name in found if name != self.name)
 
@@ -311,10 +359,12 @@ class RunConfig:
         text = json.dumps(values, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
         data = self.data.rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+        if self.data_digest:  # "." and "./photos" are the same images
+            data = Path(self.data).resolve().name.split(".")[0] or "images"
         scales = check_network(self.model).scales
         parts = (
             f"{self.model}-w{self.width:g}" if scales else self.model,
-            f"{data}-{self.recipe}-e{recipe.epochs}",
+            f"{data}-{self._recipe}-e{recipe.epochs}",
             how,
             f"s{self.seed}-{digest}",
         )
@@ -332,7 +382,10 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     Fields that it is too old for have their defaults, as have those of
     teaching in a baseline's.
     """
-    return _untaught(fields.complete(RunConfig, values))
+    found = fields.complete(RunConfig, values)
+    if found["recipe"] == AUTO:
+        found["recipe"] = AUTO_IS
+    return _untaught(found)
 
 
 def _untaught(values: dict[str, Any]) -> dict[str, Any]:
@@ -351,26 +404,3 @@ class Distilling(RunConfig):
         """Makes a `RunConfig`."""
         given: dict[str, Any] = {"strategy": "kd", **values}
         return RunConfig(**given)
-
-
-def normalize_weights(
-    weights: Sequence[float] | None, teachers: int
-) -> tuple[float, ...]:
-    """Returns one weight for each teacher; they add up to 1.
-
-    Raises:
-        ValueError: if a weight is below 0, their sum is not above 0, or their
-            number is not that of the teachers.
-    """
-    values = [1.0] * teachers if weights is None else [*map(float, weights)]
-    total = sum(values)
-    if (
-        len(values) != teachers
-        or not all(math.isfinite(value) and value >= 0 for value in values)
-        or total <= 0
-    ):
-        raise ValueError(
-            "`weights` must be a number >= 0 for each teacher, with a sum > 0. "
-            f"Received: {weights!r} for {teachers} teachers."
-        )
-    return tuple(value / total for value in values)

@@ -6,10 +6,8 @@ import math
 
 import numpy as np
 
-from gnsmall_keras.models.spec import PIXEL_MEAN, PIXEL_STD
+from gnsmall_keras.models.spec import pixel_moments
 
-MEAN = np.array(PIXEL_MEAN, np.float32)
-STD = np.array(PIXEL_STD, np.float32)
 BORDERS = {"zeros": "constant", "reflect": "reflect"}  # NumPy's names
 # Stand where random augmentation has the epoch, so that no seed is shared.
 _FIXED_VIEWS = 2**32 - 1
@@ -17,25 +15,38 @@ _FIRST_FLIPS = 2**32 - 2
 
 
 def normalize(images: np.ndarray) -> np.ndarray:
-    """Turns uint8 pixels `(..., 3)` into the float32 a model takes.
+    """Turns uint8 pixels `(..., 3)` or `(..., 1)` into what a model takes.
 
     Args:
-        images: RGB, 0 to 255.
+        images: RGB or grey, 0 to 255.
 
     Returns:
-        The same shape: (pixel / 255 - mean) / deviation, of CIFAR-10's
-        channels.
+        float32 of the same shape: (pixel / 255 - mean) / deviation, of
+        CIFAR-10's channels; of grey the averages over these.
 
     Example:
         >>> gns.normalize(np.zeros((1, 32, 32, 3), np.uint8)).dtype
         dtype('float32')
     """
-    *outer, pixels, _ = (1, *images.shape) if images.ndim == 1 else images.shape
+    shape = (1, *images.shape) if images.ndim == 1 else images.shape
+    *outer, pixels, channels = shape
+    mean, std = moments(channels)
     # A row of pixels at a time: NumPy is slow along an axis of three.
-    values = images.reshape(math.prod(outer), 3 * pixels).astype(np.float32)
-    values *= np.tile(1.0 / (255.0 * STD), pixels)
-    values -= np.tile(MEAN / STD, pixels)
+    rows = images.reshape(math.prod(outer), channels * pixels)
+    values = rows.astype(np.float32)
+    values *= np.tile(1.0 / (255.0 * std), pixels)
+    values -= np.tile(mean / std, pixels)
     return values.reshape(images.shape)
+
+
+@functools.cache
+def moments(channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and deviation of pixels in [0, 1], float32 `(channels,)`."""
+    mean, std = pixel_moments(channels)
+    return np.array(mean, np.float32), np.array(std, np.float32)
+
+
+MEAN, STD = moments(3)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

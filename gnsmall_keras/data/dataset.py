@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -89,16 +91,39 @@ class Dataset:
             sha.update(json.dumps([shapes, self.class_names]).encode())
         return sha.hexdigest()[:16]
 
-    def check_classes(self, model: str, classes: int) -> None:
-        """Checks that a model has one output for each class.
+    def describe(self) -> dict[str, Any]:
+        """Returns what a record says of the images, as plain JSON values."""
+        return {
+            "name": self.name,
+            "image_size": self.image_size,
+            "channels": self.channels,
+            "aspect": self.aspect,
+            "flippable": self.flippable,
+            "test_fraction": self.test_fraction,
+            "validation_given": self.validation_images is not None,
+            "notes": list(self.notes),
+            "class_names": list(self.class_names),
+        }
+
+    def check_classes(
+        self, model: str, classes: int, names: Sequence[str] = ()
+    ) -> None:
+        """Checks that a model has one output for each class, of its name.
 
         Args:
             model: what the message calls it.
             classes: its outputs.
+            names: of its classes; empty: not known.
 
         Raises:
             ValueError: if they differ.
         """
+        if names and tuple(names) != self.class_names:
+            raise ValueError(
+                f"{model} tells other classes apart: {some(names)}; "
+                f"{self.name!r} has {some(self.class_names)}. Give the data "
+                "it was trained on."
+            )
         if classes != self.classes:
             raise ValueError(
                 f"{model} tells {classes} classes apart, {self.name!r} has "
@@ -119,6 +144,12 @@ class Dataset:
             f"{self.image_size} x {self.image_size} x {self.channels}; "
             f"{self.classes} classes: {names}>"
         )
+
+
+def some(names: Sequence[str]) -> str:
+    """Returns at most ten of names, as a list."""
+    more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+    return f"{list(names[:10])}{more}"
 
 
 def split_indices(

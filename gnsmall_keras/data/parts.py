@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.data.dataset import Dataset, some
 from gnsmall_keras.data.decoding import ASPECTS, MODES
+from gnsmall_keras.models.spec import check_image_size
 
-MIN_SIZE, MAX_SIZE, SIZE_STEP = 32, 128, 8  # of images, in pixels
 # A record keeps counts for each pair of classes, in one line of text.
 MAX_CLASSES = 256
 LEAST = 2  # images of a class: one to train on, one to validate
@@ -33,17 +33,7 @@ class Options:
     cache: bool = True
 
     def __post_init__(self):
-        size = self.image_size
-        if (
-            not isinstance(size, int)
-            or not MIN_SIZE <= size <= MAX_SIZE
-            or size % SIZE_STEP
-        ):
-            raise ValueError(
-                f"`image_size` must be a multiple of {SIZE_STEP} from "
-                f"{MIN_SIZE} to {MAX_SIZE}. Received: {size!r}. Take the next "
-                "one."
-            )
+        check_image_size(self.image_size)
         if self.channels not in MODES:
             raise ValueError(
                 "`channels` must be 3 (RGB) or 1 (grey). Received: "
@@ -106,7 +96,7 @@ def check_classes(
         bound = f"At most {MAX_CLASSES}" if names[2:] else "At least 2"
         raise ValueError(
             f"{bound} classes with training images are needed. {where} has "
-            f"{len(names)}: {_some(names)}; without images: {_some(without)}. "
+            f"{len(names)}: {some(names)}; without images: {some(without)}. "
             "Give one folder a class, train/<class>/<image> or <class>/<image>."
         )
     for split in ("validation", "test"):
@@ -114,13 +104,13 @@ def check_classes(
         if unknown:
             raise ValueError(
                 f"{split} has classes that train/ lacks: "
-                f"{_some(sorted(unknown))}. Received: {where}. Add training "
+                f"{some(sorted(unknown))}. Received: {where}. Add training "
                 "images of these, or remove them."
             )
     if without:
         raise ValueError(
             f"A class must have images. {where} has none for: "
-            f"{_some(without)}. Fill or remove them."
+            f"{some(without)}. Fill or remove them."
         )
     parted = not counts["test"] and options.test_fraction > 0
     least = LEAST + parted
@@ -203,7 +193,7 @@ def _notes(numbers, parts, class_names, fraction, options):
         found = set(numbers[tested].tolist())
         names = [n for i, n in enumerate(class_names) if i not in found]
         if names:
-            yield f"The test split has no {_some(names)}."
+            yield f"The test split has no {some(names)}."
     if options.flip is None:
         yield (
             "Images are mirrored in training; where left and right are "
@@ -222,9 +212,3 @@ def _split_off(numbers, mask, options):
         count = max(1, round(options.test_fraction * len(mine)))
         off[generator.permutation(mine)[: min(count, len(mine) - LEAST)]] = True
     return off
-
-
-def _some(names):
-    """At most ten of names, as a list."""
-    more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
-    return f"{list(names[:10])}{more}"

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnsmall_keras.devices.checks import read_contents
+from gnsmall_keras.devices.labels import find_labels
 from gnsmall_keras.devices.runtime import TFLiteModel
-from gnsmall_keras.export.metadata import check_labels, read_labels
+from gnsmall_keras.export.metadata import check_labels
 from gnsmall_keras.records.jsonl import replacing
 
 # Builtin operators that MicroMutableOpResolver has a method "Add..." for, in
@@ -61,9 +62,10 @@ constexpr std::size_t kModelBytes = {size};
 // and some KB for planning, and try. Optimised kernels add scratch memory.
 constexpr std::size_t kArenaBytes = {arena};
 
-// One image, RGB, row by row; each value is the pixel's minus 128.
+// One image, {colours}, row by row; each value is the pixel's minus 128.
 constexpr int kHeight = {height};
 constexpr int kWidth = {width};
+constexpr int kChannels = {channels};
 
 constexpr int kClasses = {classes};
 extern const char* const g_labels[kClasses];
@@ -106,8 +108,8 @@ def write_c_array(
     Args:
         path: of an int8 file.
         folder: of the two files; it is made where there is none.
-        labels: of the classes; by default the file's metadata, else the names
-            in the report of its export beside it, else numbers.
+        labels: of the classes; by default those of `find_labels`, else
+            numbers.
 
     Returns:
         The paths of both files.
@@ -158,17 +160,18 @@ def _sources(path, labels):
     data = path.read_bytes()
     numbers = [str(number) for number in range(runner.classes)]
     digest = hashlib.sha256(data).hexdigest()
-    reported = _reported_labels(path.with_suffix(".json"), digest)
-    labels = labels or read_labels(data) or reported or numbers
+    labels = labels or find_labels(path) or numbers
     check_labels(labels, runner.classes)
     ops = sorted(read_contents(data).ops)
-    _, height, width, _ = runner.input_shape
+    _, height, width, channels = runner.input_shape
     header = _HEADER.format(
         sha256=digest,
         size=len(data),
         arena=runner.arena_bytes,
         height=height,
         width=width,
+        channels=channels,
+        colours="grey" if channels == 1 else "RGB",
         classes=runner.classes,
         count=len(ops),
         registrations="\n".join(
@@ -184,14 +187,6 @@ def _sources(path, labels):
         array=_array(data),
     )
     return {"model.h": header, "model.cc": source}
-
-
-def _reported_labels(report, sha256):
-    """The classes in a report, if it is of the file; else none."""
-    if not report.is_file():
-        return []
-    found = json.loads(report.read_text(encoding="utf-8"))
-    return found.get("class_names", []) if found["sha256"] == sha256 else []
 
 
 def _array(data):

@@ -122,7 +122,7 @@ class TFLiteModel:
         """Classifies images.
 
         Args:
-            images: raw pixels, uint8 `(n, height, width, 3)`.
+            images: raw pixels, uint8 `(n, height, width, 3)`, or 1 for grey.
 
         Returns:
             What the file's output means, float32 `(n, classes)`: logits or
@@ -271,7 +271,7 @@ def _check_classifier(inputs, outputs):
     """Checks the shapes of a file's inputs and outputs.
 
     Raises:
-        ValueError: unless they are one RGB image and one value a class.
+        ValueError: unless they are one RGB or grey image and one value a class.
     """
     received = f"Received: inputs {inputs}, outputs {outputs}."
     if any(side < 1 for shape in inputs + outputs for side in shape):
@@ -282,13 +282,15 @@ def _check_classifier(inputs, outputs):
     if not (
         len(inputs) == len(outputs) == 1
         and len(inputs[0]) == 4
-        and (inputs[0][0], inputs[0][-1]) == (1, 3)
+        and inputs[0][0] == 1
+        and inputs[0][-1] in (1, 3)
         and len(outputs[0]) > 1
         and math.prod(outputs[0][:-1]) == 1
     ):
         raise ValueError(
-            "a classifier takes one image (1, height, width, 3) and returns "
-            f"one vector (1, classes). {received} Give a classifier's file."
+            "a classifier takes one image (1, height, width, 3), or 1 for "
+            "grey, and returns one vector (1, classes). "
+            f"{received} Give a classifier's file."
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from gnsmall_keras.models.files import is_shape, load_model
+from gnsmall_keras.models.files import class_names_of, is_shape, load_model
 from gnsmall_keras.models.keras_private import operation_of
 from gnsmall_keras.records.run import MODEL_FILE
 
@@ -20,13 +20,15 @@ def load_teacher(
     *,
     classes: int,
     input_shape: tuple[int, int, int] = (32, 32, 3),
+    class_names: Sequence[str] = (),
 ) -> keras.Model:
     """Loads any `.keras` classifier to distil from.
 
     Args:
         path: a `.keras` file, or the folder of a run of `train`.
         classes: of the student.
-        input_shape: the student's, `(height, width, 3)`.
+        input_shape: the student's, `(height, width, channels)`.
+        class_names: of the student; a file that names others is refused.
 
     Returns:
         The network, from the student's normalised images to logits.
@@ -39,6 +41,12 @@ def load_teacher(
     if (path / MODEL_FILE).is_file():
         path = path / MODEL_FILE
     teacher = load_model(path)
+    names = class_names_of(path)
+    if names and class_names and names != tuple(class_names):
+        raise ValueError(
+            f"The teacher {path} tells other classes apart: {list(names)}, the "
+            f"student {list(class_names)}. Take a teacher of the same data."
+        )
     check_teacher(
         teacher, classes=classes, input_shape=input_shape, origin=str(path)
     )

@@ -1,5 +1,7 @@
 """Checks of labels, which backends make something or nothing of."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -8,7 +10,7 @@ RULE = "Labels must be whole numbers of classes"  # in TensorFlow's graph
 
 def are_indices(labels) -> bool:
     """Whether they are an array or tensor, `(batch,)` or `(batch, 1)`."""
-    shape = getattr(labels, "shape", None)
+    shape: Any = getattr(labels, "shape", None)
     try:
         rank = len(shape)
     except (TypeError, ValueError):  # none, or one that is not known

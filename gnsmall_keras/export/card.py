@@ -5,11 +5,14 @@ from collections.abc import Callable, Sequence
 
 from gnsmall_keras import fields
 from gnsmall_keras.config import Distilling, ExportConfig
-from gnsmall_keras.devices.targets import find_budget
+from gnsmall_keras.devices.ethosu import EthosUReport
+from gnsmall_keras.devices.targets import TARGETS, find_budget
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
 from gnsmall_keras.records.run import RunRecord
 
+_USUAL = fields.defaults(Distilling)
+_SIDE = 32  # pixels, where a card does not say it
 _PERCENT = "{:.2f} %"
 
 
@@ -26,11 +29,13 @@ def make_card(
         teachers: of the runs that it learned from: `teachers_of`.
     """
     config = record.config
+    for_people = TARGETS[report.target].probabilities
     parts = [
         f"# {report.path}",
         f"{config['model']} of width {config['width']:g}, "
-        f"{report.quantization}, for {report.target}: {_input_of(report)} in, "
-        f"{'probabilities' if report.target == 'android' else 'logits'} of "
+        f"{report.quantization}, for {report.target}: "
+        f"{_input_of(report, record)} in, "
+        f"{'probabilities' if for_people else 'logits'} of "
         f"{_classes(record)} out. Licence: Apache-2.0.",
         _table(_numbers(report, record)),
         "## Training",
@@ -45,20 +50,27 @@ def make_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _input_of(report):
+def _input_of(report, record):
     kind = "float32 pixels"  # whatever the weights are
     if report.quantization == "int16x8":
         kind = "int16"
     elif report.quantization.startswith("int8"):
-        kind = "uint8" if report.target == "android" else "int8 (pixel - 128)"
-    return f"one RGB image, {kind}"
+        kind = TARGETS[report.target].input_dtype
+        if kind == "int8":
+            kind = "int8 (pixel - 128)"
+    colours, size = "RGB", ""
+    if record.config.get("channels") == 1:
+        colours = "grey"
+    if record.config.get("image_size", _SIDE) != _SIDE:
+        size = " of {0} x {0} pixels".format(record.config["image_size"])
+    return f"one {colours} image{size}, {kind}"
 
 
 def _classes(record):
-    predictions = record.test_predictions
-    if predictions is None:
+    known = record.images or record.test_predictions
+    if known is None:
         return "the classes"
-    return ", ".join(predictions["class_names"])
+    return ", ".join(known["class_names"])
 
 
 def _numbers(report, record):
@@ -77,7 +89,7 @@ def _numbers(report, record):
             find_budget(report.size_bytes, report.arena_bytes)
             or ("none of ours" if report.knows_micro else "unknown")
         ),
-        "bytes": f"{report.size_bytes:,}",
+        "bytes": f"{report.size_bytes:,}" + _packed(report),
         "parameters": f"{report.parameters:,}",
         "multiply-accumulates": f"{report.macs:,}",
         "operators": ", ".join(
@@ -87,7 +99,24 @@ def _numbers(report, record):
             )
         ),
         "SHA-256": f"`{report.sha256}`",
+        **_ethos_u(report),
     }
+
+
+def _packed(report):
+    if report.gzip_bytes is None:  # an older report
+        return ""
+    how = f", weights {report.compressed}" if report.compressed else ""
+    return f", {report.gzip_bytes:,} by gzip{how}"
+
+
+def _ethos_u(report):
+    """A row an accelerator, of a file for them; a read report has tables."""
+    found = [
+        EthosUReport(**each) if isinstance(each, dict) else each
+        for each in report.ethos_u or []
+    ]
+    return {each.accelerator: str(each) for each in found}
 
 
 def _micro(report, compared):
@@ -216,6 +245,8 @@ def _commands(report, runs):
         exporting += ["--calibration-size", str(report.calibration_images)]
     if report.float_layers:
         exporting += ["--float-layers", *report.float_layers]
+    if report.compressed:
+        exporting += ["--compress", report.compressed]
     if report.qat:
         exporting += ["--qat-epochs", str(report.qat["epochs"])]
         if report.qat["images"] < record.train_images:
@@ -223,6 +254,9 @@ def _commands(report, runs):
         if report.qat["label_weight"] and report.qat["teacher"]:
             # Only its name is known.
             exporting += ["--teacher", f"TEACHER ({report.qat['teacher']})"]
+    for name in ("aspect", "skip_broken"):
+        if record.config.get(name, _USUAL[name]) != _USUAL[name]:
+            exporting += _option(name, record.config[name])
     lines = [
         f"KERAS_BACKEND={run.backend} {reproduce(run)}  "
         f"# commit {run.commit[:7]}"
@@ -257,9 +291,10 @@ def teachers_of(
 def reproduce(record: RunRecord) -> str:
     """Returns the command line of a run: what differs from the defaults."""
     command = "distill" if "strategy" in record.config else "train"
-    usual = fields.defaults(Distilling)
     words = ["gnsmall", command]
-    for name, value in usual.items():
+    for name, value in _USUAL.items():
+        if name == "data_digest":  # the images say it themselves
+            continue
         given = record.config.get(name, value)
         if given != value:
             words += _option(name, given)

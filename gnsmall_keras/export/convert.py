@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from gnsmall_keras.config import ExportConfig
-from gnsmall_keras.data.augment import MEAN, STD
+from gnsmall_keras.data.augment import moments
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export.graph import Graph, find_layer
 from gnsmall_keras.quantization import post_training as quantize
@@ -230,8 +230,9 @@ def _from_pixels(model, *, probabilities):
     outputs = model(normalize(pixels))
     if probabilities:
         outputs = keras.layers.Softmax(name="probabilities")(outputs)
-    scale = (1.0 / (255.0 * STD)).reshape(1, 1, -1, 1)
-    normalize.set_weights([scale, -MEAN / STD])
+    mean, std = moments(shape[-1])
+    scale = (1.0 / (255.0 * std)).reshape(1, 1, -1, 1)
+    normalize.set_weights([scale, -mean / std])
     return keras.Model(pixels, outputs, name=model.name)
 
 

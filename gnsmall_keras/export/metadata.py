@@ -9,8 +9,10 @@ mediapipe reads what it writes in a test.
 import io
 import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from gnsmall_keras.export.graph import Graph
+from gnsmall_keras.records.jsonl import replacing
 
 LABELS_FILE = "labels.txt"
 _METADATA_NAME = b"TFLITE_METADATA"
@@ -34,6 +36,32 @@ def check_labels(labels: Sequence[str], classes: int) -> None:
         raise ValueError(
             f"`labels` must be single lines of text. Received: {bad[0]!r}."
         )
+
+
+def check_beside(path: Path, labels: Sequence[str] | None) -> None:
+    """Checks that `labels.txt` in a folder may become that of a new file.
+
+    Raises:
+        ValueError: if it names the classes of another file there.
+    """
+    file = path.with_name(LABELS_FILE)
+    others = {*path.parent.glob("*.tflite")} - {path}
+    if not labels or not file.is_file() or not others:
+        return
+    known = file.read_text(encoding="utf-8").splitlines()
+    if known != [*labels]:
+        raise ValueError(
+            f"{file} names the classes of other files in its folder: {known}. "
+            f"Received: {[*labels]}. Write to a folder of its own."
+        )
+
+
+def write_beside(path: Path, labels: Sequence[str] | None) -> None:
+    """Writes `labels.txt` beside a file, one class a line."""
+    if labels:
+        with replacing(path.with_name(LABELS_FILE)) as unfinished:
+            text = "".join(f"{label}\n" for label in labels)
+            unfinished.write_text(text, encoding="utf-8")
 
 
 def read_labels(data: bytes) -> list[str]:

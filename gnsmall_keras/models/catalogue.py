@@ -4,6 +4,10 @@ from typing import NamedTuple
 
 from gnsmall_keras.models.spec import COUNTS
 
+# Of GhostNetV3-Small: the package has networks trained on CIFAR-10, of which
+# all but the layers behind the pooling can be taken for other images.
+START_WIDTHS = (0.25, 0.5, 1.0)
+
 
 class Network(NamedTuple):
     """One network for `create_model`, with 10 classes and 32 x 32 images."""
@@ -88,3 +92,8 @@ def check_network(name: str) -> Network:
             f"`model` must be one of {sorted(NETWORKS)}. Received: {name!r}."
         )
     return NETWORKS[name]
+
+
+def can_start(model: str, width: float) -> bool:
+    """Returns whether the package has weights to start a network from."""
+    return model == "gns" and width in START_WIDTHS

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -11,8 +12,15 @@ from gnsmall_keras.models import layers as _layers  # noqa: F401
 from gnsmall_keras.models.archive import check_declared_sizes
 from gnsmall_keras.records.jsonl import replacing
 
+LABELS_FILE = "labels.txt"  # in the archive, one class a line
+_MOST_LABELS = 2**20  # bytes of it
 
-def save_model(model: keras.Model, path: str | os.PathLike) -> None:
+
+def save_model(
+    model: keras.Model,
+    path: str | os.PathLike,
+    class_names: Sequence[str] = (),
+) -> None:
     """Saves the network alone, without optimiser, losses and metrics.
 
     A file that was there stays whole until the new one is complete.
@@ -20,6 +28,7 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> None:
     Args:
         model: of any form, branched or fused.
         path: ends in ".keras".
+        class_names: what `class_names_of` finds in the file.
 
     Example:
         >>> layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
@@ -30,6 +39,22 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> None:
     network.set_weights(model.get_weights())
     with replacing(path) as unfinished:
         network.save(unfinished)
+        if class_names:
+            with zipfile.ZipFile(unfinished, "a") as archive:
+                entry = zipfile.ZipInfo(LABELS_FILE)  # without today's date
+                archive.writestr(entry, "\n".join(class_names) + "\n")
+
+
+def class_names_of(path: str | os.PathLike) -> tuple[str, ...]:
+    """Returns the names of classes in a `.keras` file; empty: it has none."""
+    if not zipfile.is_zipfile(path):
+        return ()
+    with zipfile.ZipFile(path) as archive:
+        if LABELS_FILE not in archive.namelist():
+            return ()
+        with archive.open(LABELS_FILE) as file:
+            text = file.read(_MOST_LABELS).decode("utf-8", "replace")
+    return tuple(text.splitlines())
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:
@@ -78,9 +103,9 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     outputs = getattr(model, "output_shape", ())
     if not _is_classifier(inputs, outputs):
         raise ValueError(
-            f"{os.fspath(path)} is not a classifier of RGB images: it maps "
-            f"{inputs} to {outputs}. Needed: (batch, height, width, 3) to "
-            "(batch, classes)."
+            f"{os.fspath(path)} is not a classifier of RGB images or grey "
+            f"ones: it maps {inputs} to {outputs}. Needed: (batch, height, width, 3 "
+            "or 1) to (batch, classes)."
         )
     return model
 
@@ -97,7 +122,7 @@ def _is_classifier(inputs, outputs):
         is_shape(inputs)
         and is_shape(outputs)
         and len(inputs) == 4
-        and inputs[-1] == 3
+        and inputs[-1] in (1, 3)
         and None not in inputs[1:]
         and len(outputs) == 2
     )

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from gnsmall_keras.models.files import load_model
+from gnsmall_keras.models.spec import pixel_moments
 
 CIFAR10 = "cifar10"
 _CLASSES = 10
+_OF_CLASSES = ("head_", "classifier")  # beginnings of layers' names
 
 
 class Pretrained(NamedTuple):
@@ -75,6 +78,46 @@ def load_pretrained(
         )
     path = _find(GHOSTNETV3_SMALL[key])
     model.set_weights(load_model(path).get_weights())
+
+
+def start_from(model: keras.Model, weights: str, *, width: float) -> None:
+    """Puts trained weights into a new network, but for what names classes.
+
+    The layers before the pooling get those of the published network of this
+    width, whatever the sides of images; of grey images the stem gets the sum
+    over colours, which sees grey as the trained one did.
+
+    Args:
+        model: as `ghostnetv3_small` built it.
+        weights: "cifar10".
+        width: of the model.
+
+    Raises:
+        ValueError: if there are no such weights for this width, or their file
+            is missing or not the one that was published.
+    """
+    heads = {known: head for known, head in GHOSTNETV3_SMALL if known == width}
+    if weights != CIFAR10 or not heads:
+        raise ValueError(
+            f"`start` must be {CIFAR10!r} with a width of "
+            f"{sorted({known for known, _ in GHOSTNETV3_SMALL})}. Received: "
+            f"{weights!r}, width={width:g}."
+        )
+    source = load_model(_find(GHOSTNETV3_SMALL[width, heads[width]]))
+    for layer in source.layers:
+        mine = model.get_layer(layer.name)
+        if layer.weights and not layer.name.startswith(_OF_CLASSES):
+            values = layer.get_weights()
+            if mine.weights[0].shape != values[0].shape:
+                values[0] = _as_grey(values[0])
+            mine.set_weights(values)
+
+
+def _as_grey(kernel):
+    """Of the stem: sees grey as the trained one saw three equal colours."""
+    (_, of_colours), (_, of_grey) = pixel_moments(3), pixel_moments(1)
+    scales = np.array(of_grey[0]) / np.array(of_colours)
+    return (kernel * scales[:, None]).sum(axis=-2, keepdims=True)
 
 
 def _find(pretrained: Pretrained) -> Path:

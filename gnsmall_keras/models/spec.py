@@ -15,6 +15,9 @@ from gnsmall_keras.fields import Range, check
 # it.
 PIXEL_MEAN = (0.4914, 0.4822, 0.4465)
 PIXEL_STD = (0.2471, 0.2435, 0.2616)
+# Of images that are read, in pixels of a side.
+MIN_SIZE, MAX_SIZE, SIZE_STEP = 32, 128, 8
+_GND_STEP = 16  # its maps are halved once more
 
 STEM_CHANNELS = 16
 HEAD_UNITS = 1280  # does not scale with the width
@@ -129,6 +132,42 @@ def check_width(width: float) -> float:
         ValueError: if `width` is not a finite number above 0.
     """
     return check("width", _Width, width)
+
+
+def pixel_moments(channels: int) -> tuple[tuple[float, ...], ...]:
+    """Returns mean and deviation of each channel of pixels in [0, 1].
+
+    Those of one channel, grey, are the averages over the three.
+    """
+    if channels == len(PIXEL_MEAN):
+        return PIXEL_MEAN, PIXEL_STD
+    if channels != 1:
+        raise ValueError(
+            "Images must have 3 channels (RGB) or 1 (grey). Received: "
+            f"{channels}."
+        )
+    mean, std = (sum(each) / len(each) for each in (PIXEL_MEAN, PIXEL_STD))
+    return (mean,), (std,)
+
+
+def check_image_size(size: int, model: str = "") -> None:
+    """Checks the pixels of a side.
+
+    Args:
+        size: in pixels.
+        model: the network that takes the images.
+
+    Raises:
+        ValueError: if it is outside the range, or no multiple of the step.
+    """
+    step = _GND_STEP if model == "gnd" else SIZE_STEP
+    whole = isinstance(size, int) and not isinstance(size, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not whole or not MIN_SIZE <= size <= MAX_SIZE or size % step:
+        of = f" for {model}" if step == _GND_STEP else ""
+        raise ValueError(
+            f"`image_size` must be a multiple of {step}{of} from {MIN_SIZE} to "
+            f"{MAX_SIZE}. Received: {size!r}. Take the next one."
+        )
 
 
 def plan_blocks(

@@ -222,6 +222,7 @@ def _teaching(network, dataset, config):
             config.teacher,
             classes=dataset.classes,
             input_shape=network.input_shape[1:],
+            class_names=dataset.class_names,
         )
     }
 

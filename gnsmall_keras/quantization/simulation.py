@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from gnsmall_keras.data.augment import MEAN, STD
+from gnsmall_keras.data.augment import moments
 from gnsmall_keras.export.graph import Graph, Operator
 
 _AWAY = ("AVERAGE_POOL_2D",)  # where integers' ties go away from zero
@@ -90,7 +90,8 @@ class Int8Simulation(keras.layers.Layer):
 
     def call(self, images):
         """Returns logits `(batch, classes)`."""
-        pixels = ops.round(images * (255.0 * STD) + 255.0 * MEAN)
+        mean, std = moments(images.shape[-1])
+        pixels = ops.round(images * (255.0 * std) + 255.0 * mean)
         values = {self._network.inputs[0]: pixels}
         for operator in self._operators:
             values[operator.outputs[0]] = self.compute(operator, values)

@@ -20,7 +20,7 @@ from gnsmall_keras.records.jsonl import (
     scan_lines,
 )
 
-SCHEMA = 3
+SCHEMA = 4
 _SCHEMAS = range(2, SCHEMA + 1)  # that are read
 RECORD_FILE = "record.json"  # in a run's folder
 MODEL_FILE = "model.keras"  # beside it
@@ -60,6 +60,8 @@ class RunRecord:
     versions: dict[str, str]
     # `predictions.describe` has its form; None as well without a test split.
     test_predictions: Annotated[dict[str, Any] | None, Since(3)] = None
+    # `Dataset.describe` has its form.
+    images: Annotated[dict[str, Any] | None, Since(4)] = None
     schema: int = SCHEMA
 
     @property

@@ -15,6 +15,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.training.clock import Clock
 from gnsmall_keras.training.optimizers import exchange_averages
 
@@ -244,3 +245,10 @@ class StopOnNaN(keras.callbacks.Callback):
             f"{images[:8].tolist()}... Lower `peak_learning_rate`, take more "
             "warm-up, or look at these images; the last checkpoint is kept."
         )
+
+
+def tell_images(dataset: Dataset) -> None:
+    """Prints what was left out of images of your own, and how they are read."""
+    for line in (*dataset.notes, dataset.reading):
+        if line:
+            sys.stdout.write(f"{line}\n")

@@ -7,9 +7,32 @@ from gnsmall_keras.config import MIXING, Name, RunConfig
 from gnsmall_keras.data.augment import Views
 from gnsmall_keras.data.mixing import Mixing
 from gnsmall_keras.distill.teachers import CONFIDENCE
-from gnsmall_keras.models.catalogue import check_network
+from gnsmall_keras.models.catalogue import can_start, check_network
 from gnsmall_keras.models.spec import HEAD_UNITS, check_width
 from gnsmall_keras.recipes import Recipe
+
+_USUAL = fields.defaults(RunConfig)
+_SIDE = 32  # pixels of the images that recipes' crops are meant for
+
+
+class Images(NamedTuple):
+    """Which images, and how they are read; fields are `load_data`'s."""
+
+    data: str
+    image_size: int
+    channels: int
+    aspect: str
+    flip: bool | None
+    skip_broken: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of `load_data`, beside the source, that are not usual."""
+        return {
+            name: value
+            for name, value in self._asdict().items()
+            if name != "data" and value != _USUAL[name]
+        }
 
 
 class Partition(NamedTuple):
@@ -28,6 +51,7 @@ class Network(NamedTuple):
     head_units: int
     precision: str
     seed: int
+    start: str  # "random", or whose weights it begins with
 
     @property
     def options(self) -> dict[str, Any]:
@@ -70,7 +94,7 @@ class Experiment(NamedTuple):
     name: Name
     values: dict[str, Any]  # the config, for the record
     identity: dict[str, Any]  # what decides the result, for checkpoints
-    data: str
+    data: Images
     partition: Partition
     network: Network
     learning: Learning
@@ -85,8 +109,18 @@ class Experiment(NamedTuple):
             "head_units": self.network.head_units if scales else HEAD_UNITS,
         }
         return self._replace(
-            identity=self.identity | size, network=self.network._replace(**size)
+            identity=self.identity | size,
+            network=self.network._replace(**size, start=self._start_of(**size)),
         )
+
+    def _start_of(self, model, width, **_) -> str:
+        """An assistant begins with weights where there are any."""
+        return self.network.start if can_start(model, width) else "random"
+
+
+def images_of(config: RunConfig) -> Images:
+    """Returns which images a run reads, and how."""
+    return _part(Images, config)
 
 
 def resolve(config: RunConfig, name: Name | None = None) -> Experiment:
@@ -107,7 +141,7 @@ def resolve(config: RunConfig, name: Name | None = None) -> Experiment:
         views=Views(
             augment=config.augment,
             alternate=recipe.alternate_flip,
-            padding=recipe.padding,
+            padding=recipe.padding * config.image_size // _SIDE,
             border=recipe.border,
         ),
         mixing=Mixing(**{k: getattr(recipe, k) for k in MIXING})
@@ -118,9 +152,9 @@ def resolve(config: RunConfig, name: Name | None = None) -> Experiment:
         name=name or config.name,
         values=fields.plain(config),
         identity=config.identity,
-        data=config.data,
+        data=images_of(config),
         partition=_part(Partition, config),
-        network=_part(Network, config),
+        network=_part(Network, config, start=recipe.start),
         learning=learning,
         teaching=_teaching(config),
     )

@@ -14,6 +14,7 @@ from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
 from gnsmall_keras.distill.teachers import TeacherEnsemble
+from gnsmall_keras.models.pretrained import start_from
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.recipes import Recipe
 from gnsmall_keras.records.jsonl import replacing
@@ -70,11 +71,23 @@ def create_network(network: Network, dataset: Dataset) -> keras.Model:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(network.precision)
     try:
-        return create_model(
-            network.model, classes=dataset.classes, **network.options
+        model = create_model(
+            network.model,
+            classes=dataset.classes,
+            **_shape(dataset),
+            **network.options,
         )
     finally:
         keras.config.set_dtype_policy(before)
+    if network.start != "random":
+        start_from(model, network.start, width=network.width)
+    return model
+
+
+def _shape(dataset):
+    """That of images, where it is not the usual one."""
+    shape = dataset.train_images.shape[1:]
+    return {} if shape == (32, 32, 3) else {"input_shape": shape}
 
 
 def learn(

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from gnsmall_keras.config import RunConfig
-from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.data.sources import check_source, load_data
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.files import save_model
@@ -26,13 +26,18 @@ from gnsmall_keras.records.run import (
     append_record,
 )
 from gnsmall_keras.training import checkpoint, evaluation
-from gnsmall_keras.training.callbacks import summary_writer
+from gnsmall_keras.training.callbacks import summary_writer, tell_images
 from gnsmall_keras.training.devices import on_devices
-from gnsmall_keras.training.experiment import resolve
+from gnsmall_keras.training.experiment import images_of, resolve
 from gnsmall_keras.training.fit import Stage, create_network, learn
 from gnsmall_keras.training.holding import holding
 from gnsmall_keras.training.interruption import StopRequest
-from gnsmall_keras.training.splits import batches, split, test_split
+from gnsmall_keras.training.splits import (
+    batches,
+    settled,
+    split,
+    test_split,
+)
 from gnsmall_keras.training.strategies import find_teachers
 
 
@@ -85,12 +90,18 @@ def train(
     """
     if tensorboard:
         summary_writer()  # which says now if it is not there
+    check_source(config.data)
+    images = images_of(config)
+    dataset = load_data(images.data, **images.options)
+    config = settled(config, dataset)
     experiment = resolve(config, begun_name(config, Path(out)))
     _check_loss(experiment)
     folder = Path(out) / experiment.name.slug
     ended = folder / ENDED_FILE
     with holding(folder):
-        finished = None if again else _find_finished(config, Path(out))
+        finished = (
+            None if again else _find_finished(config, dataset.digest, Path(out))
+        )
         if finished:
             _say(
                 f"{Path(out) / finished.slug} is finished; `again` (--again) "
@@ -105,8 +116,11 @@ def train(
                 on_devices(device, experiment.learning.devices) as devices,
                 using(kernels),
             ):
+                if progress:
+                    tell_images(dataset)
                 record = _train(
                     experiment,
+                    dataset,
                     Path(out),
                     stop,
                     devices,
@@ -119,7 +133,7 @@ def train(
     return record
 
 
-def _find_finished(config, out):
+def _find_finished(config, data_digest, out):
     """The record of a run that is done, of the data as they are now."""
     for name in config.names:
         folder = out / name.slug
@@ -133,7 +147,7 @@ def _find_finished(config, out):
         if (
             record.digest == name.digest
             and record.backend == keras.config.backend()
-            and record.data_digest == load_data(config.data).digest
+            and record.data_digest == data_digest
         ):
             return record
     return None
@@ -157,8 +171,7 @@ def _check_loss(experiment):
         )
 
 
-def _train(experiment, out, stop, devices, *, progress, tensorboard):
-    dataset = load_data(experiment.data)
+def _train(experiment, dataset, out, stop, devices, *, progress, tensorboard):
     splits = split(dataset, experiment.partition)
     teaching = experiment.teaching
     student = Stage(
@@ -201,7 +214,7 @@ def _train(experiment, out, stop, devices, *, progress, tensorboard):
             "kernels": done.kernels,
         },
     )
-    save_model(model, student.folder / MODEL_FILE)
+    save_model(model, student.folder / MODEL_FILE, dataset.class_names)
     with replacing(student.folder / ENDED_FILE) as unfinished:
         unfinished.write_text(record.to_json() + "\n", encoding="utf-8")
     return record
@@ -239,6 +252,7 @@ def _record(experiment, dataset, splits, model, done, **circumstances):
         commit=provenance.source_commit(),
         versions=provenance.package_versions(),
         test_predictions=test_predictions,
+        images=dataset.describe(),
         **circumstances,
     )
 

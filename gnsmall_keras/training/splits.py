@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gnsmall_keras.config import Facts, RunConfig, settle_images
 from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.data.dataset import Dataset, split_indices
 from gnsmall_keras.distill.cache import CachedTeacher
@@ -27,11 +28,17 @@ class Splits(NamedTuple):
 
 
 def split(dataset: Dataset, partition: Partition) -> Splits:
-    """Returns the images to fit on, those held out, and those watched."""
+    """Returns the images to fit on, those held out, and those watched.
+
+    A validation split that the data came with takes the held-out part's place.
+    """
     images, labels = dataset.train_images, dataset.train_labels
     if partition.protocol == "paper":
         empty = Split(images[:0], labels[:0])
         return Splits(Split(images, labels), empty, test_split(dataset))
+    if dataset.validation_images is not None:
+        given = Split(dataset.validation_images, dataset.validation_labels)
+        return Splits(Split(images, labels), given, given)
     fitting, held_out = split_indices(
         labels, fraction=partition.validation_fraction, seed=partition.seed
     )
@@ -39,6 +46,15 @@ def split(dataset: Dataset, partition: Partition) -> Splits:
     return Splits(
         Split(images[fitting], labels[fitting]), validation, validation
     )
+
+
+def settled(config: RunConfig, dataset: Dataset) -> RunConfig:
+    """Returns a config with what its images decide: `config.settle_images`."""
+    count = len(dataset.train_images)
+    if config.protocol != "paper" and dataset.validation_images is None:
+        count = int(count * (1 - config.validation_fraction))
+    own = dataset.origin != "known"
+    return settle_images(config, Facts(dataset.digest, own, count))
 
 
 def test_split(dataset: Dataset) -> Split:

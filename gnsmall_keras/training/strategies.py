@@ -70,6 +70,7 @@ def find_teachers(student: Stage, dataset: Dataset, splits: Splits) -> Taught:
         load_teacher,
         classes=dataset.classes,
         input_shape=dataset.train_images.shape[1:],
+        class_names=dataset.class_names,
     )
     runs = student.folder.parent
     chain = [
@@ -164,7 +165,7 @@ def _taught_assistant(stage, teachers, dataset, splits):
         splits.watched,
         stage,
     )
-    save_model(model, stage.folder / MODEL_FILE)
+    save_model(model, stage.folder / MODEL_FILE, dataset.class_names)
     record = {
         "name": stage.name,
         "teachers": list(stage.teachers),
@@ -246,6 +247,7 @@ def _cache_run(folder, student, dataset, fitting):
             folder,
             classes=dataset.classes,
             input_shape=fitting.images.shape[1:],
+            class_names=dataset.class_names,
         )
         return cache_teacher(
             teacher,

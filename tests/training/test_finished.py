@@ -50,8 +50,8 @@ def test_another_data_set_under_the_name_is_trained(tmp_path, monkeypatch):
     first = run.train(CONFIG, out=tmp_path, progress=False)
     load = run.load_data
 
-    def changed(source):
-        data = load(source)
+    def changed(source, **options):
+        data = load(source, **options)
         data.train_images[0] ^= 1
         return data
 

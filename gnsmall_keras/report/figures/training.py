@@ -43,7 +43,9 @@ def draw_history(record: RunRecord) -> Drawing:
         for axes in (left, right):
             axes.set_xlabel("epoch")
             axes.set_xlim(0.5, max(1, epochs) + 0.5)
-            axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+            axes.xaxis.get_major_locator().set_params(
+                integer=True, nbins=6, min_n_ticks=1
+            )
         left.legend(frameon=False)
     return Drawing(
         "history",

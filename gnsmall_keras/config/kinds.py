@@ -1,0 +1,31 @@
+"""Kinds of values that configs have, with their rules."""
+
+import functools
+from typing import Annotated, Literal, get_args
+
+from gnsmall_keras import fields
+from gnsmall_keras.fields import Range
+
+Protocol = Literal["validation", "paper"]
+Select = Literal["last", "validation"]
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+Device = Literal["auto", "cpu", "gpu"]
+Strategy = Literal["baseline", "kd", "assistant", "ensemble"]
+Loss = Literal["kd", "dkd", "standardized_kd", "dist"]
+Combine = Literal["probabilities", "logits", "per_teacher"]
+Aspect = Literal["crop", "pad", "squash"]
+Start = Literal["random", "cifar10"]
+Count = Annotated[int, Range(least=1)]
+Fraction = Annotated[float, Range(above=0, below=1)]
+LearningRate = Annotated[float, Range(above=0)]
+Alpha = Annotated[float, Range(least=0, cure="0 mixes nothing")]
+LabelWeight = Annotated[float, Range(least=0, most=1, cure="1: labels alone")]
+Temperature = Annotated[float, Range(above=0, cure="1 leaves logits alone")]
+check_label_weight = functools.partial(
+    fields.check, "label_weight", LabelWeight
+)
+check_temperature = functools.partial(fields.check, "temperature", Temperature)
+# What computes a network: a way of running, in no config.
+Kernels = Literal["auto", "keras", "native"]
+KERNELS: tuple[Kernels, ...] = get_args(Kernels)
+KERNELS_VARIABLE = "GNSMALL_KERNELS"  # what "auto" means, in the environment
