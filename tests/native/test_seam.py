@@ -347,10 +347,13 @@ def test_edited_layers_are_keras_s(edit, reason, capsys):
 def test_other_forms_are_keras_s():
     network = _network()
     inputs = keras.Input((SIDE, SIDE, 3))
+    stem = network.get_layer("stem").output
+    without_blocks = keras.layers.Conv2D(10, 1, name="classifier")(stem)
     for model in (
         keras.Model(network.input, network.get_layer("head_relu").output),
         keras.Model(network.input, keras.layers.Softmax()(network.output)),
         keras.Model(inputs, network(inputs)),
+        keras.Model(network.input, without_blocks),
         keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]),
     ):
         with pytest.raises(Mismatch):
