@@ -82,12 +82,12 @@ class Fitted:
         for entry in self.entries:
             if not entry.misses:
                 return entry
+        why = "; ".join(
+            f"{entry.record.slug}: {entry.misses}" for entry in self.entries
+        )
         raise ValueError(
-            "No file of these fits and has no fault: "
-            + "; ".join(
-                f"{one.record.slug}: {one.misses}" for one in self.entries
-            )
-            + ". Give a larger budget, or more time."
+            f"No file fits and has no fault: {why}. Give a larger budget, or "
+            "more time."
         )
 
 
