@@ -8,7 +8,7 @@ BACKEND ?= tensorflow
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml gnsmall_keras/__init__.py
 
-.PHONY: help quickstart test test-all mutants browser mcu lint types results notebooks docs bench clean
+.PHONY: help quickstart test test-all mutants native-check browser mcu lint types results notebooks gallery docs bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,8 +57,23 @@ test-all: $(VENV)/test.stamp ## run all tests, slow ones too, on all backends
 mutants: $(VENV)/test.stamp ## show that the tests notice seeded faults
 	@$(BIN)/python tests/mutants/run.py
 
-# Needs Chromium: on Debian, apt-get install chromium.
-browser: $(VENV)/browser.stamp ## test notebooks in JupyterLab and the report's page
+# Compiled anew each time, a minute or two on one core.
+CXX ?= c++
+NATIVE := gnsmall_keras/native
+native-check: ## run the native kernels' cases under the sanitizers
+	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
+	$(CXX) -std=c++17 -O1 -g -march=native -pthread \
+	  -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+	  $(NATIVE)/*.cc tests/native/runner.cc -o "$$folder/runner" && \
+	"$$folder/runner" tests/native/cases.txt
+
+tflite/web/node_modules: tflite/web/package.json
+	@echo "== installing LiteRT.js (50 MB)"
+	@npm install --silent --no-audit --no-fund --prefix tflite/web
+	@touch $@
+
+# Needs Chromium and npm: on Debian, apt-get install chromium npm.
+browser: $(VENV)/browser.stamp tflite/web/node_modules ## test notebooks in JupyterLab, the report's page and tflite/web
 	@KERAS_BACKEND=$(BACKEND) $(BIN)/python -m pytest -m browser tests/browser
 	@echo "== screenshots are in tests/browser/screenshots"
 
@@ -91,10 +106,14 @@ docs: $(VENV)/docs.stamp ## build the documentation site, build/docs/index.html
 notebooks: $(VENV)/test.stamp ## bring notebooks and their .py files together
 	@$(BIN)/jupytext --sync notebooks/*.py
 
+gallery: $(VENV)/test.stamp ## execute the notebooks into papermill_runs/gallery
+	@KERAS_BACKEND=$(BACKEND) $(BIN)/python papermill_runs/make_gallery.py
+
 # BACKEND: tensorflow, torch or jax (minutes of compiling).
 bench: $(VENV)/test.stamp ## print speed and memory as ratios, on BACKEND
 	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/train_step.py
 	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/train_step.py memory
+	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/native.py
 	@KERAS_BACKEND=$(BACKEND) $(BIN)/python benchmarks/input_pipeline.py
 
 clean: ## remove the environment and all caches

@@ -35,7 +35,7 @@ GROUPS = {
         Distiller FrozenTeacher TeacherEnsemble CachedTeacher FeaturePair
         LabelCrossEntropy cache_teacher
     """,
-    "Training": "train RunConfig TrainConfig DistillConfig RunRecord",
+    "Training": "train RunConfig RunRecord",
     "Files for devices": """
         export_tflite ExportConfig ExportReport QuantizationTraining LayerError
         TFLiteModel

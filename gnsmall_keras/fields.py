@@ -119,10 +119,8 @@ def check(name: str, hint: Any, value: Any) -> Any:
     """
     rule = _rule(hint)
     kind = rule.kind
-    if value is None:
-        if rule.optional:
-            return None
-        raise ValueError(f"`{name}` must have a value. Received: None.")
+    if value is None and rule.optional:
+        return None
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError(f"`{name}` must be a list. Received: {value!r}.")
@@ -142,7 +140,7 @@ def check(name: str, hint: Any, value: Any) -> Any:
         told = limits.describe(kind)
     if not fits:
         raise ValueError(f"`{name}` must be {told}. Received: {value!r}.")
-    return float(value) if kind is float else value
+    return float(cast("float", value)) if kind is float else value
 
 
 def _plain(hint: Any, value: Any) -> Any:
@@ -177,7 +175,10 @@ def settle(frozen: Any) -> None:
         ValueError: if one breaks its rule.
     """
     for name, hint in rules(frozen.__class__).items():
-        value = check(name, hint, _plain(hint, getattr(frozen, name)))
+        value = _plain(hint, getattr(frozen, name))
+        if value is None and not _rule(hint).optional:
+            raise ValueError(f"`{name}` must have a value. Received: None.")
+        value = check(name, hint, value)
         object.__setattr__(frozen, name, value)
 
 

@@ -115,7 +115,7 @@ if report.arena_bytes:  # where TensorFlow Lite Micro is: Linux on x86-64
     )
     print(f"arena {report.arena_bytes:,} bytes")
 print(f"file {report.size_bytes:,} bytes")
-print(f"faults: {report.faults or 'none'}")
+print(f"violations: {report.faults or 'none'}")
 
 # %% [markdown]
 # What the int8 file says of the first test images.

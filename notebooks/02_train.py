@@ -142,7 +142,9 @@ draw_confusion(config.data, record)
 from IPython.display import display
 
 names = ["image_size", "channels", "aspect", "flip", "skip_broken"]
-dataset = gns.load_data(config.data, **{name: globals()[name] for name in names})
+dataset = gns.load_data(
+    config.data, **{name: globals()[name] for name in names}
+)
 network = gns.load_model(f"{out}/{record.slug}/model.keras")
 shown = gns.normalize(dataset.test_images[:12])
 if len(shown):  # where there is a test split

@@ -41,6 +41,7 @@ if "google.colab" in sys.modules:
 index = "papermill_runs/index.jsonl"  # looked for here, above, in the checkout
 max_parameters = None  # of the winner, deployed; None: any number
 max_bytes = None  # of its int8 file; None: any size
+most_figures = None  # None: all
 
 # %%
 from pathlib import Path
@@ -85,7 +86,7 @@ report.differences
 # ## Figures
 
 # %%
-for drawing in report.drawings:
+for drawing in report.drawings[:most_figures]:
     display(Markdown(f"**{drawing.title}.** {drawing.caption}"), drawing)
 
 # %% [markdown]

@@ -124,7 +124,7 @@ print(f"file   {micro.size_bytes:>9,} bytes")
 print(f"arena  {micro.arena_bytes or 0:>9,} bytes")
 for dtype, count in micro.dtypes.items():
     print(f"{count:>5} tensors of {dtype}")
-print(f"faults: {micro.faults or 'none'}")
+print(f"violations: {micro.faults or 'none'}")
 
 # %% [markdown]
 # ## Other targets
@@ -147,7 +147,7 @@ rows = {
 rows["bytes"] = [report.size_bytes for report in reports.values()]
 rows["arena, bytes"] = [report.arena_bytes or 0 for report in reports.values()]
 rows["XNNPACK pieces"] = [each.xnnpack_partitions for each in reports.values()]
-rows["faults"] = [len(report.faults) for report in reports.values()]
+rows["violations"] = [len(report.faults) for report in reports.values()]
 print(" " * 24, *(f"{target:>10}" for target in reports))
 for name, values in rows.items():
     print(f"{name:<24}", *(f"{value:>10,}" for value in values))

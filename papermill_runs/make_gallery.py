@@ -29,7 +29,10 @@ PARAMETERS = {
         "teacher_width": 0.5,
         "assistant_width": 0.35,
     },
-    "04_report": {"index": str(ROOT / "papermill_runs/index.jsonl")},
+    "04_report": {
+        "index": str(ROOT / "papermill_runs/index.jsonl"),
+        "most_figures": 6,
+    },
     "05_deployment": {
         "width": 0.25,
         "epochs": 6,

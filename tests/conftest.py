@@ -116,9 +116,8 @@ def export(real_data):
     return run
 
 
-@pytest.fixture
-def in_process(monkeypatch):
-    """Conversions without a process of their own, which costs seconds."""
+def convert_in_process(patch):
+    """Lets conversions do without a process of their own, for seconds less."""
     from gnsmall_keras.export import convert
 
     def run(work, *, speaks):
@@ -127,7 +126,28 @@ def in_process(monkeypatch):
         except SystemExit:
             raise ValueError((work / "refusal.txt").read_text()) from None
 
-    monkeypatch.setattr(convert, "_run_worker", run)
+    patch.setattr(convert, "_run_worker", run)
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    convert_in_process(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def phone_file(export, real_data, calibration_images, tmp_path_factory):
+    """A network of odd width for phones, with its labels and its report."""
+    from support import network_with_moments
+
+    with pytest.MonkeyPatch.context() as patch:
+        convert_in_process(patch)
+        return export(
+            network_with_moments(real_data, width=0.35, head_units=64),
+            tmp_path_factory.mktemp("phone"),
+            calibration_images,
+            target="android",
+            class_names=list(real_data.class_names),
+        )
 
 
 @pytest.fixture(scope="session")

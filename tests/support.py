@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import nbformat
 import numpy as np
 import pytest
 
@@ -34,6 +35,18 @@ contract_but_on_jax = (
     if keras.config.backend() == "jax"
     else pytest.mark.contract
 )
+
+
+def with_parameters(path: Path, values: dict[str, Any]) -> str:
+    """The text of a notebook whose parameters have these values."""
+    notebook = nbformat.read(path, as_version=4)
+    for place, cell in enumerate(notebook.cells):
+        if "parameters" in cell.metadata.get("tags", ()):
+            lines = [f"{name} = {value!r}" for name, value in values.items()]
+            new = nbformat.v4.new_code_cell("\n".join(lines))
+            notebook.cells.insert(place + 1, new)
+            break
+    return nbformat.writes(notebook)
 
 
 class Fixture(NamedTuple):

@@ -7,7 +7,7 @@ from support import ROOT
 
 from gnsmall_keras.records.cited import CITED_FILE, CitedRecord, read_cited
 
-FILE = ROOT / "papermill_runs" / CITED_FILE
+FILE = ROOT / "gnsmall_keras" / "records" / CITED_FILE
 ONE = {"kind": "cited", "schema": 1, "name": "a", "source": "b"}
 
 

@@ -44,11 +44,22 @@ LEVELS = {
     "commands": 5,
     "cli": 5.5,
 }
-HEAVY = {"tensorflow", "jax", "torch", "papermill", "matplotlib", "ray"}
+HEAVY = {
+    "tensorflow",
+    "tensorflow_model_optimization",
+    "tf_keras",
+    "jax",
+    "torch",
+    "papermill",
+    "matplotlib",
+    "ray",
+}
 # Where each heavy package may be imported, inside functions only.
 ALLOWED = {
     ("tensorflow", "export.convert"),
     ("tensorflow", "quantization.post_training"),
+    ("tf_keras", "quantization.twin"),
+    ("tensorflow_model_optimization", "quantization.twin"),
     ("torch", "models.torch.files"),
     ("tensorflow", "models.kernels"),
     ("jax", "models.kernels"),

@@ -34,4 +34,6 @@ def test_every_number_is_between_comments():
 def test_links_lead_somewhere(page):
     path = ROOT / page
     for link in LINK.findall(path.read_text("utf-8")):
+        if link.startswith("api/"):  # written by `make docs`
+            continue
         assert (path.parent / link).exists(), link

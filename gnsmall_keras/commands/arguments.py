@@ -31,6 +31,8 @@ class Running:
     kernels: Kernels = "auto"
     """What computes GhostNets: "native", this package's own code for CPUs,
     "keras", or "auto": the first where it is possible."""
+    again: bool = False
+    """Trains a finished run anew."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -132,7 +132,7 @@ def print_export(report):
     rows = {
         "parameters": f"{report.parameters:,}",
         "multiply-accumulates": f"{report.macs:,}",
-        "size": f"{report.size_bytes:,} bytes",
+        "size": f"{report.size_bytes:,} bytes, {report.gzip_bytes:,} by gzip",
         "arena on TFLite Micro": _arena(report),
         "smallest microcontroller": str(
             find_budget(report.size_bytes, report.arena_bytes)
@@ -140,6 +140,7 @@ def print_export(report):
         ),
         "pieces on XNNPACK": f"{report.xnnpack_partitions}",
         **_edge_tpu_row(report.edge_tpu),
+        **{each.accelerator: str(each) for each in report.ethos_u or []},
         "float accuracy": percent(report.float_accuracy),
         f"{report.quantization} accuracy": percent(report.accuracy),
         "argmax agreement with float": percent(report.agreement),
@@ -150,7 +151,7 @@ def print_export(report):
         "images compared": f"{report.compared_images:,}",
         "element types": _counts(report.dtypes),
         "operators": _counts(report.ops),
-        "faults": "; ".join(report.faults) or "none",
+        "violations": "; ".join(report.faults) or "none",
     }
     for name, value in rows.items():
         table.add_row(name, value)

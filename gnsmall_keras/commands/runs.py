@@ -116,7 +116,7 @@ def records(
         printing.warn(f"left out: {fault}")
     printing.show(
         f"{out}: {merged.records} records, {merged.repeated} repeated and "
-        f"{len(merged.faults)} damaged lines left out"
+        f"{len(merged.faults)} damaged lines skipped"
     )
     return 1 if merged.faults else 0
 
@@ -135,10 +135,11 @@ def report(
     budget: Literal["256k", "512k", "1m"] | None = None,
     data: str | None = None,
     images: str | None = None,
+    min_epochs: int = 0,
 ) -> None:
     """Makes a page, figures and a README's results from records alone.
 
-    Lines that are no records are told of and left out.
+    Lines that are no records are reported and skipped.
 
     Args:
         index: JSON-lines file of records; those of exported files are in
@@ -161,6 +162,7 @@ def report(
         data: of the winner; needed where the records are on several.
         images: data whose images are shown where the winner was wrong:
             "digits", "cifar10", "cifar100" or a path.
+        min_epochs: runs of fewer epochs are left out, everywhere.
     """
     from gnsmall_keras.report.pages.build import write_report
     from gnsmall_keras.report.pages.study import write_study
@@ -178,6 +180,8 @@ def report(
     if not (winner or any(files)):
         out = Path("report.html")
     reading = read_runs(index)
+    if min_epochs:
+        reading = _of_length(reading, min_epochs)
     for fault in reading.faults:
         printing.warn(f"warning: {fault}")
     if winner:
@@ -201,6 +205,21 @@ def report(
         dataset=_load(images) if images else None,
     )
     _tell_written(written)
+
+
+def _of_length(reading, min_epochs):
+    kept = [
+        run for run in reading.runs if run.record.recipe["epochs"] >= min_epochs
+    ]
+    if not kept:
+        longest = max(
+            (run.record.recipe["epochs"] for run in reading.runs), default=0
+        )
+        raise ValueError(
+            "`min_epochs` must leave a run. Received: "
+            f"{min_epochs}, where the longest has {longest} epochs."
+        )
+    return reading._replace(runs=kept)
 
 
 def _write_networks(reading, page, published):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from gnsmall_keras.config.export import QUANTIZATIONS as QUANTIZATIONS
 from gnsmall_keras.config.export import ExportConfig as ExportConfig
+from gnsmall_keras.config.export import check_compression as check_compression
 from gnsmall_keras.config.images import Facts as Facts
 from gnsmall_keras.config.images import settle_images as settle_images
 from gnsmall_keras.config.kinds import KERNELS as KERNELS

@@ -1,12 +1,13 @@
 """How a file is made, as a frozen value."""
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 from gnsmall_keras import fields
 from gnsmall_keras.config.kinds import Count
 
-Target = Literal["android", "edgetpu", "micro"]
+Target = Literal["android", "edgetpu", "ethos-u", "micro", "web"]
 Quantization = Literal[
     "float32", "float16", "dynamic", "int8", "int16x8", "int8-qat"
 ]
@@ -22,8 +23,9 @@ class ExportConfig:
     """
 
     target: Target = "micro"
-    """"android": phones, by XNNPACK; "edgetpu": Coral's Edge TPU; "micro":
-    TensorFlow Lite for Microcontrollers."""
+    """"android": phones, by XNNPACK; "edgetpu": Coral's Edge TPU; "ethos-u":
+    Arm's Ethos-U, checked by Vela; "micro": TensorFlow Lite for
+    Microcontrollers; "web": browsers, by LiteRT.js."""
     quantization: Quantization = "int8"
     """"float32"; "float16": weights in 16 bits; "dynamic": weights in 8 bits;
     "int8": full integer, after training; "int16x8": activations in 16 bits;
@@ -35,6 +37,12 @@ class ExportConfig:
     """Images of the training split that set the activations' ranges."""
     float_layers: tuple[str, ...] = ()
     """Layers of the fused model that stay float in an int8 file."""
+    compress: str = ""
+    """Of int8: "cluster:N", N values for each kernel, or "prune:S", a share S
+    of zeros, for files that pack better; fine-tuned with the float network as
+    teacher, by tensorflow-model-optimization. Empty: as trained."""
+    compress_images: Count | None = None
+    """At most so many images of the training split for that; None: all."""
     qat_epochs: Count = 1
     """Passes over the training split, for "int8-qat"."""
     qat_images: Count | None = None
@@ -53,6 +61,13 @@ class ExportConfig:
                     f"`{name}` belongs to quantization='int8-qat'. "
                     f"Received: quantization={self.quantization!r}."
                 )
+        if self.compress:
+            check_compression(self.compress)
+        if self.compress and self.quantization != "int8":
+            raise ValueError(
+                "`compress` belongs to quantization='int8'. "
+                f"Received: quantization={self.quantization!r}."
+            )
         if self.float_layers and self.quantization != "int8":
             raise ValueError(
                 "`float_layers` belongs to quantization='int8'. "
@@ -68,3 +83,24 @@ class ExportConfig:
     def is_int8(self) -> bool:
         """Whether the file is full integer in 8 bits, and calibrated here."""
         return self.quantization in ("int8", "int8-qat")
+
+
+def check_compression(text: str) -> tuple[str, float]:
+    """Returns the kind and the amount of "cluster:32" or "prune:0.5".
+
+    Raises:
+        ValueError: unless it is "cluster:" and a whole number >= 2, or "prune:"
+            and a number in (0, 1).
+    """
+    kind, _, amount = text.partition(":")
+    try:
+        number = float(amount)
+    except ValueError:
+        number = math.nan
+    clusters = kind == "cluster" and number >= 2 and number.is_integer()
+    if not clusters and not (kind == "prune" and 0 < number < 1):
+        raise ValueError(
+            "`compress` must be 'cluster:N' with a whole number N >= 2, or "
+            f"'prune:S' with a share of zeros S in (0, 1). Received: {text!r}."
+        )
+    return kind, number

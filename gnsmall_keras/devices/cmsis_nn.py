@@ -111,7 +111,7 @@ def plan_arena(lifetimes: dict[int, tuple[int, int]], sizes: dict[int, int]):
 class _Writer:
     def __init__(self, graph):
         self._graph = graph
-        self._operators = graph.main.operators
+        self._operators = graph.operators
         self._constants = []
         sizes, lifetimes = {}, {}
         for step, operator in enumerate(self._operators):
@@ -122,8 +122,8 @@ class _Writer:
                 sizes[tensor] = math.prod(self._shape(tensor))
                 first, _ = lifetimes.get(tensor, (step, step))
                 lifetimes[tensor] = (first, step)
-        self._input = int(graph.main.inputs[0])
-        self._output = int(graph.main.outputs[0])
+        self._input = int(graph.inputs[0])
+        self._output = int(graph.outputs[0])
         self._sizes = sizes
         self._offsets, self._arena = plan_arena(lifetimes, sizes)
 
@@ -146,7 +146,7 @@ class _Writer:
         return Sources(header, source, self._arena)
 
     def _call(self, number, operator):
-        kind = self._graph.kind(operator)
+        kind = operator.kind
         write = {
             "CONV_2D": self._conv,
             "DEPTHWISE_CONV_2D": self._conv,
@@ -165,7 +165,7 @@ class _Writer:
     def _conv(self, number, kind, operator):
         image, kernel, bias = map(int, operator.inputs)
         (out,) = map(int, operator.outputs)
-        options, graph = operator.builtinOptions, self._graph
+        options, graph = operator.options, self._graph
         if options.dilationHFactor != 1 or options.dilationWFactor != 1:
             _refuse(kind, "its kernel must not be dilated")
         channels = self._shape(out)[-1]
@@ -192,7 +192,7 @@ class _Writer:
         return f"{name}(&o{number}, {self._place(image)}, {self._place(out)});"
 
     def _pool(self, number, kind, operator):
-        options = operator.builtinOptions
+        options = operator.options
         image, out = int(operator.inputs[0]), int(operator.outputs[0])
         if not self._same_scale(image, out):
             _refuse(kind, "its output must have its input's scale")
@@ -205,9 +205,9 @@ class _Writer:
 
     def _describe_window(self, number, operator, window, more=""):
         image, out = int(operator.inputs[0]), int(operator.outputs[0])
-        options = operator.builtinOptions
+        options = operator.options
         if options.strideH != options.strideW:
-            _refuse(self._graph.kind(operator), "its strides must be equal")
+            _refuse(operator.kind, "its strides must be equal")
         sides, made = self._shape(image)[1:3], self._shape(out)[1:3]
         same = names_of("Padding")[options.padding] == "SAME"
         top, left = (
@@ -262,7 +262,7 @@ class _Writer:
     def _concat(self, number, kind, operator):
         (out,) = map(int, operator.outputs)
         parts = [*map(int, operator.inputs)]
-        axis = operator.builtinOptions.axis % len(self._shape(out))
+        axis = operator.options.axis % len(self._shape(out))
         if len(parts) != 2 or axis != len(self._shape(out)) - 1:
             _refuse(kind, "it must join two images along their channels")
         if not all(self._same_scale(part, out) for part in parts):
@@ -279,8 +279,8 @@ class _Writer:
         if (graph.scale(out), graph.zero_point(out)) != (1 / 256, -128):
             _refuse(kind, "its output must have the scale 1/256")
         values = np.arange(-128, 128) - graph.zero_point(image)
-        shares = 1.0 / (1.0 + np.exp(-graph.scale(image) * values))
-        table = np.clip(np.floor(256.0 * shares + 0.5) - 128, -128, 127)
+        sigmoid = 1.0 / (1.0 + np.exp(-graph.scale(image) * values))
+        table = np.clip(np.floor(256.0 * sigmoid + 0.5) - 128, -128, 127)
         self._array("int8_t", f"t{number}", table.astype(int))
         return (
             f"RunTable({self._sizes[out]}, t{number}, {self._place(image)}, "
@@ -291,7 +291,7 @@ class _Writer:
         image, out = int(operator.inputs[0]), int(operator.outputs[0])
         sides, made = self._shape(image)[1:3], self._shape(out)[1:3]
         if any(to % side for side, to in zip(sides, made, strict=True)) or (
-            operator.builtinOptions.alignCorners
+            operator.options.alignCorners
         ):
             _refuse(kind, "it must repeat whole pixels")
         self._constants.append(
@@ -326,10 +326,10 @@ class _Writer:
 
     def _limits(self, operator):
         """The least and the most that an operator's activation lets pass."""
-        code = operator.builtinOptions.fusedActivationFunction
+        code = operator.options.fusedActivationFunction
         activation = names_of("ActivationFunctionType")[code]
         if activation not in ("NONE", "RELU"):
-            _refuse(self._graph.kind(operator), f"{activation} is not known")
+            _refuse(operator.kind, f"{activation} is not known")
         zero_point = self._graph.zero_point(int(operator.outputs[0]))
         return (max(-128, zero_point) if activation == "RELU" else -128), 127
 

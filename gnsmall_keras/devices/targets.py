@@ -92,12 +92,28 @@ TARGETS = {
         elsewhere="not an operation of the Edge TPU",
         forbidden_ops=_DEBRIS | _ISLANDS,
     ),
+    "ethos-u": Target(
+        name="ethos-u",
+        input_dtype="int8",
+        operators=MICRO_OPERATORS,
+        elsewhere="not registered in TensorFlow Lite for Microcontrollers",
+        forbidden_ops=_DEBRIS | _ISLANDS,
+    ),
     "micro": Target(
         name="micro",
         input_dtype="int8",
         operators=MICRO_OPERATORS,
         elsewhere="not registered in TensorFlow Lite for Microcontrollers",
         forbidden_ops=_DEBRIS | _ISLANDS,
+    ),
+    # LiteRT.js refuses int8 input; it has XNNPACK's kernels.
+    "web": Target(
+        name="web",
+        input_dtype="uint8",
+        probabilities=True,
+        labels=True,
+        for_xnnpack=True,
+        forbidden_ops=_DEBRIS | {"DEQUANTIZE": _ISLAND},
     ),
 }
 

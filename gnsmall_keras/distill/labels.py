@@ -1,5 +1,7 @@
 """Checks of labels, which backends make something or nothing of."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -8,10 +10,12 @@ RULE = "Labels must be whole numbers of classes"  # in TensorFlow's graph
 
 def are_indices(labels) -> bool:
     """Whether they are an array or tensor, `(batch,)` or `(batch, 1)`."""
-    shape = getattr(labels, "shape", None)
-    if shape is None or not hasattr(shape, "__len__"):
+    shape: Any = getattr(labels, "shape", None)
+    try:
+        rank = len(shape)
+    except (TypeError, ValueError):  # none, or one that is not known
         return False
-    return len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
+    return rank == 1 or (rank == 2 and shape[1] == 1)
 
 
 def check_labels(labels, classes: int, where: str = "") -> None:

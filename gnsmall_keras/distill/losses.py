@@ -19,8 +19,8 @@ def class_indices(labels, classes: int):
     DKD and the confidence of an ensemble's teachers know one class an image.
 
     Args:
-        labels: class indices `(batch,)`, or shares `(batch, classes)`, such as
-            one-hot rows.
+        labels: class indices `(batch,)`, or soft labels
+            `(batch, classes)`, such as one-hot rows.
         classes: how many there are.
 
     Raises:
@@ -44,8 +44,8 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
     """Cross-entropy of each image.
 
     Args:
-        labels: `(batch,)` class indices, or `(batch, classes)` shares that add
-            up to 1.
+        labels: `(batch,)` class indices, or soft labels
+            `(batch, classes)` that add up to 1.
         logits: `(batch, classes)`.
         label_smoothing: part of the weight spread evenly over all classes.
 
@@ -66,8 +66,8 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
     logits = ops.cast(logits, "float64" if double else "float32")
     log_probabilities = ops.log_softmax(logits, axis=-1)
     if _are_shares(labels, logits.shape[-1]):
-        shares = ops.cast(labels, logits.dtype)
-        of_label = ops.sum(shares * log_probabilities, axis=-1)
+        soft = ops.cast(labels, logits.dtype)
+        of_label = ops.sum(soft * log_probabilities, axis=-1)
     else:
         labels = ops.cast(ops.reshape(labels, (-1, 1)), "int32")
         of_label = ops.take_along_axis(log_probabilities, labels, axis=-1)[:, 0]
@@ -81,9 +81,9 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
 class LabelCrossEntropy(keras.losses.Loss):
     """Mean cross-entropy from labels of either form and logits.
 
-    Class indices `(batch,)` or shares `(batch, classes)`: Keras's
-    `SparseCategoricalCrossentropy` takes no shares and has no label smoothing,
-    its `CategoricalCrossentropy` takes no indices.
+    Class indices `(batch,)` or soft labels `(batch, classes)`: Keras's
+    `SparseCategoricalCrossentropy` takes no soft labels and has no label
+    smoothing, its `CategoricalCrossentropy` takes no indices.
 
     Args:
         label_smoothing: in [0, 1).

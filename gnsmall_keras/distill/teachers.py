@@ -101,7 +101,7 @@ class FrozenTeacher:
 
         Args:
             images: the student's batch.
-            labels: its classes `(batch,)`, or shares `(batch, classes)`.
+            labels: its classes `(batch,)`, or soft labels `(batch, classes)`.
             temperature: at which the student reads the targets.
 
         Returns:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 from gnsmall_keras import fields
 from gnsmall_keras.config import Distilling, ExportConfig
-from gnsmall_keras.devices.targets import find_budget
+from gnsmall_keras.devices.ethosu import EthosUReport
+from gnsmall_keras.devices.targets import TARGETS, find_budget
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
 from gnsmall_keras.records.run import RunRecord
@@ -28,12 +29,13 @@ def make_card(
         teachers: of the runs that it learned from: `teachers_of`.
     """
     config = record.config
+    for_people = TARGETS[report.target].probabilities
     parts = [
         f"# {report.path}",
         f"{config['model']} of width {config['width']:g}, "
         f"{report.quantization}, for {report.target}: "
         f"{_input_of(report, record)} in, "
-        f"{'probabilities' if report.target == 'android' else 'logits'} of "
+        f"{'probabilities' if for_people else 'logits'} of "
         f"{_classes(record)} out. Licence: Apache-2.0.",
         _table(_numbers(report, record)),
         "## Training",
@@ -53,7 +55,9 @@ def _input_of(report, record):
     if report.quantization == "int16x8":
         kind = "int16"
     elif report.quantization.startswith("int8"):
-        kind = "uint8" if report.target == "android" else "int8 (pixel - 128)"
+        kind = TARGETS[report.target].input_dtype
+        if kind == "int8":
+            kind = "int8 (pixel - 128)"
     colours, size = "RGB", ""
     if record.config.get("channels") == 1:
         colours = "grey"
@@ -85,7 +89,7 @@ def _numbers(report, record):
             find_budget(report.size_bytes, report.arena_bytes)
             or ("none of ours" if report.knows_micro else "unknown")
         ),
-        "bytes": f"{report.size_bytes:,}",
+        "bytes": f"{report.size_bytes:,}" + _packed(report),
         "parameters": f"{report.parameters:,}",
         "multiply-accumulates": f"{report.macs:,}",
         "operators": ", ".join(
@@ -95,7 +99,24 @@ def _numbers(report, record):
             )
         ),
         "SHA-256": f"`{report.sha256}`",
+        **_ethos_u(report),
     }
+
+
+def _packed(report):
+    if report.gzip_bytes is None:  # an older report
+        return ""
+    how = f", weights {report.compressed}" if report.compressed else ""
+    return f", {report.gzip_bytes:,} by gzip{how}"
+
+
+def _ethos_u(report):
+    """A row an accelerator, of a file for them; a read report has tables."""
+    found = [
+        EthosUReport(**each) if isinstance(each, dict) else each
+        for each in report.ethos_u or []
+    ]
+    return {each.accelerator: str(each) for each in found}
 
 
 def _micro(report, compared):
@@ -139,7 +160,7 @@ def _training(report, record):
     )
     if record.validation_accuracy is None:
         validated = (
-            "No images were held out: the test split was watched after every "
+            "No images were held out: the test split was monitored after every "
             "epoch, and the weights are of the last one"
         )
     text = (
@@ -224,6 +245,8 @@ def _commands(report, runs):
         exporting += ["--calibration-size", str(report.calibration_images)]
     if report.float_layers:
         exporting += ["--float-layers", *report.float_layers]
+    if report.compressed:
+        exporting += ["--compress", report.compressed]
     if report.qat:
         exporting += ["--qat-epochs", str(report.qat["epochs"])]
         if report.qat["images"] < record.train_images:

@@ -1,6 +1,7 @@
 """From a trained model to a checked .tflite file and its report."""
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.devices.checks import find_faults, read_contents
 from gnsmall_keras.devices.edgetpu import EdgeTpuReport, predict_mapping
+from gnsmall_keras.devices.ethosu import EthosUReport, map_all
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export.convert import convert
 from gnsmall_keras.export.measure import measure
@@ -28,6 +30,7 @@ from gnsmall_keras.export.rewrite import rewrite
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.quantization.calibration import calibration_split
+from gnsmall_keras.quantization.compression import Compression, compress
 from gnsmall_keras.quantization.layer_errors import (
     LayerError,
     find_layer_errors,
@@ -60,6 +63,7 @@ class ExportReport:
     target: str
     quantization: str
     size_bytes: int
+    gzip_bytes: int | None = None  # what an update over the air costs
     sha256: str
     parameters: int
     macs: int
@@ -68,6 +72,8 @@ class ExportReport:
     faults: list[str]
     xnnpack_partitions: int  # pieces that XNNPACK runs
     edge_tpu: EdgeTpuReport | None  # of files for it
+    # Of files for it, one an accelerator, where Vela is installed.
+    ethos_u: list[EthosUReport] | None = None
     # The least; None where TFLite Micro does not run it or is not installed.
     arena_bytes: int | None
     calibration: str | None  # None where no range is calibrated
@@ -75,6 +81,7 @@ class ExportReport:
     # Of an int8 file, layers that stay float; older reports do not say.
     float_layers: list[str] = dataclasses.field(default_factory=list)
     class_names: list[str] = dataclasses.field(default_factory=list)
+    compressed: str = ""  # such as "cluster:32"
     qat: dict[str, Any] | None  # of "int8-qat": how it was trained, its losses
     layers: list[LayerError] | None  # of int8 files, where asked for
     evaluated_images: int
@@ -111,13 +118,14 @@ def export_tflite(
     class_names: Sequence[str] | None = None,
     source: dict[str, Any] | None = None,
     layer_errors: bool = False,
+    compressed: str = "",
     **options: Any,
 ) -> ExportReport:
     """Writes `model` as a .tflite file, and what it contains beside it.
 
     The branched network is fused first. The file takes raw pixels of one
-    image and returns logits, for "android" probabilities; `path` with the
-    suffix ".json" gets the report.
+    image and returns logits, for phones and browsers probabilities; `path`
+    with the suffix ".json" gets the report.
 
     Args:
         model: from normalised images to logits, branched or fused.
@@ -133,16 +141,23 @@ def export_tflite(
         source: the run that the model came of, by `exports.describe_source`.
         layer_errors: whether to compare an int8 file with the float network
             operator by operator, on the first 20 calibration images.
+        compressed: how the weights were made to pack better, for the report.
         **options: fields of an `ExportConfig`, such as `target="android"`.
 
     Returns:
-        The report. `report.faults` is empty if the file fits the target.
+        The report. `report.faults` has the violations of the target's rules.
 
     Raises:
         ValueError: if an argument is out of range or the conversion fails;
             nothing is written then.
     """
     config = _settled(config, options)
+    if config.compress != compressed:
+        raise ValueError(
+            "`compress` fine-tunes on a run's images, which `gnsmall export` "
+            f"has. Received: compress={config.compress!r} of weights "
+            f"compressed by {compressed!r}. Leave it out here."
+        )
     path = _checked_path(path)
     calibration_images = np.asarray(calibration_images)
     _check_images(calibration_images, model)
@@ -166,6 +181,10 @@ def export_tflite(
             evaluation_labels,
             config.target,
         )
+        ethos_u, left = (
+            map_all(file) if config.target == "ethos-u" else (None, [])
+        )
+        described["faults"] += left
         for fault in measured.pop("faults"):
             described["faults"].append(fault.replace(str(file), path.name))
         report = ExportReport(
@@ -180,6 +199,8 @@ def export_tflite(
             calibration_images=len(calibration_images),
             qat=_training(training, converted),
             layers=layers,
+            ethos_u=ethos_u,
+            compressed=compressed,
             **described,
             **measured,
             versions=package_versions(),
@@ -218,6 +239,8 @@ def export_network(
     source = describe_source(run) if run else None
     _check_data(network, dataset, run)
     training = None
+    if config.compress:
+        network = _compressed(network, dataset, config, run)
     if config.quantization == "int8-qat":
         training = prepare_training(network, dataset, config, run)
     report = export_tflite(
@@ -231,10 +254,24 @@ def export_network(
         class_names=dataset.class_names,
         source=source,
         layer_errors=layer_errors,
+        compressed=config.compress,
     )
     if source:
         append_export(dataclasses.asdict(report), exports)
     return report
+
+
+def _compressed(network, dataset, config, run):
+    """The fused network with weights that pack better, the float one taught."""
+    teaching = dataclasses.replace(
+        config,
+        compress="",
+        quantization="int8-qat",
+        qat_images=config.compress_images,
+    )
+    training = prepare_training(network, dataset, teaching, run)
+    how = Compression.parse(config.compress)
+    return compress(to_deploy(network), how, training)
 
 
 def _check_data(network, dataset, run):
@@ -285,6 +322,7 @@ def _describe(data, config) -> dict[str, Any]:
     contents, target = read_contents(data), TARGETS[config.target]
     return {
         "size_bytes": len(data),
+        "gzip_bytes": len(gzip.compress(data, mtime=0)),
         "sha256": hashlib.sha256(data).hexdigest(),
         "float_layers": list(config.float_layers),
         "ops": contents.ops,

@@ -31,12 +31,7 @@ def to_deploy(model: keras.Model) -> keras.Model:
         >>> gns.count_parameters(gns.to_deploy(model))
         79336
     """
-    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
-        raise ValueError(
-            "`model` must be a functional keras.Model, such as "
-            f"ghostnetv3_small() returns. Received: {type(model).__name__}. "
-            "Give the student of a Distiller, not the Distiller."
-        )
+    model = as_functional(model)
     fused = keras.models.clone_model(model, clone_function=_fused_twin)
     for layer in model.layers:
         if not layer.weights:  # an input's twin may have another name
@@ -46,6 +41,30 @@ def to_deploy(model: keras.Model) -> keras.Model:
         weights = layer.merged() if branched else layer.get_weights()
         twin.set_weights(weights)
     return fused
+
+
+def as_functional(model: keras.Model) -> keras.Model:
+    """Returns a model that knows its layers' connections; a Sequential's twin.
+
+    Raises:
+        ValueError: if it is no functional or built sequential model.
+    """
+    if isinstance(model, keras.Sequential) and model.built:
+        return keras.Model(model.inputs, model.outputs, name=model.name)
+    if isinstance(model, keras.Model) and hasattr(model, "operations"):
+        return model
+    cure = (
+        "Wrap it: inputs = keras.Input(shape); keras.Model(inputs, "
+        "model(inputs))."
+    )
+    if hasattr(model, "student"):
+        cure = "Give the student of a Distiller: distiller.student."
+    elif isinstance(model, keras.Sequential):
+        cure = "Begin it with keras.Input(shape), or call build(shape)."
+    raise ValueError(
+        "`model` must be a functional keras.Model, such as "
+        f"ghostnetv3_small() returns. Received: {type(model).__name__}. {cure}"
+    )
 
 
 def _fused_twin(layer):

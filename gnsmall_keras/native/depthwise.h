@@ -28,9 +28,9 @@ class Depthwise : public Layer {
   struct Loops;
   template <class Do>
   void with_loops(Do what) const;
-  void merge(Context& context, Saved& saved, const class PartialSums* sums) const;
+  void merge(Context& context, Saved& saved, const PartialSums* sums) const;
   void norm_gradients(Context& context, Saved& saved,
-                      const class PartialSums& sums) const;
+                      const PartialSums& sums) const;
 
   Part x_, y_;
   int rows_, columns_, stride_, branches_, channels_, taps_;

@@ -98,10 +98,12 @@ class Engine:
             self.library.gns_parameters(self._network),
             self.library.gns_statistics(self._network),
         )
-        if counts != (self.parameter_count, self.statistics_count):
-            raise RuntimeError(
-                f"The native code counts {counts} weights and statistics, the "
-                f"plan {(self.parameter_count, self.statistics_count)}."
+        expected = self.parameter_count, self.statistics_count
+        if counts != expected:
+            raise ValueError(
+                "native/plan.py and native/network.cc must agree on the sizes "
+                f"of the flat vectors. Received: {expected} and {counts}. "
+                "Compile the library from these sources."
             )
 
     def forward(

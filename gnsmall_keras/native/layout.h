@@ -48,6 +48,15 @@ GNS_INLINE void store(float* to, Vector value) {
 // Less zero, not plus: compilers leave that out, it keeps the sign of zero.
 GNS_INLINE Vector splat(float value) { return value - Vector{}; }
 
+// Loads once what is used several times: compilers would rather load again.
+#if defined(__x86_64__)
+#define GNS_IN_REGISTER(vector) asm("" : "+v"(vector))
+#elif defined(__aarch64__)
+#define GNS_IN_REGISTER(vector) asm("" : "+w"(vector))
+#else
+#define GNS_IN_REGISTER(vector)
+#endif
+
 // Comparisons keep NaN: max(x, 0) of NaN is NaN.
 GNS_INLINE Vector relu(Vector x) { return x < Vector{} ? Vector{} : x; }
 // The gradient where the output of a ReLU is above zero.

@@ -74,7 +74,7 @@ def match(model: keras.Model, *, training: bool = True) -> Match:
         raise Mismatch(f"{model.name!r} is no GhostNet", is_ghostnet=False)
     try:
         plan = _read_plan(model)
-    except (KeyError, AttributeError, ValueError, TypeError):
+    except (LookupError, AttributeError, ValueError, TypeError):
         raise Mismatch(
             f"{model.name!r} has not the layers of a GhostNet"
         ) from None

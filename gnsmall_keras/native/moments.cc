@@ -58,7 +58,8 @@ WindowGradient window_gradient(const float* dmean,
   for (int t = 0; t < TAPS; t++) {
     int above = row_edge(row_of(t)), beside = column_edge(column_of(t));
     float bias = dmean[t];
-    for (int u = 0; u < TAPS; u++) bias -= 2 * dcovariance[t][u] * moments.mean[u];
+    for (int u = 0; u < TAPS; u++)
+      bias -= 2 * dcovariance[t][u] * moments.mean[u];
     bias *= part;
     found.bias += bias;
     if (above >= 0) found.edge_bias[above] -= bias;

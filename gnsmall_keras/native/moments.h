@@ -6,6 +6,10 @@
 // pixels but those of the first row (r = 1) or the last (r = -1), likewise for
 // columns; two taps leave out a product only where they leave out the same
 // row or column, and then the lag lies along it. So the sums, of a channel:
+#pragma once
+
+namespace gns {
+
 enum {
   SUM = 0,              // of all x[p]
   LAGS = SUM + 1,       // 13: (0, 0..2), (1, -2..2), (2, -2..2)
@@ -15,8 +19,6 @@ enum {
   WINDOW_SUMS = CORNERS + 8
 };
 enum { TOP, BOTTOM, LEFT, RIGHT };  // edges; corner = 2 * right + bottom
-
-namespace gns {
 
 constexpr int TAPS = 9;
 

@@ -264,9 +264,7 @@ void Pointwise::merge_backward(Context& context, Saved& saved,
   const int chunks = (in_ + ROWS_OF_A_TASK - 1) / ROWS_OF_A_TASK;
   context.work.tasks(chunks, [&](int task) {
     int row = task * ROWS_OF_A_TASK;
-    Lines left = {reinterpret_cast<const float*>(weighted.data()) == nullptr
-                      ? nullptr
-                      : reinterpret_cast<const float*>(&weighted[row]),
+    Lines left = {reinterpret_cast<const float*>(weighted.data() + row),
                   std::size_t(in_) * IMAGES,
                   std::min(ROWS_OF_A_TASK, in_ - row)};
     Lines right = {reinterpret_cast<const float*>(saved.kernels.data()),
@@ -302,7 +300,8 @@ void Pointwise::merge_backward(Context& context, Saved& saved,
 
 void mask_and_sum(Context& context, const Part& y, bool relu, float* sums) {
   View values = context.values(y), dy = context.gradients(y);
-  PartialSums partial(context, context.work.slots(dy.height), y.channels, true);
+  PartialSums partial(context, context.work.slots(dy.height), y.channels,
+                      true);
   context.work.sums(dy.height, [&](int slot, Strip strip) {
     for (int row = strip.top; row < strip.bottom; row++)
       for (int column = 0; column < dy.width; column++) {

@@ -54,6 +54,7 @@ GNS_INLINE void multiply_rows(const Factor* factors, int count, int row,
         GNS_UNROLL for (int r = 0; r < R; r++) factor[r] = splat(a[r]);
         GNS_UNROLL for (int j = 0; j < VECTORS; j++) {
           Vector line = load(x + j * LANES);
+          GNS_IN_REGISTER(line);
           GNS_UNROLL for (int r = 0; r < R; r++) sum[r][j] += factor[r] * line;
         }
       }
@@ -78,6 +79,7 @@ void add_tile(int pixels, const Lines& x, const Lines& y, float* out,
       GNS_UNROLL for (int i = 0; i < I; i++) left[i] = load(a + i * IMAGES + n);
       GNS_UNROLL for (int j = 0; j < J; j++) {
         Vector right = load(b + j * IMAGES + n);
+        GNS_IN_REGISTER(right);
         GNS_UNROLL for (int i = 0; i < I; i++) sum[i][j] += left[i] * right;
       }
     }

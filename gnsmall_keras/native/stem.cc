@@ -87,7 +87,8 @@ void Stem::backward(Context& context) const {
   View dy = context.gradients(y_);
   std::vector<float> a(out_), b(out_), c(out_);  // dz = a dy + b z + c
   {
-    PartialSums partial(context, context.work.slots(x.height), 2 * out_, true);  // dy, dy z
+    // Of dy, and of dy z.
+    PartialSums partial(context, context.work.slots(x.height), 2 * out_, true);
     context.work.sums(x.height, [&](int slot, Strip strip) {
       for (int row = strip.top; row < strip.bottom; row++)
         for (int column = 0; column < x.width; column++) {
@@ -122,8 +123,8 @@ void Stem::backward(Context& context) const {
     }
   }
   const int kernel_size = in_ * out_;
-  PartialSums partial(context, context.work.slots(x.height), std::size_t(TAPS) * kernel_size,
-                      false);
+  PartialSums partial(context, context.work.slots(x.height),
+                      std::size_t(TAPS) * kernel_size, false);
   context.work.sums(x.height, [&](int slot, Strip strip) {
     const Vector* valid = context.valid(strip.block);
     for (int row = strip.top; row < strip.bottom; row++) {

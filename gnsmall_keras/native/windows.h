@@ -35,8 +35,10 @@ GNS_INLINE void correlate(Vector (&sum)[P][HELD], const float* kernel,
   GNS_UNROLL for (int t = 0; t < K; t++) factor[t] = splat(kernel[t]);
   GNS_UNROLL for (int i = 0; i < (P - 1) * STEP + K; i++) {
     Vector x[HELD];
-    GNS_UNROLL for (int j = 0; j < HELD; j++)
+    GNS_UNROLL for (int j = 0; j < HELD; j++) {
       x[j] = load(pixels[i] + at + j * LANES);
+      GNS_IN_REGISTER(x[j]);
+    }
     GNS_UNROLL for (int t = 0; t < K; t++)
       if (i >= t && (i - t) % STEP == 0 && (i - t) / STEP < P)
         GNS_UNROLL for (int j = 0; j < HELD; j++)
@@ -51,6 +53,7 @@ GNS_INLINE void correlate_sums(Vector* sum, const Vector (&values)[P],
                                const float* const* pixels, std::size_t at) {
   GNS_UNROLL for (int i = 0; i < (P - 1) * STEP + K; i++) {
     Vector x = load(pixels[i] + at);
+    GNS_IN_REGISTER(x);
     GNS_UNROLL for (int t = 0; t < K; t++)
       if (i >= t && (i - t) % STEP == 0 && (i - t) / STEP < P)
         sum[t] += values[(i - t) / STEP] * x;

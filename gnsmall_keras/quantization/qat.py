@@ -251,7 +251,7 @@ def _check_fit(name, images, labels, shape, classes):
 
 
 def _targets(training):
-    """What the validation images should be called, as shares of classes.
+    """What the validation images should be called, as soft labels.
 
     Of the labels and of the teacher as in training, but undivided by the
     temperature: the file's own probabilities are wanted.
@@ -263,9 +263,9 @@ def _targets(training):
         training.teacher, training.validation_images
     )
     said = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-    shares = np.eye(said.shape[-1], dtype=np.float32)[labels]
+    hard = np.eye(said.shape[-1], dtype=np.float32)[labels]
     weight = training.label_weight
-    return weight * shares + (1.0 - weight) * said
+    return weight * hard + (1.0 - weight) * said
 
 
 class KeepBest(keras.callbacks.Callback):

@@ -173,7 +173,8 @@ def _match_scales(network, quantized):
         extra = sorted(set(found) - set(kinds)) or found
         raise ValueError(
             "Quantisation-aware training needs a file all of whose operators "
-            f"are integer. Received one with {extra}. Leave out `float_ops`."
+            f"are integer. Received one with {extra}. Use layers that int8 "
+            "kernels compute, or quantization='int8'."
         )
     return {
         ours.outputs[0]: quantized.quantization(theirs.outputs[0])

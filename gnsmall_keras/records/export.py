@@ -64,7 +64,9 @@ class ExportRecord:
 
     def to_json(self) -> str:
         """Returns the record as one line of JSON, without the line's end."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps(
+            dataclasses.asdict(self), sort_keys=True, allow_nan=False
+        )
 
     @classmethod
     def from_json(cls, line: str) -> "ExportRecord":

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar, cast
 from gnsmall_keras import fields
 
 _Parsed = TypeVar("_Parsed")
+_MAX_LINE_BYTES = 2**24  # the longest record so far has 16 kB
 
 
 def parse_object(line: str) -> dict[str, Any]:
@@ -20,12 +22,27 @@ def parse_object(line: str) -> dict[str, Any]:
         ValueError: if it holds none.
     """
     try:
-        values: Any = json.loads(line)
-    except json.JSONDecodeError as error:
+        values: Any = json.loads(
+            line, parse_constant=_finite, parse_float=_finite
+        )
+        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate?
+    except RecursionError:
+        raise ValueError("Not a JSON record: nested too deeply.") from None
+    except UnicodeEncodeError:
+        raise ValueError("Not a JSON record: text is not Unicode.") from None
+    except ValueError as error:
         raise ValueError(f"Not a JSON record: {error}.") from None
     if not isinstance(values, dict):
         raise ValueError(f"A record is a JSON object. Received: {line!r}.")
     return cast("dict[str, Any]", values)
+
+
+def _finite(text: str) -> float:
+    """The number, which standard JSON may hold."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number of standard JSON")
+    return number
 
 
 def parse_record(line: str, kind: type[_Parsed], schemas: range) -> _Parsed:
@@ -136,11 +153,19 @@ def scan_lines(
     Before each is the number of its line, which an error says as well. An empty
     line is an error: nothing writes one.
     """
-    text = Path(lines).read_bytes().removesuffix(b"\n")
-    for number, line in enumerate(text.split(b"\n") if text else (), 1):
-        try:
-            if not line.strip():
-                raise ValueError("The line is empty.")
-            yield number, parse(line.decode())
-        except ValueError as error:
-            yield number, ValueError(f"{lines}, line {number}: {error}")
+    with Path(lines).open("rb") as file:
+        number = 0
+        while line := file.readline(_MAX_LINE_BYTES):
+            number += 1
+            try:
+                if not line.strip():
+                    raise ValueError("The line is empty.")
+                if len(line) == _MAX_LINE_BYTES and not line.endswith(b"\n"):
+                    while line and not line.endswith(b"\n"):
+                        line = file.readline(_MAX_LINE_BYTES)
+                    raise ValueError(
+                        f"The line is longer than {_MAX_LINE_BYTES:,} bytes."
+                    )
+                yield number, parse(line.removesuffix(b"\n").decode())
+            except ValueError as error:
+                yield number, ValueError(f"{lines}, line {number}: {error}")

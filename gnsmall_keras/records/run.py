@@ -107,7 +107,7 @@ class RunRecord:
         values = dataclasses.asdict(self)
         names = fields.names(RunRecord, self.schema)
         kept = {name: values[name] for name in names}
-        return json.dumps(kept, sort_keys=True)
+        return json.dumps(kept, sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> "RunRecord":

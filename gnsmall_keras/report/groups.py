@@ -112,6 +112,23 @@ class Group:
             f"epochs, {self.protocol} protocol, {self.how}"
         )
 
+    @property
+    def short(self) -> str:
+        """A name for a figure: the arm, without what its title says."""
+        config = self.first.config
+        how = self.strategy
+        if how != "baseline":
+            heat, weight = config["temperature"], config["label_weight"]
+            how += f" {config.get('loss', 'kd')}, T={_short(heat)}"
+            how += f", label {_short(weight)}"
+            names = [_plain(name) for name in config.get("teachers", [])]
+            if config.get("assistants"):
+                names += map(_plain, config["assistants"])
+            if names:
+                how += f", from {' + '.join(map(_network_of, names))}"
+        options = "".join(f", {k} {v}" for k, v in self._options())
+        return f"{self.network} {config['recipe']}: {how}{options}"
+
     def _options(self):
         """Values that differ from the defaults and from the named recipe."""
         for name, value in self.identity.items():
@@ -295,6 +312,12 @@ def _plain(path):
     parts = name.split("-")
     seeded = len(parts) > 2 and parts[-2][:1] == "s" and parts[-2][1:].isdigit()
     return "-".join(parts[:-2]) if seeded else name
+
+
+def _network_of(name):
+    """The network of a run's name, "gns-w1.6" of "gns-w1.6-cifar10-..."."""
+    parts = name.split("-")
+    return "-".join(parts[: 2 if parts[1:] and parts[1][:1] == "w" else 1])
 
 
 def data_name(record: RunRecord) -> str:

@@ -1,4 +1,4 @@
-"""Reads records line by line; a broken line is told of and left out."""
+"""Reads records line by line; a broken line is reported and skipped."""
 
 import dataclasses
 import os

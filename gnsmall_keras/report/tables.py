@@ -291,7 +291,7 @@ def tabulate_exports(exports: Iterable[ExportRecord]) -> Table:
     return Table(
         (
             *("file", "run", "network", "head", "target", "quantization"),
-            *("faults", "float, %", "file, %", "test images", "bytes"),
+            *("violations", "float, %", "file, %", "test images", "bytes"),
             *("arena, bytes", "latency, ms", f"latency / {REFERENCE}'s"),
             *("runtime, threads, processor", "sha256"),
         ),

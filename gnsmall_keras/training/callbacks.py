@@ -201,7 +201,7 @@ class MeasureAverages(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Stops a training whose loss is no number any more.
+    """Stops a training whose loss is NaN or inf.
 
     Args:
         batches: `TrainingBatches`, which know their images.
@@ -216,6 +216,16 @@ class StopOnNaN(keras.callbacks.Callback):
         super().__init__()
         self._batches = batches
         self._clock = clock
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Looks at all values of the epoch, those of validation too."""
+        for name, value in (logs or {}).items():
+            if not math.isfinite(float(value)):
+                raise ValueError(
+                    f"`{name}` is {float(value)} after epoch {epoch + 1}: the "
+                    "training diverged. Lower `peak_learning_rate` or take "
+                    "more warm-up; the last checkpoint is kept."
+                )
 
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the loss."""

@@ -37,7 +37,7 @@ def on_devices(kind: str = "auto", count: int = 1) -> Iterator[list[str]]:
     if count > 1:
         scope = _shared(names)
     elif kind != "auto":
-        scope = keras.device(names[0])
+        scope = keras.device(_scope_name(names[0]))
     with scope, _whole_float32():
         yield [_describe(name) for name in names]
 
@@ -98,6 +98,16 @@ def on_one_gpu() -> bool:
 
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     return replicas == 1 and "GPU" in tf.zeros(()).device
+
+
+def _scope_name(name):
+    """What `keras.device` takes.
+
+    PyTorch's tensors are on "cpu"; to "cpu:0" they would be copied, and a copy
+    of a weight has no gradient.
+    """
+    is_torch = keras.config.backend() == "torch"
+    return "cpu" if is_torch and name == "cpu:0" else name
 
 
 def _choose(kind, count):

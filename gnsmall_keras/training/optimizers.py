@@ -96,7 +96,7 @@ class CoupledSGD(keras_private.Optimizer):
             xp: `numpy` or `keras.ops`, for lists of arrays or of tensors.
         """
         groups = self._groups()
-        order = [index for group in groups for index in group]
+        order: list[int] = [index for group in groups for index in group]
         shapes = flat.shapes_of([self.built_variables[i] for i in order])
         weight, gradient, velocity = (
             flat.join([values[index] for index in order], xp=xp)
@@ -117,9 +117,9 @@ class CoupledSGD(keras_private.Optimizer):
             for values in (weight, velocity)
         )
 
-    def _groups(self):
+    def _groups(self) -> tuple[list[int], ...]:
         """Indices of variables: with coupled decay, without, and matrices."""
-        groups = [], [], []
+        groups: tuple[list[int], ...] = [], [], []
         for index, variable in enumerate(self.built_variables):
             if self._is_matrix(variable):
                 groups[2].append(index)

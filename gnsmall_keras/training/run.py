@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import keras
+import numpy as np
+from rich.console import Console
 
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.sources import check_source, load_data
@@ -33,6 +35,7 @@ from gnsmall_keras.training.callbacks import (
 from gnsmall_keras.training.devices import on_devices
 from gnsmall_keras.training.experiment import images_of, resolve
 from gnsmall_keras.training.fit import Stage, create_network, learn
+from gnsmall_keras.training.holding import holding
 from gnsmall_keras.training.interruption import StopRequest
 from gnsmall_keras.training.splits import (
     batches,
@@ -53,6 +56,7 @@ def train(
     device: str = "auto",
     tensorboard: bool = False,
     kernels: str = "auto",
+    again: bool = False,
 ) -> RunRecord:
     """Trains one network, alone or from teachers; writes what came of it.
 
@@ -76,15 +80,17 @@ def train(
         kernels: what computes GhostNets: "native", this package's own code for
             CPUs, "keras", or "auto": the first where it is possible. A
             training goes on with what it began with.
+        again: whether a run that is finished is trained anew.
 
     Returns:
-        The record that was appended.
+        The record that was appended; of a run that `out` has finished, on the
+        same images, the one that is there.
 
     Raises:
         ValueError: if the config does not fit the data, a teacher, the
-            devices or the checkpoint of an earlier call, the loss stops being
-            a number, the time budget is below one step, or what `tensorboard`
-            needs is not installed.
+            devices or the checkpoint of an earlier call, the loss or the
+            trained network's logits are NaN or inf, the time budget is below
+            one step, or what `tensorboard` needs is not installed.
         TrainingInterrupted: if it was stopped before its end.
     """
     if tensorboard:
@@ -97,30 +103,66 @@ def train(
     _check_loss(experiment)
     folder = Path(out) / experiment.name.slug
     ended = folder / ENDED_FILE
-    if ended.is_file():  # an earlier call died after its training
-        record = RunRecord.from_json(ended.read_text(encoding="utf-8"))
-    else:
-        with (
-            StopRequest(time_budget).listening() as stop,
-            on_devices(device, experiment.learning.devices) as devices,
-            using(kernels),
-        ):
-            if progress:
-                tell_images(dataset)
-            record = _train(
-                experiment,
-                dataset,
-                Path(out),
-                stop,
-                devices,
-                progress=progress,
-                tensorboard=tensorboard,
+    with holding(folder):
+        finished = (
+            None if again else _find_finished(config, dataset.digest, Path(out))
+        )
+        if finished:
+            _say(
+                f"{Path(out) / finished.slug} is finished; `again` (--again) "
+                "trains it anew."
             )
-    tell_warnings((record.images or {}).get("warnings", ()))
-    append_record(record, index or Path(out) / INDEX_FILE)
-    checkpoint.remove(folder / checkpoint.FILE)
-    ended.replace(folder / RECORD_FILE)
+            return finished
+        if ended.is_file():  # an earlier call died after its training
+            record = RunRecord.from_json(ended.read_text(encoding="utf-8"))
+        else:
+            with (
+                StopRequest(time_budget).listening() as stop,
+                on_devices(device, experiment.learning.devices) as devices,
+                using(kernels),
+            ):
+                if progress:
+                    tell_images(dataset)
+                record = _train(
+                    experiment,
+                    dataset,
+                    Path(out),
+                    stop,
+                    devices,
+                    progress=progress,
+                    tensorboard=tensorboard,
+                )
+        tell_warnings((record.images or {}).get("warnings", ()))
+        append_record(record, index or Path(out) / INDEX_FILE)
+        checkpoint.remove(folder / checkpoint.FILE)
+        ended.replace(folder / RECORD_FILE)
     return record
+
+
+def _find_finished(config, data_digest, out):
+    """The record of a run that is done, of the data as they are now."""
+    for name in config.names:
+        folder = out / name.slug
+        path = folder / RECORD_FILE
+        unfinished = (folder / ENDED_FILE, folder / checkpoint.FILE)
+        if not path.is_file() or any(file.is_file() for file in unfinished):
+            continue
+        if not (folder / MODEL_FILE).is_file():
+            continue
+        record = RunRecord.from_json(path.read_text(encoding="utf-8"))
+        if (
+            record.digest == name.digest
+            and record.backend == keras.config.backend()
+            and record.data_digest == data_digest
+        ):
+            return record
+    return None
+
+
+def _say(line):
+    Console(stderr=True).print(
+        line, markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _check_loss(experiment):
@@ -186,6 +228,8 @@ def _train(experiment, dataset, out, stop, devices, *, progress, tensorboard):
 
 def _record(experiment, dataset, splits, model, done, **circumstances):
     """What the run was and what came of it."""
+    for weight in model.get_weights():
+        _check_finite(weight)
     deployed = to_deploy(model)
     test_accuracy, test_predictions = _measure_test(model, dataset)
     validated = evaluation.accuracy_on(model, *splits.validation)
@@ -228,6 +272,16 @@ def _record(experiment, dataset, splits, model, done, **circumstances):
     )
 
 
+def _check_finite(values):
+    """Refuses what came of a training that diverged in its last step."""
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "The trained network's weights or logits are NaN or inf: the "
+            "training diverged. Lower `peak_learning_rate` or take more "
+            "warm-up; no record was written, the last checkpoint is kept."
+        )
+
+
 def _describe_machines(machine, machines):
     """The one that ended the training, with those before it."""
     before = list(machines[:-1])
@@ -240,6 +294,7 @@ def _measure_test(model, dataset):
     if not len(images):
         return None, None
     logits = evaluation.predict_logits(model, images)
+    _check_finite(logits)
     return (
         evaluation.accuracy(logits, labels),
         predictions.describe(logits, labels, dataset.class_names),

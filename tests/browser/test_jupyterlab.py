@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,9 +10,13 @@ import urllib.request
 
 import nbformat
 import pytest
-from support import ROOT
+from support import ROOT, with_parameters
 
 pytestmark = pytest.mark.browser
+SMOKE = {
+    "00_quickstart": {"width": 0.25, "epochs": 1},
+    "02_train": {"width": 0.25, "epochs": 1},
+}
 MOST_LINES = 200  # of text in all outputs
 START_SECONDS, RUN_SECONDS = 60, 600
 _SETTINGS = "lab-settings/@jupyterlab/apputils-extension"
@@ -35,7 +38,8 @@ def jupyterlab(tmp_path):
     """A server of a folder with the notebooks; yields both."""
     pytest.importorskip("jupyterlab")
     for path in (ROOT / "notebooks").glob("*.ipynb"):
-        shutil.copy(path, tmp_path)
+        text = with_parameters(path, SMOKE.get(path.stem, {}))
+        (tmp_path / path.name).write_text(text)
     quiet = tmp_path / _SETTINGS / "notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True)
     quiet.write_text(json.dumps({"fetchNews": "false"}))
@@ -53,7 +57,6 @@ def jupyterlab(tmp_path):
             cwd=tmp_path,
             env={
                 **os.environ,
-                "GNSMALL_SMOKE": "1",
                 "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "lab-settings"),
             },
             stdout=log,

@@ -157,7 +157,7 @@ def test_export_into_a_missing_folder_is_refused(capsys, tmp_path):
     assert "does not exist" in error
 
 
-def test_evaluate_needs_a_test_split(capsys, tmp_path):
+def test_evaluate_needs_enough_images_for_a_test_split(capsys, tmp_path):
     save_model(tiny_network("", classes=2), tmp_path / "model.keras")
     from PIL import Image
 
@@ -172,4 +172,4 @@ def test_evaluate_needs_a_test_split(capsys, tmp_path):
         "--data",
         tmp_path / "images",
     )
-    assert "no test split" in error
+    assert "one of them to be split off as test" in error

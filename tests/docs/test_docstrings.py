@@ -17,7 +17,6 @@ NAMES = sorted(gnsmall_keras.__all__)
 # What costs more than a test may, or is shown as a whole elsewhere.
 WITHOUT_EXAMPLE = {
     "CachedTeacher": "docs/howto/teacher.md",
-    "DistillConfig": "notebooks/03_distillation.py",
     "ExportConfig": "docs/start.md",
     "ExportReport": "docs/start.md",
     "LayerError": "docs/questions.md",
@@ -25,7 +24,7 @@ WITHOUT_EXAMPLE = {
     "Report": "notebooks/04_report.py",
     "RunRecord": "docs/start.md",
     "SweepConfig": "docs/sweeps.md",
-    "TrainConfig": "docs/start.md",
+    "RunConfig": "docs/start.md",
     "cache_teacher": "docs/howto/teacher.md",
     "export_tflite": "docs/start.md",
     "load_data": "docs/start.md",

@@ -32,15 +32,3 @@ def exported(conversion):
 @pytest.fixture(scope="session")
 def converted(conversion):
     return conversion.conversion.data
-
-
-@pytest.fixture(scope="session")
-def phone_file(export, real_data, calibration_images, tmp_path_factory):
-    """A network of odd width for phones, with its labels and its report."""
-    return export(
-        network_with_moments(real_data, width=0.35, head_units=64),
-        tmp_path_factory.mktemp("phone"),
-        calibration_images,
-        target="android",
-        class_names=list(real_data.class_names),
-    )

@@ -213,6 +213,23 @@ def test_unknown_model_names_the_known_ones():
         create_model("resnet")
 
 
+def test_to_deploy_takes_a_sequential_model():
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")]
+    )
+    images = np.ones((2, 8, 8, 3), "float32")
+    np.testing.assert_allclose(
+        run(to_deploy(model), images, training=False),
+        run(model, images, training=False),
+        rtol=1e-6,
+    )
+
+
+def test_to_deploy_says_what_to_give():
+    with pytest.raises(ValueError, match=r"Begin it with keras\.Input"):
+        to_deploy(keras.Sequential([keras.layers.Dense(2)]))
+
+
 def test_to_deploy_refuses_what_is_not_functional():
     with pytest.raises(ValueError, match="functional"):
         to_deploy(keras.layers.ReLU())

@@ -29,7 +29,7 @@ MUTANTS = (
     # Losses and the step.
     Mutant(
         "T squared left out",
-        "distill/losses.py",
+        "distill/divergences.py",
         "return temperature**2 * divergence",
         "return divergence",
         ("distill/test_losses.py",),
@@ -50,7 +50,7 @@ MUTANTS = (
     ),
     Mutant(
         "DKD's weights swapped",
-        "distill/losses.py",
+        "distill/divergences.py",
         "target_weight * target + nontarget_weight * nontarget",
         "nontarget_weight * target + target_weight * nontarget",
         ("distill/test_losses.py",),
@@ -80,14 +80,14 @@ MUTANTS = (
     # Layers.
     Mutant(
         "biased moving variance",
-        "models/layers.py",
+        "models/branched.py",
         '("moving_variance", variance * unbias)',
         '("moving_variance", variance)',
         ("models/test_layers.py",),
     ),
     Mutant(
         "momentum of moving statistics swapped",
-        "models/layers.py",
+        "models/branched.py",
         "MOMENTUM * moving + (1 - MOMENTUM) * value",
         "(1 - MOMENTUM) * moving + MOMENTUM * value",
         ("models/test_layers.py",),
@@ -117,8 +117,8 @@ MUTANTS = (
     Mutant(
         "crop off by one",
         "data/augment.py",
-        "self._shifts = 2 * padding + 1",
-        "self._shifts = 2 * padding",
+        "self._shifts = 2 * views.padding + 1",
+        "self._shifts = 2 * views.padding",
         ("data/test_batches.py",),
     ),
     Mutant(
@@ -183,7 +183,7 @@ MUTANTS = (
         "training/fit.py",
         "distiller.student.load_weights(best)",
         "pass",
-        ("training/test_averages.py",),
+        ("training/test_fit.py",),
     ),
     Mutant(
         "resume one step late",
@@ -274,8 +274,8 @@ MUTANTS = (
     Mutant(
         "arena too small",
         "devices/runtime.py",
-        "self.arena_bytes = int(found.group(1))",
-        "self.arena_bytes = int(found.group(1)) // 2",
+        '"""Planning may need more than is kept."""',
+        "return self._kept_bytes // 2",
         ("devices/test_benchmark.py",),
     ),
     Mutant(

@@ -14,7 +14,7 @@ import numpy as np
 import papermill
 import pytest
 from PIL import Image
-from support import ROOT
+from support import ROOT, with_parameters
 
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.sources import load_data
@@ -22,8 +22,8 @@ from gnsmall_keras.data.sources import load_data
 pytestmark = pytest.mark.notebook
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-# Papermill's parameters of a run in seconds; nbval, which passes none, sets
-# GNSMALL_SMOKE.
+# Papermill's parameters of a run in seconds; nbval, which passes none, gets a
+# copy that has them.
 SMOKE = {
     "00_quickstart": {"width": 0.25, "epochs": 1},
     "01_architecture": {"width": 0.25, "epochs": 1, "widths": [0.25, 0.5]},
@@ -33,6 +33,7 @@ SMOKE = {
         "peak_learning_rate": 0.01,  # a few steps at the recipe's diverge
         "assistant_width": 0.25,
         "teacher_width": 0.25,
+        "seeds": [0, 1],
     },
     "04_report": {},
     "05_deployment": {
@@ -155,10 +156,9 @@ class TestNotebook:
             assert shown[0].startswith("epoch 1/1  accuracy ")
 
     @_each(BY_NBVAL.__contains__)
-    def test_runs_under_nbval(self, path, tmp_path, monkeypatch):
-        monkeypatch.setenv("GNSMALL_SMOKE", "1")  # nbval passes no parameters
+    def test_runs_under_nbval(self, path, tmp_path):
         copy = tmp_path / path.name
-        copy.write_text(path.read_text())
+        copy.write_text(with_parameters(path, SMOKE[path.stem]))
         done = self._run(
             path,
             tmp_path,

@@ -9,6 +9,7 @@ from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.export.tflite import export_tflite
+from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
 from gnsmall_keras.quantization.calibration import (
     trace,
 )
@@ -57,19 +58,35 @@ def test_simulation_computes_what_the_file_does(converted, images):
         assert errors.mean() <= (0.3 if ours.kind == "MEAN" else few), ours
 
 
+@pytest.fixture(params=["tiny", pytest.param("gns", marks=pytest.mark.slow)])
+def learner(request):
+    """A network of a few layers of either kind, or GN-S 0.25."""
+    if request.param == "gns":
+        return request.getfixturevalue("model")
+    inputs = keras.Input((32, 32, 3))
+    x = BranchedConv2D(8, kernel_size=3, branches=1, name="stem")(inputs)
+    x = BranchedDepthwiseConv2D((3, 3), scale=True, identity=True)(
+        keras.layers.ReLU()(x)
+    )
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+    x = keras.layers.Conv2D(10, 1, name="classifier")(x)
+    return keras.Model(inputs, keras.layers.Reshape((10,), name="logits")(x))
+
+
 @pytest.mark.usefixtures("in_process")
-def test_network_learns_its_rounding(model, images, real_data, tmp_path):
+def test_network_learns_its_rounding(learner, images, real_data, tmp_path):
     training = QuantizationTraining(
         images=real_data.train_images[:64],
         labels=real_data.train_labels[:64],
         validation_images=real_data.train_images[64:96],
         validation_labels=real_data.train_labels[64:96],
-        teacher=model,
+        teacher=learner,
         batch_size=32,
         flip=False,
     )
     report = export_tflite(
-        model,
+        learner,
         tmp_path / "model.tflite",
         quantization="int8-qat",
         calibration_images=images,
@@ -78,7 +95,7 @@ def test_network_learns_its_rounding(model, images, real_data, tmp_path):
     )
     assert report.faults == []
     assert set(report.dtypes) == {"INT8", "INT32"}
-    assert report.qat["teacher"] == model.name
+    assert report.qat["teacher"] == learner.name
     assert len(report.qat["validation_losses"]) == 2
     assert {"stem", "classifier"} <= {entry.layer for entry in report.layers}
 

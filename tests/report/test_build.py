@@ -346,3 +346,36 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch, tmp_path):
             read_runs(INDEX), name="index.jsonl", out=tmp_path / "report.html"
         )
     assert [*tmp_path.iterdir()] == []
+
+
+def test_the_page_begins_with_the_run_to_deploy(make_record, runs_of, tmp_path):
+    worse, better = make_record(0.9, 0.6), make_record(0.6543, 0.7, seed=1)
+    index, out = tmp_path / "index.jsonl", tmp_path / "report.html"
+    index.write_text(f"{worse.to_json()}\n{better.to_json()}\n")
+    write_report(read_runs(index), name="index.jsonl", out=out)
+    head = out.read_text().partition("<h2>")[0]
+    assert better.slug in head
+    assert "65.43 %" in head
+    assert "70.00 %" in head
+    assert worse.slug not in head
+
+
+def test_short_runs_can_be_left_out(make_record, write_index, capsys, tmp_path):
+    short, long = make_record(0.5, epochs=2), make_record(0.6, epochs=20)
+    index, out = write_index(short, long), tmp_path / "report.html"
+    command = ["report", "--index", str(index), "--out", str(out)]
+    assert cli.main([*command, "--min-epochs", "20"]) == 0
+    text = out.read_text()
+    assert long.slug in text
+    assert short.slug not in text
+    assert cli.main([*command, "--min-epochs", "21"]) == 2
+    assert "the longest has 20 epochs" in capsys.readouterr().err
+
+
+def test_a_figure_s_name_of_an_arm_is_short(make_record, runs_of):
+    teacher = "runs/gns-w1.6-cifar10-best-e5-baseline-s0-abc123/model.keras"
+    record = make_record(0.6, strategy="kd", teachers=(teacher,))
+    (group,) = group_runs(runs_of(record))
+    assert group.short.startswith("gns w0.5 quick: kd kd, T=4, label 0.5")
+    assert group.short.endswith("from gns-w1.6")
+    assert len(group.short) < len(group.name)

@@ -49,6 +49,13 @@ def test_a_runs_own_file_counts_before_its_networks(three, make_export):
     assert find_cost(large, exports, "bytes") is None
 
 
+def test_the_winner_is_chosen_without_the_test_split(make_record, runs_of):
+    better = make_record(0.5, 0.7)  # test, validation
+    luckier = make_record(0.9, 0.6, seed=1)
+    for order in ((better, luckier), (luckier, better)):
+        assert find_winner(runs_of(*order)).slug == better.slug
+
+
 def test_the_winner_fits_a_class_of_microcontrollers(
     three, make_export, runs_of
 ):

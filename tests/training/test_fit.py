@@ -151,6 +151,24 @@ def test_the_same_seed_gives_the_same_losses(tmp_path):
     assert again.best_test_accuracy is None
 
 
+@pytest.mark.usefixtures("tiny")
+def test_the_weights_of_the_best_epoch_are_kept(tmp_path, monkeypatch):
+    """Of the first of two, by accuracies that the test makes up."""
+    end, after = learn._KeepBest.on_epoch_end, []
+
+    def fall(self, epoch, logs=None):
+        after.append(self._student.get_weights())
+        end(self, epoch, {"val_accuracy": 0.9 - 0.1 * epoch})
+
+    monkeypatch.setattr(learn._KeepBest, "on_epoch_end", fall)
+    config = dataclasses.replace(SMOKE, select="validation")
+    record = fit.train(config, out=tmp_path, progress=False)
+    model = load_model(tmp_path / record.slug / "model.keras")
+    for kept, first, last in zip(model.get_weights(), *after, strict=True):
+        np.testing.assert_array_equal(kept, first)
+        assert not np.array_equal(kept, last)
+
+
 @pytest.mark.backend
 @pytest.mark.usefixtures("tiny")
 def test_a_network_learns_from_mixed_images(tmp_path):

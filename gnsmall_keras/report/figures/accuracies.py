@@ -105,7 +105,11 @@ def draw_differences(name: str, comparisons: Iterable[Comparison]):
     rows = known[:MOST_ROWS]
     settings = sorted({row.group.setting for row in rows})
     texts = [
-        textwrap.fill(f"{row.group.name} (n={row.test.n})", 78) for row in rows
+        textwrap.fill(
+            f"{row.group.short}, {row.group.epochs} epochs (n={row.test.n})",
+            78,
+        )
+        for row in rows
     ]
     heights = [0.35 + 0.14 * (text.count("\n") + 1) for text in texts]
     figure, axes = new_figure(0.8 + sum(heights))
@@ -162,7 +166,7 @@ def draw_curves(name, groups):
         figure, axes = new_figure(4)
         for index, group in enumerate(members[:MOST_SERIES]):
             _plot_curves(axes, group, COLOURS[index % len(COLOURS)], index)
-        watched = "validation" if protocol == "validation" else "test"
+        monitored = "validation" if protocol == "validation" else "test"
         axes.set_xlabel("epoch")
         axes.set_ylabel("accuracy (%)")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -172,9 +176,9 @@ def draw_curves(name, groups):
             f"curves-{protocol}-e{epochs}",
             f"{name}: learning curves, {setting}",
             f"Accuracy in percent after each of {epochs} epochs on {name}, on "
-            f"the training and the {watched} split: "
+            f"the training and the {monitored} split: "
             f"{list_groups(members[:MOST_SERIES])}.",
-            f"Lines: {watched} split; dashed: training images as they were "
+            f"Lines: {monitored} split; dashed: training images as they were "
             "augmented. Means over seeds."
             + left_out(len(members), MOST_SERIES, "groups")
             + left_out(len(ranked), MOST_CURVES, "settings"),
@@ -184,10 +188,7 @@ def draw_curves(name, groups):
 
 def _plot_curves(axes, group, colour, index):
     seeds = {run.record.config["seed"] for run in group.runs}
-    label = (
-        f"{group.network}, {group.first.config['recipe']}, {group.how} "
-        f"(n={len(seeds)})"
-    )
+    label = f"{group.short} (n={len(seeds)})"
     for measure, line in (("val_accuracy", "-"), ("accuracy", "--")):
         values = _curve(group, measure)
         axes.plot(

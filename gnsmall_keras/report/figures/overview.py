@@ -63,11 +63,11 @@ def _name_of(groups):
 
 def _draw_data(name, groups, exports, dataset):
     drawings = [
+        *_draw_winner(name, groups, dataset),
         draw_widths(name, groups),
         draw_differences(name, compare(groups)),
         *(draw_pareto(name, groups, cost, exports) for cost in COSTS),
         *draw_curves(name, groups),
-        *_draw_winner(name, groups, dataset),
     ]
     return [drawing for drawing in drawings if drawing]
 

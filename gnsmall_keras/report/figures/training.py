@@ -28,11 +28,12 @@ def draw_history(record: RunRecord) -> Drawing:
     Raises:
         ValueError: if matplotlib is not installed.
     """
-    watched = "test" if record.config["protocol"] == "paper" else "validation"
+    epochs = len(record.history.get("accuracy", ()))
+    monitored = "test" if record.config["protocol"] == "paper" else "validation"
     with load_matplotlib().rc_context(STYLE):
         figure, (left, right) = new_figure(2.8, (1, 2))
-        losses = _plot(left, record.history, "loss", 1, watched)
-        _plot(right, record.history, "accuracy", 100, watched)
+        losses = _plot(left, record.history, "loss", 1, monitored)
+        _plot(right, record.history, "accuracy", 100, monitored)
         most = find_scale(losses)
         if most is not None:
             left.set_ylim(0, most)
@@ -41,13 +42,15 @@ def draw_history(record: RunRecord) -> Drawing:
         right.set(ylabel="accuracy (%)", ylim=(0, 102))
         for axes in (left, right):
             axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+            axes.set_xlim(0.5, max(1, epochs) + 0.5)
+            axes.xaxis.get_major_locator().set_params(
+                integer=True, nbins=6, min_n_ticks=1
+            )
         left.legend(frameon=False)
-    epochs = len(record.history.get("accuracy", ()))
     return Drawing(
         "history",
         f"{record.slug}: loss and accuracy",
-        f"Loss and accuracy of {record.slug} on training and {watched} "
+        f"Loss and accuracy of {record.slug} on training and {monitored} "
         f"images after each of {epochs} epochs.",
         "Training images are augmented, those held out are not. An arrow is "
         "a loss above the scale.",
@@ -73,10 +76,10 @@ def find_scale(values: list[float]) -> float | None:
     return 1.08 * top
 
 
-def _plot(axes, history, name, factor, watched):
+def _plot(axes, history, name, factor, monitored):
     drawn = []
     for index, (key, label) in enumerate(
-        ((name, "training"), (f"val_{name}", watched))
+        ((name, "training"), (f"val_{name}", monitored))
     ):
         values = [factor * value for value in history.get(key, ())]
         if values:
@@ -112,7 +115,7 @@ def draw_predictions(dataset: Any, logits: Any) -> Drawing:
 
     Args:
         dataset: a `data.dataset.Dataset`.
-        logits: `(n, classes)`, of its first test images, twelve or more.
+        logits: `(n, classes)`, of the first n test images; twelve are drawn.
 
     Raises:
         ValueError: if matplotlib is not installed.

@@ -12,6 +12,7 @@ from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
 from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.report import tables
+from gnsmall_keras.report.costs import find_cost
 from gnsmall_keras.report.figures.drawing import Drawing, render
 from gnsmall_keras.report.figures.overview import draw_all
 from gnsmall_keras.report.groups import Group, compare, data_name, group_runs
@@ -155,6 +156,7 @@ def _make_page(reading, groups, drawn, name):
         for data, drawings in drawn
     )
     return string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        headline=_headline(groups, reading.exports),
         summary=html.escape(summary),
         faults=_tell(reading.faults),
         few=DEMONSTRATION_EPOCHS,
@@ -167,6 +169,46 @@ def _make_page(reading, groups, drawn, name):
         runs=_box(tables.tabulate_runs(groups), "runs"),
         paper=_box(tables.tabulate_paper()),
         peers=_box(tables.tabulate_peers()),
+    )
+
+
+def _headline(groups, exports):
+    """The run to deploy of each data, in large numbers."""
+    found = find_winners(groups)
+    if not found:
+        return (
+            '<p class="headline">No run has a validation accuracy, so none '
+            "is named to be deployed.</p>"
+        )
+    return "\n".join(_tell_headline(run, exports) for run in found)
+
+
+def _tell_headline(winner: RunRecord, exports) -> str:
+    size = find_cost(winner, exports, "bytes")
+    facts = [
+        (
+            f"{100 * winner.test_accuracy:.2f} %"
+            if winner.test_accuracy is not None
+            else "-",
+            f"test accuracy of {winner.test_images:,} images (n=1)",
+        ),
+        (f"{100 * winner.validation_accuracy:.2f} %", "validation accuracy"),
+        (f"{winner.deployed_parameters:,}", "parameters, deployed"),
+        (f"{winner.deployed_macs / 1e6:.1f} M", "multiply-accumulates"),
+    ]
+    if size:
+        own = "int8 file" if size.own else "int8 file of such a network"
+        facts.append((f"{size.value:,.0f} bytes", own))
+    shown = "\n".join(
+        f"<div><dt>{html.escape(what)}</dt><dd>{html.escape(value)}</dd></div>"
+        for value, what in facts
+    )
+    epochs = winner.recipe["epochs"]
+    few = ", a demonstration" if epochs < DEMONSTRATION_EPOCHS else ""
+    return (
+        f"<p>Best on {html.escape(data_name(winner))} by validation accuracy: "
+        f"<strong>{html.escape(winner.slug)}</strong> ({epochs} epochs{few})."
+        f'</p>\n<dl class="headline">\n{shown}\n</dl>'
     )
 
 
@@ -198,8 +240,8 @@ def _embed(drawing: Drawing) -> str:
     """The figure as an image: its ids meet no other figure's."""
     data = base64.b64encode(render(drawing, "svg")).decode()
     return (
-        f'<figure><div tabindex="0"><img alt="{html.escape(drawing.alt)}" '
-        f'src="data:image/svg+xml;base64,{data}"></div>\n'
+        f'<figure><img alt="{html.escape(drawing.alt)}" '
+        f'src="data:image/svg+xml;base64,{data}">\n'
         f"<figcaption><strong>{html.escape(drawing.title)}.</strong> "
         f"{html.escape(drawing.caption)}</figcaption></figure>"
     )
@@ -224,8 +266,8 @@ def _tell(faults):
         return ""
     lines = "\n".join(f"<li>{html.escape(fault)}</li>" for fault in faults)
     return (
-        f'<div class="faults"><p>Lines that could not be read and are left '
-        f"out: {len(faults)}</p>\n<ul>\n{lines}\n</ul></div>"
+        f'<div class="faults"><p>Lines that could not be read and are '
+        f"skipped: {len(faults)}</p>\n<ul>\n{lines}\n</ul></div>"
     )
 
 

@@ -76,7 +76,8 @@ def make_networks(networks: Networks, alt: str, caption: str) -> str:
             "as a ratio to IC2 in the same run. Arena: TensorFlow Lite Micro "
             "on a PC. Instructions: one image, Cortex-M4 in QEMU, CMSIS-NN. "
             "Sources: "
-            "`papermill_runs/exports.jsonl` and `cited.jsonl`.",
+            "`papermill_runs/exports.jsonl` and "
+            "`gnsmall_keras/records/cited.jsonl`.",
             *describe_networks(networks),
         ]
     )

@@ -1,0 +1,112 @@
+"""Weights that pack better, by tensorflow-model-optimization.
+
+Weights of few values, or half of them zero, take the same flash and the same
+operators, and fewer bytes once compressed: what an update over the air costs.
+tfmot knows tf_keras alone, so that a process of its own does it
+(`python -m gnsmall_keras.quantization.twin`).
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+
+from gnsmall_keras.config import check_compression
+from gnsmall_keras.quantization.qat import QuantizationTraining
+
+MODEL_FILE, JOB_FILE, REFUSAL_FILE = "model.keras", "job.json", "refusal.txt"
+REFUSED = 3  # exit status: the reason is in a file
+_ERROR_LINES = 8
+
+
+class Compression(NamedTuple):
+    """How weights are made to pack better.
+
+    Attributes:
+        kind: "cluster" or "prune".
+        amount: of values for each kernel, or the share of zeros.
+    """
+
+    kind: str
+    amount: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Compression":
+        """Reads "cluster:32" or "prune:0.5".
+
+        Raises:
+            ValueError: as `config.check_compression`.
+        """
+        return cls(*check_compression(text))
+
+
+def compress(
+    model: keras.Model,
+    compression: Compression,
+    training: QuantizationTraining,
+) -> keras.Model:
+    """Returns a copy of a fused network with weights that pack better.
+
+    The network is fine-tuned while its weights are clustered or pruned.
+
+    Args:
+        model: fused, of `keras.layers` alone.
+        compression: what is done to kernels of convolutions and dense layers.
+        training: on what; its teacher, the float network, is needed.
+
+    Raises:
+        ValueError: if tfmot is not installed, or knows a layer not.
+    """
+    missing = [
+        name
+        for name in ("tensorflow_model_optimization", "tf_keras")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise ValueError(
+            "Weights are clustered and pruned by tensorflow-model-optimization "
+            f"on tf_keras. Missing: {', '.join(missing)}. Run: pip install "
+            "'gnsmall-keras[tfmot]'"
+        )
+    if training.teacher is None:
+        raise ValueError(
+            "`training` must have a teacher, as the float network. "
+            "Received: None."
+        )
+    with tempfile.TemporaryDirectory(prefix="gnsmall-") as folder:
+        work = Path(folder)
+        model.save(work / MODEL_FILE)
+        training.save(work)
+        (work / JOB_FILE).write_text(json.dumps(compression._asdict()))
+        _run_worker(work)
+        return keras.saving.load_model(work / MODEL_FILE, compile=False)
+
+
+def _run_worker(work):
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "TF_USE_LEGACY_KERAS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "gnsmall_keras.quantization.twin", str(work)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode == REFUSED:
+        raise ValueError((work / REFUSAL_FILE).read_text())
+    if done.returncode:
+        lines = " | ".join(done.stderr.splitlines()[-_ERROR_LINES:])
+        raise ValueError(
+            f"tensorflow-model-optimization failed; its last lines: {lines}"
+        )

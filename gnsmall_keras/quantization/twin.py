@@ -1,0 +1,227 @@
+"""A fused network's tf_keras twin, clustered or pruned; a process of its own.
+
+`compression.compress` starts it, in an environment that has tf_keras and
+tensorflow-model-optimization.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from gnsmall_keras.data.batches import TrainingBatches
+from gnsmall_keras.quantization.compression import (
+    JOB_FILE,
+    MODEL_FILE,
+    REFUSAL_FILE,
+    REFUSED,
+)
+from gnsmall_keras.quantization.qat import QuantizationTraining
+
+# Layers of fused networks, with what of their configuration both Keras know.
+_KNOWN = {
+    "Conv2D": ("filters", "kernel_size", "strides", "padding", "use_bias"),
+    "DepthwiseConv2D": ("kernel_size", "strides", "padding", "use_bias"),
+    "Dense": ("units", "use_bias"),
+    "ReLU": (),
+    "Activation": ("activation",),
+    "Concatenate": ("axis",),
+    "Add": (),
+    "Multiply": (),
+    "AveragePooling2D": ("pool_size", "strides", "padding"),
+    "GlobalAveragePooling2D": ("keepdims",),
+    "Resizing": ("height", "width", "interpolation"),
+    "ZeroPadding2D": ("padding",),
+    "Flatten": (),
+}
+_KERNELS = ("Conv2D", "Dense")  # what tfmot compresses
+_FEWEST = 8  # weights for each value, or a kernel is left as it is
+_PRUNED_BY = 0.6  # of all steps, the last sparsity is reached
+_LOOKS = 50  # of pruning at the magnitudes
+_TOLERANCE = 1e-4  # of the outputs' deviation
+_PROBES = 8
+
+
+def build_twin(model: keras.Model):
+    """Returns a tf_keras model with the layers and weights of a Keras one.
+
+    Raises:
+        ValueError: if it has a layer that is not known here, or the twin
+            computes something else.
+    """
+    import tf_keras
+
+    made = {}
+    config = model.get_config()
+    for spec in config["layers"]:
+        name, kind, given = spec["name"], spec["class_name"], spec["config"]
+        if kind == "InputLayer":
+            shape = tuple(given["batch_shape"][1:])
+            made[name] = tf_keras.Input(shape, name=name)
+            continue
+        if kind not in _KNOWN or len(spec["inbound_nodes"]) != 1:
+            raise ValueError(
+                "A network that tfmot compresses has fused GhostNets' layers. "
+                f"Received: layer {name!r} of {kind}. Leave --compress out."
+            )
+        if kind != "Activation" and given.get("activation", "linear") not in (
+            "linear",
+            None,
+        ):
+            raise ValueError(
+                f"Layer {name!r} must have its activation as a layer of its "
+                f"own. Received: {given['activation']!r}."
+            )
+        layer = getattr(tf_keras.layers, kind)(
+            **{key: given[key] for key in _KNOWN[kind]}, name=name
+        )
+        made[name] = layer(_inputs(spec["inbound_nodes"][0]["args"], made))
+        layer.set_weights(model.get_layer(name).get_weights())
+    inputs = [made[name] for name, *_ in _listed(config["input_layers"])]
+    outputs = [made[name] for name, *_ in _listed(config["output_layers"])]
+    twin = tf_keras.Model(inputs[0], outputs[0])
+    _check_equal(model, twin)
+    return twin
+
+
+def _listed(places):
+    return [places] if isinstance(places[0], str) else places
+
+
+def _inputs(arguments, made):
+    (given,) = arguments
+    if isinstance(given, list):
+        return [made[each["config"]["keras_history"][0]] for each in given]
+    return made[given["config"]["keras_history"][0]]
+
+
+def _check_equal(model, twin):
+    shape = (_PROBES, *model.input_shape[1:])
+    images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    expected = keras.ops.convert_to_numpy(model(images, training=False))
+    found = twin(images, training=False).numpy()
+    error = np.abs(found - expected).max() / expected.std()
+    if not error <= _TOLERANCE:
+        raise ValueError(
+            "The tf_keras twin must compute the same. Received: logits that "
+            f"differ by {error:.2g} of their deviation."
+        )
+
+
+def _wrapped(twin, kind, amount, steps):
+    """The twin with tfmot's wrappers around its larger kernels."""
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    clustering, sparsity = tfmot.clustering.keras, tfmot.sparsity.keras
+
+    def wrap(layer):
+        if type(layer).__name__ not in _KERNELS:
+            return layer
+        if kind == "cluster":
+            size = int(np.prod(layer.kernel.shape))
+            if size < _FEWEST * amount:
+                return layer
+            return clustering.cluster_weights(
+                layer,
+                number_of_clusters=int(amount),
+                cluster_centroids_init=(
+                    clustering.CentroidInitialization.KMEANS_PLUS_PLUS
+                ),
+            )
+        schedule = sparsity.PolynomialDecay(
+            initial_sparsity=0.0,
+            final_sparsity=amount,
+            begin_step=0,
+            end_step=max(1, int(_PRUNED_BY * steps)),
+            frequency=max(1, steps // _LOOKS),
+        )
+        return sparsity.prune_low_magnitude(layer, pruning_schedule=schedule)
+
+    return tf_keras.models.clone_model(twin, clone_function=wrap)
+
+
+def _fine_tune(network, training, kind, batches):
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    steps = training.epochs * len(batches)
+    rate = tf_keras.optimizers.schedules.CosineDecay(
+        training.peak_learning_rate, steps
+    )
+    network.compile(
+        optimizer=tf_keras.optimizers.Adam(rate),
+        loss=tf_keras.losses.CategoricalCrossentropy(from_logits=True),
+    )
+    prune = tfmot.sparsity.keras.UpdatePruningStep
+    network.fit(
+        _taught(training, batches),
+        epochs=training.epochs,
+        steps_per_epoch=len(batches),
+        callbacks=[prune()] if kind == "prune" else [],
+        verbose=2,
+    )
+
+
+def _taught(training, batches):
+    """Yields images with the teacher's shares of classes and the labels'."""
+    weight = training.label_weight
+    for epoch in range(training.epochs):
+        batches.start_at(epoch)
+        for number in range(len(batches)):
+            images, labels = batches[number][:2]
+            logits = training.teacher(images, training=False)
+            shares = keras.ops.convert_to_numpy(
+                keras.ops.softmax(logits / training.temperature)
+            )
+            if weight:
+                truth = np.eye(shares.shape[-1], dtype=np.float32)[
+                    np.asarray(labels).reshape(-1)
+                ]
+                shares = weight * truth + (1.0 - weight) * shares
+            yield np.asarray(images), shares
+
+
+def _work(folder):
+    import tensorflow_model_optimization as tfmot
+
+    job = json.loads((folder / JOB_FILE).read_text())
+    model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
+    training = QuantizationTraining.load(folder)
+    keras.utils.set_random_seed(training.seed)
+    batches = TrainingBatches(
+        training.images,
+        training.labels,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        flip=training.flip,
+        alternate=True,
+        drop_remainder=True,
+        padding=2,
+        border="reflect",
+    )
+    kind, amount = job["kind"], job["amount"]
+    steps = training.epochs * len(batches)
+    wrapped = _wrapped(build_twin(model), kind, amount, steps)
+    _fine_tune(wrapped, training, kind, batches)
+    strip = {
+        "cluster": tfmot.clustering.keras.strip_clustering,
+        "prune": tfmot.sparsity.keras.strip_pruning,
+    }[kind]
+    stripped = strip(wrapped)
+    for layer in stripped.layers:
+        if layer.get_weights():
+            model.get_layer(layer.name).set_weights(layer.get_weights())
+    _check_equal(model, stripped)
+    model.save(folder / MODEL_FILE)
+
+
+if __name__ == "__main__":
+    work = Path(sys.argv[1])
+    try:
+        _work(work)
+    except ValueError as error:
+        (work / REFUSAL_FILE).write_text(str(error))
+        sys.exit(REFUSED)

@@ -1,0 +1,71 @@
+"""One process at a time works on a run."""
+
+import contextlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from gnsmall_keras.records.jsonl import lock
+
+LOCK_FILE = "training.lock"  # in a run's folder, while it is trained
+
+
+@contextlib.contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Holds a run's folder; waits for another process that holds it.
+
+    A line on stderr says who that is. The lock is the system's: it ends with
+    its process, however that ends (on Windows there is none).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_FILE
+    file = _take(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _take(path):
+    while True:
+        file = path.open("a+b")
+        try:
+            lock(file, wait=False)
+        except BlockingIOError:
+            Console(stderr=True).print(
+                f"{path.parent} is trained by {_holder(file)}; waiting for its "
+                "end. Ctrl-C leaves it to it.",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+            lock(file)
+        if sys.platform == "win32" or _is_at(file, path):
+            break
+        file.close()  # who held it has removed it; another may be there
+    file.truncate(0)
+    about = {"pid": os.getpid(), "machine": platform.node()}
+    file.write(json.dumps(about).encode())
+    file.flush()
+    return file
+
+
+def _is_at(file, path):
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
+
+
+def _holder(file):
+    try:
+        file.seek(0)
+        about = json.loads(file.read(1000))
+        return f"process {about['pid']} on {about['machine']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,82 @@
+"""Weights of few values or many zeros, by tensorflow-model-optimization."""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+from support import ROOT
+
+from gnsmall_keras.config import ExportConfig
+from gnsmall_keras.models.deploy import to_deploy
+from gnsmall_keras.models.files import load_model
+from gnsmall_keras.quantization import compression
+from gnsmall_keras.quantization.compression import Compression, compress
+from gnsmall_keras.quantization.qat import QuantizationTraining
+
+pytestmark = pytest.mark.export
+NETWORK = ROOT / "tflite/gns-w0.25-h320-cifar10.keras"
+IMAGES = 64
+
+
+def _skip_without_tfmot():
+    for name in ("tensorflow_model_optimization", "tf_keras"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"no {name}; pip install 'gnsmall-keras[tfmot]'")
+
+
+def _training(teacher):
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (IMAGES, 32, 32, 3), np.uint8)
+    return QuantizationTraining(
+        images=images,
+        labels=generator.integers(0, 10, IMAGES),
+        teacher=teacher,
+        batch_size=32,
+    )
+
+
+@pytest.fixture(scope="module")
+def network():
+    return to_deploy(load_model(NETWORK))
+
+
+@pytest.mark.parametrize("how", ["cluster:16", "prune:0.5"])
+def test_large_kernels_have_few_values_or_zeros(network, how):
+    _skip_without_tfmot()
+    found = compress(network, Compression.parse(how), _training(network))
+    assert [one.name for one in found.layers] == [
+        one.name for one in network.layers
+    ]
+    for name in ("head_conv", "classifier"):
+        kernel = np.asarray(found.get_layer(name).kernel)
+        if how.startswith("cluster"):
+            assert len(np.unique(kernel)) <= 16
+        else:
+            assert (kernel == 0).mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_layer_that_has_no_twin_is_named():
+    _skip_without_tfmot()
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalMaxPooling2D(name="odd")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(10)(x))
+    with pytest.raises(ValueError, match="'odd' of GlobalMaxPooling2D"):
+        compress(model, Compression("cluster", 4), _training(model))
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["cluster:1", "cluster:2.5", "cluster:", "prune:0", "prune:1", "half"],
+)
+def test_other_amounts_are_refused(how):
+    with pytest.raises(ValueError, match="`compress` must be"):
+        ExportConfig(compress=how)
+
+
+def test_what_is_missing_is_named(network, monkeypatch):
+    monkeypatch.setattr(
+        compression.importlib.util, "find_spec", lambda name: None
+    )
+    with pytest.raises(ValueError, match=r"gnsmall-keras\[tfmot\]"):
+        compress(network, Compression("prune", 0.5), _training(network))
