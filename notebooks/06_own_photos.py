@@ -35,9 +35,10 @@ if "google.colab" in sys.modules:
     subprocess.run(pip, check=True)
 
 # %% tags=["parameters"]
-photos = "digits"  # the path of a folder, tar or zip
+data = "digits"  # the path of a folder, tar or zip
 budget = "256k"  # of flash; or "512k", "1m"
 seconds = 600  # when to end
+sizes = 3  # of the network, that are tried
 image_size = 32  # pixels of a side, a multiple of 8 to 128
 channels = 3  # 1: grey
 out = "runs"  # folder of all runs
@@ -50,8 +51,8 @@ out = "runs"  # folder of all runs
 # %%
 import gnsmall_keras as gns
 
-data = gns.load_data(photos, image_size=image_size, channels=channels)
-print(data, *data.notes, sep="\n")
+images = gns.load_data(data, image_size=image_size, channels=channels)
+print(images, *images.notes, sep="\n")
 
 # %% [markdown]
 # ## Find the best file that fits
@@ -60,9 +61,10 @@ print(data, *data.notes, sep="\n")
 
 # %%
 found = gns.fit(
-    photos,
+    data,
     budget=budget,
     seconds=seconds,
+    sizes=sizes,
     image_size=image_size,
     channels=channels,
     out=out,
@@ -93,7 +95,7 @@ best.path
 # %%
 from gnsmall_keras.report.figures.mistakes import draw_confusion
 
-draw_confusion(data.name, best.record)
+draw_confusion(images.name, best.record)
 
 # %% [markdown]
 # ## Ask the file
@@ -101,6 +103,6 @@ draw_confusion(data.name, best.record)
 # %%
 model = gns.TFLiteModel(best.path)
 for logits, label in zip(
-    model.predict(data.test_images[:5]), data.test_labels, strict=False
+    model.predict(images.test_images[:5]), images.test_labels, strict=False
 ):
-    print(f"{data.class_names[label]}: {data.class_names[logits.argmax()]}")
+    print(f"{images.class_names[label]}: {images.class_names[logits.argmax()]}")

@@ -18,6 +18,7 @@ def fit(
     max_bytes: int | None = None,
     max_arena: int | None = None,
     time: str = "30m",
+    sizes: int = 3,
     image_size: int = 32,
     channels: Literal[3, 1] = 3,
     aspect: Aspect = "crop",
@@ -39,6 +40,7 @@ def fit(
         max_bytes: of the .tflite file, in the budget's place.
         max_arena: bytes of working memory, in the budget's place.
         time: when to end: "20m" or "1.5h".
+        sizes: how many sizes of the network are tried, the largest that fit.
         image_size: pixels of a side, a multiple of 8 from 32 to 128.
         channels: 3 for RGB, 1 for grey.
         aspect: of images that are not square: "crop", "pad" or "squash".
@@ -58,6 +60,7 @@ def fit(
         max_bytes=max_bytes,
         max_arena=max_arena,
         seconds=seconds(time, "time"),
+        sizes=sizes,
         image_size=image_size,
         channels=channels,
         aspect=aspect,

@@ -33,6 +33,8 @@ class FitConfig:
     """Bytes of working memory on TensorFlow Lite Micro; None: the budget's."""
     seconds: Seconds = 1800.0
     """When to end, with what there is."""
+    sizes: Count = 3
+    """How many sizes of the network are tried, the largest that fit."""
     image_size: int = 32
     """Pixels of a side, a multiple of 8 from 32 to 128."""
     channels: Literal[3, 1] = 3

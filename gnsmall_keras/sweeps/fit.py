@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from gnsmall_keras.config import DIGEST_LENGTH, ExportConfig, RunConfig
 from gnsmall_keras.config.fit import FitConfig
@@ -41,6 +41,10 @@ _TRIAL, _LONG = 0.25, 2.0  # of the recipe's epochs
 # Parts of the time that is left: of the long training, the teacher, the rest.
 _SHARE_LONG, _SHARE_TEACHER, _SHARE_STUDENT = 0.4, 0.5, 0.85
 _RESERVE = 0.15  # of all time, for files and their checks
+_IN_NO_NAME = (
+    *("data", "budget", "max_bytes", "max_arena"),
+    *("seconds", "sizes"),
+)
 _TEACHER_WIDTHS = (1.0, 1.6, 2.2)
 
 Tell = Callable[[str], None]
@@ -89,13 +93,6 @@ class Fitted:
             f"No file fits and has no fault: {why}. Give a larger budget, or "
             "more time."
         )
-
-
-class _Stage(NamedTuple):
-    """One training of a search."""
-
-    config: RunConfig
-    index: str = INDEX_FILE
 
 
 def fit(
@@ -158,7 +155,11 @@ class _Search:
             f"{self._limits.arena_bytes:,}; files: {self._folder}"
         )
         fitting, missed = find_candidates(
-            data, self._limits, self._folder / _SIZES, tell
+            data,
+            self._limits,
+            self._folder / _SIZES,
+            tell,
+            most=self._config.sizes,
         )
         trials = self._trials(fitting)
         long = self._long(trials)
@@ -201,7 +202,7 @@ class _Search:
                 f"{one.head_units}, epochs {epochs}"
             )
             config = dataclasses.replace(config, epochs=epochs)
-            record = self._train(_Stage(config), self._left() / 2)
+            record = self._train(config, self._left() / 2)
             if record:
                 done.append(record)
                 self._learn_rate(record)
@@ -226,7 +227,7 @@ class _Search:
             return trials[0]
         self._tell(f"long training: width {best['width']:g}, epochs {epochs}")
         config = dataclasses.replace(config, epochs=epochs)
-        return self._train(_Stage(config), self._left()) or trials[0]
+        return self._train(config, self._left()) or trials[0]
 
     def _taught(self, alone: RunRecord) -> RunRecord | None:
         """The same size again, taught by a larger network if that is better."""
@@ -244,7 +245,7 @@ class _Search:
             return None
         self._tell(f"teacher: width {wider[0]:g}, epochs {epochs}")
         config = dataclasses.replace(base, epochs=epochs)
-        teacher = self._train(_Stage(config, _TEACHERS), self._left())
+        teacher = self._train(config, self._left(), _TEACHERS)
         if not teacher or not _better(teacher, alone):
             self._tell("the larger network is not better: it does not teach")
             return None
@@ -264,7 +265,7 @@ class _Search:
             strategy="kd",
             teachers=(teacher.slug,),
         )
-        return self._train(_Stage(config), self._left())
+        return self._train(config, self._left())
 
     def _affordable(self, name: str, wanted: int, macs: int, share: float):
         """Epochs that fit a part of the time left; as an earlier call said."""
@@ -281,18 +282,20 @@ class _Search:
         rate = record.train_seconds / (work * record.recipe["epochs"])
         self._rate = max(self._rate, rate)
 
-    def _train(self, stage: _Stage, seconds: float) -> RunRecord | None:
+    def _train(
+        self, config: RunConfig, seconds: float, index: str = INDEX_FILE
+    ) -> RunRecord | None:
         """A record, of an earlier call too; None where the time is up."""
-        done = self._folder / stage.config.slug / RECORD_FILE
+        done = self._folder / config.slug / RECORD_FILE
         if done.is_file():
             return RunRecord.from_json(done.read_text("utf-8"))
         if seconds <= 0:
             return None
         try:
             record = train(
-                stage.config,
+                config,
                 out=self._folder,
-                index=self._folder / stage.index,
+                index=self._folder / index,
                 progress=sys.stdout.isatty(),
                 time_budget=seconds,
             )
@@ -380,7 +383,7 @@ def _better(teacher: RunRecord, alone: RunRecord) -> bool:
 def _folder_name(config: FitConfig, data: Dataset, limits: Limits) -> str:
     """One for the same images, limits and ways of reading."""
     values = dataclasses.asdict(config)
-    for name in ("data", "budget", "max_bytes", "max_arena", "seconds"):
+    for name in _IN_NO_NAME:
         del values[name]
     text = json.dumps([values, data.digest, limits], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
