@@ -10,7 +10,14 @@ from collections.abc import Callable
 
 import tyro
 
-from gnsmall_keras.commands import files, networks, printing, runs, training
+from gnsmall_keras.commands import (
+    files,
+    fit,
+    networks,
+    printing,
+    runs,
+    training,
+)
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
 _TEMPORARY = 75  # EX_TEMPFAIL: the same command will go on
@@ -20,6 +27,7 @@ _TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "1"}
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "quickstart": training.quickstart,
+    "fit": fit.fit,
     "train": training.train,
     "distill": training.distill,
     "cache-teacher": training.cache_teacher,

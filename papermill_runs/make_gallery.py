@@ -39,6 +39,7 @@ PARAMETERS = {
         "calibration_size": 100,
         "test_size": 200,
     },
+    "06_own_photos": {"seconds": 300, "sizes": 2},
 }
 
 

@@ -84,6 +84,7 @@ def test_what_a_stored_config_is_too_old_to_say_is_a_default():
 def test_a_line_has_the_fields_of_its_schema():
     young = fields.names(RunRecord, 3) - fields.names(RunRecord, 2)
     assert young == {"test_predictions"}
+    assert fields.names(RunRecord, 4) - fields.names(RunRecord, 3) == {"images"}
 
 
 @pytest.mark.parametrize("module", ["gnsmall_keras", "gnsmall_keras.config"])

@@ -37,6 +37,8 @@ LEVELS = {
     "quantization": 4,
     "export": 4.3,
     "sweeps": 4,
+    "sweeps.fit": 4.5,  # what was found, with its files and its page
+    "sweeps.candidates": 4.5,
     "sweeps.plan": 0.7,  # what a file asks for: values made of configs
     "sweeps.contrasts": 0.7,
     "report": 4.4,

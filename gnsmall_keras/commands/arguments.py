@@ -46,7 +46,7 @@ class Reading:
     """Whether to go on without images that cannot be read."""
 
 
-def seconds(text: str | None) -> float | None:
+def seconds(text: str | None, name: str = "time_budget") -> float | None:
     """Returns the seconds that "540", "540s", "9m" or "1.5h" stand for.
 
     Raises:
@@ -57,7 +57,7 @@ def seconds(text: str | None) -> float | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if match is None:
         raise ValueError(
-            "`time_budget` must be a number of seconds, or end in s, m or h. "
+            f"`{name}` must be a number of seconds, or end in s, m or h. "
             f"Received: {text!r}. Write 9m, for example."
         )
     return float(match[1]) * {"m": 60, "h": 3600}.get(match[2], 1)

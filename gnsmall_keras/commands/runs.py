@@ -50,7 +50,7 @@ def sweep(
     from gnsmall_keras.sweeps import plan
     from gnsmall_keras.sweeps import sweep as sweeps
 
-    config = plan.read_sweep(file)
+    config = sweeps.with_images(plan.read_sweep(file))
     index = index or out / INDEX_FILE
     if dry_run:
         todo = printing.print_todo(sweeps.list_todo(config, index, seeds))

@@ -19,6 +19,7 @@ from gnsmall_keras.config.kinds import check_label_weight as check_label_weight
 from gnsmall_keras.config.kinds import check_temperature as check_temperature
 from gnsmall_keras.config.run import AUTO as AUTO
 from gnsmall_keras.config.run import DIGEST_LENGTH as DIGEST_LENGTH
+from gnsmall_keras.config.run import KNOWN_DATA as KNOWN_DATA
 from gnsmall_keras.config.run import MIXING as MIXING
 from gnsmall_keras.config.run import TEACHING as TEACHING
 from gnsmall_keras.config.run import Distilling as Distilling

@@ -138,12 +138,10 @@ class RunConfig:
     skip_broken: Younger[bool] = False
     """Whether to go on without images that cannot be read."""
     start: Younger[Start | None] = None
-    """Initial weights: "random", or "cifar10" for those of the package's
-    CIFAR-10 network of the same width, but for the classes; None: the
-    recipe's."""
+    """Initial weights: "random", or "cifar10", the package's network's of the
+    same width but for the classes; None: the recipe's."""
     data_digest: Younger[str] = ""
-    """Of images of your own, in their path's place in the run's name; empty:
-    set when they are read."""
+    """Names images of your own in their path's place; empty: set when read."""
     strategy: Strategy = "baseline"
     """"baseline": labels alone; "kd": one teacher; "assistant": teacher, then
     assistants, then the student, each learning from the one before; "ensemble":
@@ -225,9 +223,9 @@ class RunConfig:
     def _check_start(self):
         if self.start == "cifar10" and not can_start(self.model, self.width):
             raise ValueError(
-                "start='cifar10' needs a network of the package: gns of width "
-                f"{START_WIDTHS}. Received: model={self.model!r}, "
-                f"width={self.width:g}. Take one, or start='random'."
+                f"start='cifar10' needs gns of a width of {START_WIDTHS}. "
+                f"Received: model={self.model!r}, width={self.width:g}. Take "
+                "one, or start='random'."
             )
 
     def _check_teachers(self):

@@ -30,6 +30,9 @@ def measure(
         images: uint8; with none of them, nothing is compared.
         labels: class indices of `images`.
         target: as in `ExportConfig`.
+
+    Raises:
+        ValueError: if it tells no two images apart.
     """
     litert, reference = (
         TFLiteModel(path, runtime=runtime)
@@ -55,6 +58,7 @@ def measure(
         return measured
     floats = evaluation.predict_logits(deployed, images)
     found = litert.predict_raw(images)
+    _check_varied(found, images, path)
     measured["agreement"] = evaluation.agreement(found, floats)
     if labels is not None:
         measured["float_accuracy"] = evaluation.accuracy(floats, labels)
@@ -80,6 +84,17 @@ def measure(
                 of_micro, labels[: len(compared)]
             )
     return measured
+
+
+def _check_varied(found, images, path):
+    """A network that diverged says the same of every image."""
+    if (images == images[0]).all() or (found != found[0]).any():
+        return
+    raise ValueError(
+        f"{path.name} gives all {len(images):,} test images the same outputs: "
+        "the training diverged or learned nothing. Train again, at a lower "
+        "rate (--recipe finetune, --peak-learning-rate 0.01)."
+    )
 
 
 def _on_micro(path, target):

@@ -104,8 +104,8 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     if not _is_classifier(inputs, outputs):
         raise ValueError(
             f"{os.fspath(path)} is not a classifier of RGB images or grey "
-            f"ones: it maps {inputs} to {outputs}. Needed: (batch, height, width, 3 "
-            "or 1) to (batch, classes)."
+            f"ones: it maps {inputs} to {outputs}. Needed: (batch, height, "
+            "width, 3 or 1) to (batch, classes)."
         )
     return model
 

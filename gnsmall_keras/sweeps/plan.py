@@ -10,7 +10,7 @@ import math
 import os
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from gnsmall_keras.sweeps.contrasts import Contrast, build_contrasts, name_arm
 _FIELDS = fields.rules(RunConfig)
 # What a teacher takes from the run that names it, unless its table says
 # otherwise: so it has seen no image that its student holds out.
-_FROM_STUDENT = ("data", "protocol", "validation_fraction", "seed")
+_FROM_STUDENT = (
+    *("data", "image_size", "channels", "aspect", "flip", "skip_broken"),
+    *("protocol", "validation_fraction", "seed"),
+)
 _MARK = "@"  # before the name of a teacher's table
 # Above these a file is a mistake: a list too long, a chain without an end.
 MAX_RUNS = 100_000
@@ -58,6 +61,9 @@ class SweepConfig:
     """What `gnsmall report --study` compares: `treated`, a list of arms, each
     minus the arm `control`. `hypothesis` says what for; `primary = true` are
     those that decide."""
+    settle: Callable[[RunConfig], RunConfig] | None = None
+    """What images decide of a run's config, where they are at hand; no key of a
+    file."""
     selection: bool = False
     """Whether the arms are there to choose one by its validation accuracy:
     the report shows no other, and takes the later one of equals."""
@@ -108,7 +114,7 @@ class SweepConfig:
     @functools.cached_property
     def _built(self) -> "_Built":
         common = _checked("parameters", self.parameters)
-        teachers = _Teachers(self.teachers)
+        teachers = _Teachers(self.teachers, self.settle)
         arms: dict[str, list[RunConfig]] = {}
         kept: dict[str, dict[str, Any]] = {}
         configs: list[RunConfig] = []
@@ -202,6 +208,7 @@ def read_sweep(path: str | os.PathLike[str]) -> SweepConfig:
 
 def _sweep(values: dict[str, Any]) -> SweepConfig:
     known = {field.name for field in dataclasses.fields(SweepConfig)}
+    known.discard("settle")
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(
@@ -254,7 +261,12 @@ def _not_an_arm(
 class _Teachers:
     """The runs that tables of teachers become, for the runs that name them."""
 
-    def __init__(self, tables: Mapping[str, Any]):
+    def __init__(
+        self,
+        tables: Mapping[str, Any],
+        settle: Callable[[RunConfig], RunConfig] | None,
+    ):
+        self._settle = settle
         self._tables: dict[str, dict[str, Any]] = {}
         for name, table in tables.items():
             where = f"teachers.{name}"
@@ -291,7 +303,8 @@ class _Teachers:
             resolved[field] = tuple(map(resolve, values.get(field, ())))
         resolved["cache"] = resolve(values.get("cache", ""))
         try:
-            return Distilling(**resolved)
+            config = Distilling(**resolved)
+            return self._settle(config) if self._settle else config
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
 

@@ -7,9 +7,9 @@ import itertools
 import json
 from collections.abc import Collection, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from gnsmall_keras.config import RunConfig
+from gnsmall_keras.config import KNOWN_DATA, RunConfig
 from gnsmall_keras.records.folders import begun_name, find_folder
 from gnsmall_keras.records.jsonl import append_line, lock
 from gnsmall_keras.records.run import (
@@ -48,6 +48,32 @@ class Outcome(NamedTuple):
     error: str | None
     notebook: Path | None  # executed, with its outputs or its error
     lost: int = 0  # how often its machine or process went before that
+
+
+def with_images(sweep: SweepConfig) -> SweepConfig:
+    """Returns a sweep whose runs on images of one's own are named by these.
+
+    The images are read; those that have changed make other runs.
+    """
+    found: dict[tuple[Any, ...], Any] = {}
+
+    def settle(config: RunConfig) -> RunConfig:
+        if config.data in KNOWN_DATA:
+            return config
+        # A sweep of known data needs none of them.
+        from gnsmall_keras.data.sources import check_source, load_data
+        from gnsmall_keras.training.experiment import images_of
+        from gnsmall_keras.training.splits import settled
+
+        images = images_of(config)
+        if images not in found:
+            check_source(images.data)
+            # Only the last is kept in memory: runs of one data set follow.
+            found.clear()
+            found[images] = load_data(images.data, **images.options)
+        return settled(config, found[images])
+
+    return dataclasses.replace(sweep, settle=settle)
 
 
 def list_todo(

@@ -4,6 +4,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterable
 
 import keras
 from rich.console import Console
@@ -252,3 +253,9 @@ def tell_images(dataset: Dataset) -> None:
     for line in (*dataset.notes, dataset.reading):
         if line:
             sys.stdout.write(f"{line}\n")
+
+
+def tell_warnings(lines: Iterable[str]) -> None:
+    """Prints what went wrong with a training, on standard error."""
+    for line in lines:
+        sys.stderr.write(f"warning: {line}\n")

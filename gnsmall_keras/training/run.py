@@ -26,7 +26,12 @@ from gnsmall_keras.records.run import (
     append_record,
 )
 from gnsmall_keras.training import checkpoint, evaluation
-from gnsmall_keras.training.callbacks import summary_writer, tell_images
+from gnsmall_keras.training.advice import find_warnings
+from gnsmall_keras.training.callbacks import (
+    summary_writer,
+    tell_images,
+    tell_warnings,
+)
 from gnsmall_keras.training.devices import on_devices
 from gnsmall_keras.training.experiment import images_of, resolve
 from gnsmall_keras.training.fit import Stage, create_network, learn
@@ -127,6 +132,7 @@ def train(
                     progress=progress,
                     tensorboard=tensorboard,
                 )
+        tell_warnings((record.images or {}).get("warnings", ()))
         append_record(record, index or Path(out) / INDEX_FILE)
         checkpoint.remove(folder / checkpoint.FILE)
         ended.replace(folder / RECORD_FILE)
@@ -226,6 +232,15 @@ def _record(experiment, dataset, splits, model, done, **circumstances):
         _check_finite(weight)
     deployed = to_deploy(model)
     test_accuracy, test_predictions = _measure_test(model, dataset)
+    validated = evaluation.accuracy_on(model, *splits.validation)
+    warnings = find_warnings(
+        experiment.learning,
+        images=len(splits.fitting.images),
+        classes=dataset.classes,
+        labels=splits.validation.labels,
+        accuracy=validated,
+        losses=done.history.get("val_loss", ()),
+    )
     return RunRecord(
         **experiment.name._asdict(),
         config=experiment.values,
@@ -239,7 +254,7 @@ def _record(experiment, dataset, splits, model, done, **circumstances):
         validation_images=len(splits.validation.images),
         test_images=len(dataset.test_images),
         train_loss=done.history["loss"][-1],
-        validation_accuracy=evaluation.accuracy_on(model, *splits.validation),
+        validation_accuracy=validated,
         test_accuracy=test_accuracy,
         best_test_accuracy=(
             max(done.history["val_accuracy"])
@@ -252,7 +267,7 @@ def _record(experiment, dataset, splits, model, done, **circumstances):
         commit=provenance.source_commit(),
         versions=provenance.package_versions(),
         test_predictions=test_predictions,
-        images=dataset.describe(),
+        images={**dataset.describe(), "warnings": warnings},
         **circumstances,
     )
 

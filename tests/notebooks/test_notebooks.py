@@ -44,6 +44,7 @@ SMOKE = {
         "other_targets": ["edgetpu"],
         "other_kinds": [],
     },
+    "06_own_photos": {"seconds": 120, "sizes": 1},
 }
 LEAVES_A_RECORD = {
     "00_quickstart",
@@ -85,6 +86,7 @@ def test_every_notebook_says_how_it_runs_in_seconds():
 # By default nbval executes these, as their first cells say with GNSMALL_SMOKE,
 # and papermill the others, with fewer images.
 BY_NBVAL = {"02_train"}
+SLOW = {"06_own_photos"}  # by neither
 
 
 def _each(by_default):
@@ -133,7 +135,7 @@ class TestNotebook:
         paired = jupytext.read(path.with_suffix(".py")).cells
         assert ours == [cell.source for cell in paired]
 
-    @_each(lambda name: name not in BY_NBVAL)
+    @_each(lambda name: name not in BY_NBVAL | SLOW)
     def test_runs_under_papermill(self, path, tmp_path, few_images):
         smoke, known = SMOKE[path.stem], papermill.inspect_notebook(str(path))
         if "data" in known:

@@ -81,7 +81,7 @@ def test_a_merge_names_damaged_lines_and_keeps_the_rest(tmp_path, records):
     assert merged.records == 2
     places = [fault.split(": ")[0] for fault in merged.faults]
     assert places == [f"{damaged}, line {number}" for number in (2, 3, 4)]
-    assert "schema must be 2 to 3" in merged.faults[2]
+    assert "schema must be 2 to 4" in merged.faults[2]
 
 
 def test_the_command_counts_and_ends_with_1_where_lines_are_damaged(
@@ -111,7 +111,7 @@ def test_a_merge_of_a_missing_file_writes_nothing(tmp_path, capsys):
 @pytest.mark.parametrize("schema", [1, SCHEMA + 1, "3", None, [3]])
 def test_another_schema_is_refused(records, schema):
     values = json.loads(records[0].to_json()) | {"schema": schema}
-    with pytest.raises(ValueError, match="schema must be 2 to 3"):
+    with pytest.raises(ValueError, match="schema must be 2 to 4"):
         RunRecord.from_json(json.dumps(values))
 
 
@@ -129,9 +129,13 @@ def test_a_line_has_exactly_the_fields_of_its_schema(records):
         line = json.dumps({**values, **found, "schema": schema})
         with pytest.raises(ValueError, match=f"of schema {schema}.*_predict"):
             RunRecord.from_json(line)
-    new = {**values, "schema": 3, "test_predictions": {"worst": []}}
-    read = RunRecord.from_json(json.dumps(new))
-    assert json.loads(read.to_json()) == new
+    for schema, young in (
+        (3, {"test_predictions": {"worst": []}}),
+        (4, {"test_predictions": None, "images": {"notes": []}}),
+    ):
+        new = {**values, "schema": schema, **young}
+        read = RunRecord.from_json(json.dumps(new))
+        assert json.loads(read.to_json()) == new
 
 
 def test_runs_that_were_done_again_are_apart():

@@ -129,7 +129,9 @@ def draw_mistakes(name: str, record: RunRecord, dataset: Any) -> Drawing | None:
         place.set_axis_off()
     names = kept["class_names"]
     for place, one in zip(axes.flat, kept["worst"], strict=False):
-        place.imshow(dataset.test_images[one["index"]])
+        place.imshow(
+            dataset.test_images[one["index"]], cmap="gray", vmin=0, vmax=255
+        )
         label, predicted = (
             textwrap.shorten(names[one[key]], _LONGEST, placeholder="…")
             for key in ("label", "predicted")

@@ -133,7 +133,7 @@ def draw_predictions(dataset: Any, logits: Any) -> Drawing:
         ):
             found = int(row.argmax())
             wrong += found != label
-            place.imshow(image)
+            place.imshow(image, cmap="gray", vmin=0, vmax=255)
             right = found == label
             place.set_title(
                 names[found]

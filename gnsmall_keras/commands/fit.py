@@ -1,0 +1,111 @@
+"""From images of your own to a file for a device."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.table import Table
+
+from gnsmall_keras.commands import printing
+from gnsmall_keras.commands.arguments import seconds
+from gnsmall_keras.commands.images import check_data
+from gnsmall_keras.config import Aspect
+
+
+def fit(
+    data: Annotated[str, tyro.conf.Positional],
+    budget: Literal["256k", "512k", "1m"] | None = None,
+    max_bytes: int | None = None,
+    max_arena: int | None = None,
+    time: str = "30m",
+    sizes: int = 3,
+    image_size: int = 32,
+    channels: Literal[3, 1] = 3,
+    aspect: Aspect = "crop",
+    flip: bool | None = None,
+    skip_broken: bool = False,
+    seed: int = 0,
+    out: Path = Path("runs"),
+) -> None:
+    """Finds the best network for your images that fits a device.
+
+    It makes the file, checks it on the runtimes and ranks what was tried.
+
+    The same command goes on where an interrupted one was.
+
+    Args:
+        data: a folder, tar or zip of images, or an .npz.
+        budget: of a microcontroller: 256 KB of flash and 64 KB of arena, 512
+            and 128 KB, or 1 MB and 256 KB; 72 KB of the flash are for code.
+        max_bytes: of the .tflite file, in the budget's place.
+        max_arena: bytes of working memory, in the budget's place.
+        time: when to end: "20m" or "1.5h".
+        sizes: how many sizes of the network are tried, the largest that fit.
+        image_size: pixels of a side, a multiple of 8 from 32 to 128.
+        channels: 3 for RGB, 1 for grey.
+        aspect: of images that are not square: "crop", "pad" or "squash".
+        flip: whether a mirrored image keeps its class (--flip, --no-flip).
+        skip_broken: goes on without images that cannot be read.
+        seed: of everything random.
+        out: folder of all runs.
+    """
+    check_data(data)
+    from gnsmall_keras.sweeps.fit import fit as search
+
+    found = search(
+        data,
+        out=str(out),
+        tell=printing.show,
+        budget=budget,
+        max_bytes=max_bytes,
+        max_arena=max_arena,
+        seconds=seconds(time, "time"),
+        sizes=sizes,
+        image_size=image_size,
+        channels=channels,
+        aspect=aspect,
+        flip=flip,
+        skip_broken=skip_broken,
+        seed=seed,
+    )
+    print_fitted(found)
+
+
+def print_fitted(found) -> None:
+    """Prints the ranked table, what nearly fitted, and what to do next."""
+    table = Table("", "width, head", "how", "validation", "int8, test", "bytes")
+    table.add_column("arena")
+    table.add_column("not taken, for")
+    for rank, one in enumerate(found.entries, start=1):
+        record, report = one.record, one.report
+        measured = printing.percent(report and report.accuracy)
+        count = report.evaluated_images if report else 0
+        table.add_row(
+            f"{rank}",
+            f"{one.width:g}, {one.head_units}",
+            one.how if one.how == "alone" else "distilled",
+            f"{printing.percent(record.validation_accuracy)} of "
+            f"{record.validation_images:,}",
+            f"{measured} of {count:,}",
+            f"{report.size_bytes:,}" if report else "-",
+            f"{report.arena_bytes:,}" if report and report.arena_bytes else "-",
+            one.misses or "-",
+        )
+    printing.console.print(table)
+    for rank, one in enumerate(found.entries, start=1):
+        if one.path:
+            printing.show(f"{rank}: {one.path}")
+    for one in found.missed:
+        printing.show(
+            f"did not fit: width {one.width:g}, head {one.head_units}: "
+            f"{one.misses}"
+        )
+    if found.page:
+        printing.show(f"confusion matrix and worst mistakes: {found.page}")
+    best = found.best
+    for line in (best.record.images or {}).get("warnings", ()):
+        printing.warn(f"warning: {line}")
+    printing.show(f"{found.seconds:,.0f} s. The file to take: {best.path}")
+    printing.show(
+        f"next: gnsmall c-array {best.path} --out {found.folder / 'cpp'}"
+    )

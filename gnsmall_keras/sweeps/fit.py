@@ -1,0 +1,398 @@
+"""From images of your own to the best file that fits a device, in a time."""
+
+import dataclasses
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gnsmall_keras.config import DIGEST_LENGTH, ExportConfig, RunConfig
+from gnsmall_keras.config.fit import FitConfig
+from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.data.sources import check_source, load_data
+from gnsmall_keras.export.tflite import ExportReport, export_network
+from gnsmall_keras.models.files import load_model
+from gnsmall_keras.models.spec import COUNTS, HEAD_UNITS
+from gnsmall_keras.records.export import EXPORTS_FILE
+from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.records.run import (
+    INDEX_FILE,
+    MODEL_FILE,
+    RECORD_FILE,
+    RunRecord,
+)
+from gnsmall_keras.sweeps.candidates import (
+    Candidate,
+    Limits,
+    find_candidates,
+)
+from gnsmall_keras.training.interruption import TrainingInterrupted
+from gnsmall_keras.training.run import train
+from gnsmall_keras.training.splits import settled
+
+PAGE = "report.html"
+_PLAN = "fit.json"  # what was decided, so that the same command goes on
+_SIZES = "sizes.jsonl"  # measured files of random weights
+_TEACHERS = "teachers.jsonl"  # records of runs that only teach
+_TRIAL, _LONG = 0.25, 2.0  # of the recipe's epochs
+# Parts of the time that is left: of the long training, the teacher, the rest.
+_SHARE_LONG, _SHARE_TEACHER, _SHARE_STUDENT = 0.4, 0.5, 0.85
+_RESERVE = 0.15  # of all time, for files and their checks
+_IN_NO_NAME = (
+    *("data", "budget", "max_bytes", "max_arena"),
+    *("seconds", "sizes"),
+)
+_TEACHER_WIDTHS = (1.0, 1.6, 2.2)
+
+Tell = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A network that was trained, and its file."""
+
+    width: float
+    head_units: int
+    how: str
+    """"alone", or from whom it learned."""
+    record: RunRecord
+    report: ExportReport | None
+    path: Path | None
+    misses: str
+    """Why it is not the one to take; empty if it could be."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What came of a search; entries are ranked by validation accuracy."""
+
+    folder: Path
+    entries: tuple[Entry, ...]
+    missed: tuple[Candidate, ...]
+    """Sizes that nearly fitted."""
+    page: Path | None
+    seconds: float
+
+    @property
+    def best(self) -> Entry:
+        """The first that fits and has no fault.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        for entry in self.entries:
+            if not entry.misses:
+                return entry
+        why = "; ".join(
+            f"{entry.record.slug}: {entry.misses}" for entry in self.entries
+        )
+        raise ValueError(
+            f"No file fits and has no fault: {why}. Give a larger budget, or "
+            "more time."
+        )
+
+
+def fit(
+    data: str, *, out: str = "runs", tell: Tell = print, **options: Any
+) -> Fitted:
+    """Finds the best network that fits a device, and makes its file.
+
+    Sizes of GhostNetV3-Small that fit are measured, a few are trained for a
+    short time and the best for longer; if a larger network is better, it
+    teaches. The same call goes on where an interrupted one was.
+
+    Args:
+        data: path to images, or a known name.
+        out: folder of all runs; all files are in one folder in it.
+        tell: is called with lines of progress.
+        **options: fields of `FitConfig`: `budget`, `max_bytes`, `max_arena`,
+            `seconds`, `image_size`, `channels`, `aspect`, `flip` ...
+
+    Returns:
+        The networks by validation accuracy; `result.best.path` is the file.
+
+    Raises:
+        ValueError: if the images cannot be read, nothing fits, or the time is
+            too short for one training.
+        TrainingInterrupted: if Ctrl-C or SIGTERM stopped it.
+    """
+    config = FitConfig(data=data, **options)
+    check_source(data)
+    return _Search(config, Path(out), tell).run()
+
+
+class _Search:
+    def __init__(self, config: FitConfig, out: Path, tell: Tell):
+        self._began = time.monotonic()
+        self._config = config
+        self._tell = tell
+        self._limits = Limits(config.file_bytes, config.arena_bytes)
+        self._data = load_data(
+            config.data,
+            image_size=config.image_size,
+            channels=config.channels,
+            aspect=config.aspect,
+            flip=config.flip,
+            skip_broken=config.skip_broken,
+        )
+        self._folder = out / _folder_name(config, self._data, self._limits)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._plan = _read_plan(self._folder / _PLAN)
+        self._rate = 0.0  # seconds for a multiply-accumulate of training
+
+    def run(self) -> Fitted:
+        """Does all stages."""
+        tell, data = self._tell, self._data
+        tell(f"{data!r}")
+        for line in (*data.notes, data.reading):
+            if line:
+                tell(line)
+        tell(
+            f"at most {self._limits.file_bytes:,} bytes and an arena of "
+            f"{self._limits.arena_bytes:,}; files: {self._folder}"
+        )
+        fitting, missed = find_candidates(
+            data,
+            self._limits,
+            self._folder / _SIZES,
+            tell,
+            most=self._config.sizes,
+        )
+        trials = self._trials(fitting)
+        long = self._long(trials)
+        final = [long] if long else []
+        final += [one for one in [self._taught(long or trials[0])] if one]
+        if not final:
+            final = trials[:1]
+        entries = [self._export(record) for record in _ranked(final)]
+        return Fitted(
+            folder=self._folder,
+            entries=tuple(entries),
+            missed=tuple(missed),
+            page=self._write_page(),
+            seconds=round(time.monotonic() - self._began, 1),
+        )
+
+    def _left(self) -> float:
+        """Seconds for training."""
+        total = self._config.seconds * (1 - _RESERVE)
+        return total - (time.monotonic() - self._began)
+
+    def _of_size(self, width: float, head: int) -> RunConfig:
+        config = self._config
+        names = (
+            *("data", "image_size", "channels", "aspect", "flip"),
+            *("skip_broken", "validation_fraction", "seed"),
+        )
+        values = {name: getattr(config, name) for name in names}
+        run = RunConfig(width=width, head_units=head, **values)
+        return settled(run, self._data)
+
+    def _trials(self, fitting: list[Candidate]) -> list[RunRecord]:
+        """Short trainings of each size, the best first."""
+        done = []
+        for number, one in enumerate(fitting, start=1):
+            config = self._of_size(one.width, one.head_units)
+            epochs = max(1, round(_TRIAL * config.resolved_recipe.epochs))
+            self._tell(
+                f"trial {number}/{len(fitting)}: width {one.width:g}, head "
+                f"{one.head_units}, epochs {epochs}"
+            )
+            config = dataclasses.replace(config, epochs=epochs)
+            record = self._train(config, self._left() / 2)
+            if record:
+                done.append(record)
+                self._learn_rate(record)
+        if not done:
+            raise ValueError(
+                f"`time` is too short for one short training. Received: "
+                f"{self._config.seconds:g} s. Give twice that; the same "
+                "command goes on."
+            )
+        return _ranked(done)
+
+    def _long(self, trials: list[RunRecord]) -> RunRecord | None:
+        """A long training of the best size."""
+        best = trials[0].config
+        config = self._of_size(best["width"], best["head_units"])
+        wanted = round(_LONG * config.resolved_recipe.epochs)
+        epochs = self._affordable(
+            "long", wanted, trials[0].deployed_macs, _SHARE_LONG
+        )
+        if epochs <= trials[0].recipe["epochs"]:
+            self._tell("no time for a longer training: the trial is taken")
+            return trials[0]
+        self._tell(f"long training: width {best['width']:g}, epochs {epochs}")
+        config = dataclasses.replace(config, epochs=epochs)
+        return self._train(config, self._left()) or trials[0]
+
+    def _taught(self, alone: RunRecord) -> RunRecord | None:
+        """The same size again, taught by a larger network if that is better."""
+        width, head = alone.config["width"], alone.config["head_units"]
+        wider = [each for each in _TEACHER_WIDTHS if each > width]
+        if not wider:
+            return None
+        base = self._of_size(wider[0], HEAD_UNITS)
+        macs = COUNTS["gns", wider[0]].deployed_macs
+        macs = int(macs * (self._config.image_size / 32) ** 2)
+        wanted = base.resolved_recipe.epochs
+        epochs = self._affordable("teacher", wanted, macs, _SHARE_TEACHER)
+        if epochs < wanted // 3:
+            self._tell("no time for a teacher")
+            return None
+        self._tell(f"teacher: width {wider[0]:g}, epochs {epochs}")
+        config = dataclasses.replace(base, epochs=epochs)
+        teacher = self._train(config, self._left(), _TEACHERS)
+        if not teacher or not _better(teacher, alone):
+            self._tell("the larger network is not better: it does not teach")
+            return None
+        epochs = self._affordable(
+            "student",
+            alone.recipe["epochs"],
+            alone.deployed_macs + macs // 3,
+            _SHARE_STUDENT,
+        )
+        if epochs < alone.recipe["epochs"] // 3:
+            self._tell("no time to learn from it")
+            return None
+        self._tell(f"distillation: width {width:g}, epochs {epochs}")
+        config = dataclasses.replace(
+            self._of_size(width, head),
+            epochs=epochs,
+            strategy="kd",
+            teachers=(teacher.slug,),
+        )
+        return self._train(config, self._left())
+
+    def _affordable(self, name: str, wanted: int, macs: int, share: float):
+        """Epochs that fit a part of the time left; as an earlier call said."""
+        if name not in self._plan:
+            images = len(self._data.train_images)
+            epoch = max(self._rate * macs * images, 1e-9)
+            self._plan[name] = min(wanted, int(share * self._left() / epoch))
+            with replacing(self._folder / _PLAN) as unfinished:
+                unfinished.write_text(json.dumps(self._plan), "utf-8")
+        return self._plan[name]
+
+    def _learn_rate(self, record: RunRecord) -> None:
+        work = record.deployed_macs * record.train_images
+        rate = record.train_seconds / (work * record.recipe["epochs"])
+        self._rate = max(self._rate, rate)
+
+    def _train(
+        self, config: RunConfig, seconds: float, index: str = INDEX_FILE
+    ) -> RunRecord | None:
+        """A record, of an earlier call too; None where the time is up."""
+        done = self._folder / config.slug / RECORD_FILE
+        if done.is_file():
+            return RunRecord.from_json(done.read_text("utf-8"))
+        if seconds <= 0:
+            return None
+        try:
+            record = train(
+                config,
+                out=self._folder,
+                index=self._folder / index,
+                progress=sys.stdout.isatty(),
+                time_budget=seconds,
+            )
+        except TrainingInterrupted as stop:
+            if "time budget" not in str(stop):
+                raise
+            self._tell("out of time in this training")
+            return None
+        self._tell(
+            f"  validation {_percent(record.validation_accuracy)} of "
+            f"{record.validation_images:,}, {record.train_seconds:,.0f} s"
+        )
+        return record
+
+    def _export(self, record: RunRecord) -> Entry:
+        folder = self._folder / record.slug
+        path = folder / "model.tflite"
+        self._tell(f"file: {path}")
+        report, misses = None, ""
+        try:
+            report = export_network(
+                load_model(folder / MODEL_FILE),
+                path,
+                self._data,
+                ExportConfig(),
+                run=record,
+                exports=self._folder / EXPORTS_FILE,
+            )
+            faults = [
+                self._limits.misses(report.size_bytes, report.arena_bytes)
+                if report.knows_micro
+                else "",
+                *report.faults,
+            ]
+            misses = "; ".join(filter(None, faults))
+        except ValueError as error:
+            misses = str(error)
+        teachers = record.config["teachers"]
+        return Entry(
+            width=record.config["width"],
+            head_units=record.config["head_units"],
+            how=f"from {', '.join(teachers)}" if teachers else "alone",
+            record=record,
+            report=report,
+            path=path if report else None,
+            misses=misses,
+        )
+
+    def _write_page(self) -> Path | None:
+        from gnsmall_keras.report.pages.build import write_report
+        from gnsmall_keras.report.reading import read_runs
+
+        page = self._folder / PAGE
+        reading = read_runs(self._folder / INDEX_FILE)
+        try:
+            write_report(
+                reading,
+                name=INDEX_FILE,
+                out=page,
+                dataset=self._data if len(self._data.test_images) else None,
+            )
+        except (ImportError, ValueError) as error:
+            self._tell(f"no page: {error}")
+            return None
+        return page
+
+
+def _ranked(records: list[RunRecord]) -> list[RunRecord]:
+    """By validation accuracy; of equal ones the longer trained one."""
+    return sorted(
+        records,
+        key=lambda one: (
+            -(one.validation_accuracy or 0.0),
+            -one.recipe["epochs"],
+            one.deployed_parameters,
+        ),
+    )
+
+
+def _better(teacher: RunRecord, alone: RunRecord) -> bool:
+    mine, other = teacher.validation_accuracy, alone.validation_accuracy
+    return mine is not None and other is not None and mine > other
+
+
+def _folder_name(config: FitConfig, data: Dataset, limits: Limits) -> str:
+    """One for the same images, limits and ways of reading."""
+    values = dataclasses.asdict(config)
+    for name in _IN_NO_NAME:
+        del values[name]
+    text = json.dumps([values, data.digest, limits], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+    return f"fit-{data.name}-{digest}"
+
+
+def _read_plan(path: Path) -> dict[str, int]:
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"

@@ -1,0 +1,65 @@
+"""What went wrong with a training, and what helps, in one line each."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from gnsmall_keras.training.experiment import Learning
+
+FEW_STEPS = 8  # an epoch: BatchNorm and the schedule need more
+_FEW_IN_ALL = 500
+_EXPLODED = 10.0  # times the loss of guessing
+_SURE = 1.64  # deviations above guessing: one in twenty by chance
+
+
+def find_warnings(
+    learning: Learning,
+    *,
+    images: int,
+    classes: int,
+    labels: np.ndarray,
+    accuracy: float | None,
+    losses: Sequence[float],
+) -> list[str]:
+    """Returns warnings with their cures; an empty list if all went well.
+
+    Args:
+        learning: how it was trained.
+        images: that it was fitted on.
+        classes: how many there are.
+        labels: of the validation images.
+        accuracy: on these, in [0, 1]; None without any.
+        losses: on the watched images, after each epoch.
+    """
+    found: list[str] = []
+    steps = images // learning.batch_size
+    total = steps * learning.recipe.epochs
+    if steps < FEW_STEPS and total < _FEW_IN_ALL:
+        found.append(
+            f"an epoch has {steps} steps of {learning.batch_size} images, the "
+            f"training {total}; more of smaller batches learn more (--recipe "
+            "finetune, or --batch-size 16)."
+        )
+    if accuracy is not None and _is_chance(accuracy, labels):
+        found.append(
+            f"the validation accuracy, {100 * accuracy:.2f} % of "
+            f"{len(labels):,} images, is not above guessing. Train longer or "
+            "at a lower rate (--recipe finetune, --peak-learning-rate 0.01), "
+            "or look at images and labels."
+        )
+    limit = _EXPLODED * math.log(max(classes, 2))
+    if losses and not losses[-1] <= limit:
+        found.append(
+            f"the validation loss ended at {losses[-1]:,.1f}, above "
+            f"{limit:.1f}: the training diverged. Lower the rate "
+            "(--peak-learning-rate 0.01) or take recipe finetune."
+        )
+    return found
+
+
+def _is_chance(accuracy: float, labels: np.ndarray) -> bool:
+    """Whether always naming the commonest class may be as good."""
+    share = np.bincount(labels).max() / len(labels)
+    deviation = math.sqrt(share * (1 - share) / len(labels))
+    return bool(accuracy <= share + _SURE * deviation)

@@ -1,0 +1,214 @@
+"""From images to the best file that fits: stages, time, what is refused."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+from data import photos
+from support import ROOT
+
+from gnsmall_keras import cli
+from gnsmall_keras.config.fit import FitConfig
+from gnsmall_keras.records.run import RECORD_FILE, read_records
+from gnsmall_keras.sweeps import candidates, fit
+from gnsmall_keras.sweeps.candidates import Candidate, Limits, find_candidates
+from gnsmall_keras.training.interruption import TrainingInterrupted
+
+SOME = next(iter(read_records(ROOT / "papermill_runs" / "index.jsonl")))
+SIZES = {0.25: (80_000, 60_000), 0.375: (130_000, 70_000)}
+
+
+class Pretend:
+    """Trains nothing; says how well each width does, and how long it takes."""
+
+    def __init__(self, accuracies, seconds=1.0):
+        self.accuracies = accuracies
+        self.seconds = seconds
+        self.trained = []
+        self.stops_at = None
+
+    def train(self, config, *, out, index, progress, time_budget):
+        how = "taught" if config.teachers else config.width
+        epochs = config.resolved_recipe.epochs
+        if len(self.trained) == self.stops_at:
+            raise TrainingInterrupted("SIGTERM was received. The same command")
+        self.trained.append((how, epochs))
+        record = dataclasses.replace(
+            SOME,
+            slug=config.slug,
+            digest=config.digest,
+            schema=4,
+            config={**dataclasses.asdict(config), "teachers": config.teachers},
+            recipe={"epochs": epochs},
+            train_seconds=self.seconds * epochs,
+            validation_accuracy=self.accuracies[how] + epochs / 1e6,
+            deployed_macs=1_000_000,
+            train_images=100,
+            images={"warnings": []},
+        )
+        folder = out / config.slug
+        folder.mkdir(parents=True)
+        text = record.to_json()
+        (folder / RECORD_FILE).write_text(text)
+        return record
+
+    def export(self, network, path, dataset, config, *, run, exports):
+        size, arena = SIZES[run.config["width"]]
+        return types.SimpleNamespace(
+            size_bytes=size,
+            arena_bytes=arena,
+            knows_micro=True,
+            faults=[],
+            accuracy=0.9,
+            evaluated_images=30,
+        )
+
+
+def _candidate(width):
+    size, arena = SIZES[width]
+    return Candidate(
+        width=width,
+        head_units=320,
+        size_bytes=size,
+        arena_bytes=arena,
+        misses="",
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, data in photos.files("a", "b", "c", count=10).items():
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def search(folder, tmp_path, monkeypatch):
+    missed = dataclasses.replace(_candidate(0.25), misses="9 of 8 bytes")
+
+    def start(pretend, **options):
+        monkeypatch.setattr(fit, "train", pretend.train)
+        monkeypatch.setattr(fit, "export_network", pretend.export)
+        monkeypatch.setattr(fit, "load_model", lambda path: None)
+        monkeypatch.setattr(fit._Search, "_write_page", lambda self: None)
+        monkeypatch.setattr(
+            fit,
+            "find_candidates",
+            lambda *_, most: ([_candidate(w) for w in SIZES], [missed]),
+        )
+        told = []
+        out = str(tmp_path / "runs")
+        found = fit.fit(str(folder), out=out, tell=told.append, **options)
+        return found, told
+
+    return start
+
+
+def test_the_best_trial_is_trained_long_and_a_better_one_teaches(search):
+    pretend = Pretend({0.25: 0.8, 0.375: 0.7, 1.0: 0.9, "taught": 0.85})
+    found, told = search(pretend, seconds=10_000)
+    kinds = [how for how, _ in pretend.trained]
+    assert kinds == [0.25, 0.375, 0.25, 1.0, "taught"]
+    trial, long = pretend.trained[0][1], pretend.trained[2][1]
+    assert long > 4 * trial
+    assert [entry.how == "alone" for entry in found.entries] == [False, True]
+    assert found.best is found.entries[0]
+    assert found.missed[0].misses == "9 of 8 bytes"
+    assert any("split off" in line for line in told)
+    again = Pretend(pretend.accuracies)
+    repeated, _ = search(again, seconds=10_000)
+    assert again.trained == []  # all is recorded
+    assert repeated.folder == found.folder
+
+
+def test_a_larger_network_that_is_no_better_does_not_teach(search):
+    pretend = Pretend({0.25: 0.8, 0.375: 0.7, 1.0: 0.5})
+    found, told = search(pretend, seconds=10_000)
+    assert len(found.entries) == 1
+    assert "the larger network is not better: it does not teach" in told
+
+
+def test_stages_that_have_no_time_are_left_out_and_told(search):
+    pretend = Pretend({0.25: 0.8, 0.375: 0.7}, seconds=100)
+    found, told = search(pretend, seconds=60)
+    assert len(pretend.trained) == 2
+    assert "no time for a longer training: the trial is taken" in told
+    assert "no time for a teacher" in told
+    assert found.best.width == 0.25
+
+
+def test_it_goes_on_where_it_was_stopped(search):
+    pretend = Pretend({0.25: 0.8, 0.375: 0.7, 1.0: 0.5})
+    pretend.stops_at = 2
+    with pytest.raises(TrainingInterrupted, match="SIGTERM"):
+        search(pretend, seconds=10_000)
+    again = Pretend(pretend.accuracies)
+    search(again, seconds=10_000)
+    assert [how for how, _ in again.trained] == [0.25, 1.0]
+
+
+def test_a_file_that_does_not_fit_is_not_the_one_to_take(search):
+    pretend = Pretend({0.25: 0.8, 0.375: 0.7, 1.0: 0.5})
+    found, _ = search(pretend, seconds=10_000, max_arena=1000)
+    assert "an arena of 60,000 of 1,000 bytes" in found.entries[0].misses
+    with pytest.raises(ValueError, match="No file fits .* larger budget"):
+        _ = found.best
+
+
+@pytest.mark.parametrize(
+    ("limits", "widths"),
+    [
+        (Limits(188_416, 65_536), [0.25, 0.125]),
+        (Limits(452_608, 131_072), [1.0, 0.75, 0.5]),
+    ],
+)
+def test_sizes_are_measured_around_the_largest_that_fits(
+    limits, widths, tmp_path, monkeypatch
+):
+    def measure(self, width, head):
+        return int(candidates._bytes(width, head, 3)), int(
+            45_000 + width * 80_000
+        )
+
+    monkeypatch.setattr(candidates._Prober, "_measure", measure)
+    data = types.SimpleNamespace(
+        train_images=np.zeros((9, 32, 32, 3), "u1"),
+        train_labels=np.repeat([0, 1, 2], 3),
+        classes=3,
+        image_size=32,
+    )
+    monkeypatch.setattr(candidates, "calibration_split", lambda *_: None)
+    path = tmp_path / "sizes.jsonl"
+    found, missed = find_candidates(data, limits, path, lambda line: None)
+    assert [one.width for one in found] == widths
+    assert missed
+    assert all(one.misses for one in missed)
+    with pytest.raises(ValueError, match=r"No network of ours fits.*0.125"):
+        find_candidates(data, Limits(1000, 1000), path, lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere"], "No data at 'nowhere'"),
+        (["digits", "--time", "soon"], "`time` must be a number of seconds"),
+        (["digits", "--image-size", "33"], "a multiple of 8 from 32 to 128"),
+        (["digits", "--max-bytes", "0"], "`max_bytes` must be"),
+        (["digits", "--budget", "2m"], "budget"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, told, tmp_path, capsys):
+    arguments = ["fit", *arguments, "--out", str(tmp_path)]
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_limits_take_the_budgets_place():
+    config = FitConfig(data="p", budget="256k", max_arena=9)
+    assert (config.file_bytes, config.arena_bytes) == (188_416, 9)
+    assert FitConfig(data="p").file_bytes > 900_000
