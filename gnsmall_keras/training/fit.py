@@ -14,6 +14,7 @@ from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
 from gnsmall_keras.distill.teachers import TeacherEnsemble
+from gnsmall_keras.models.keras_private import set_random_seed
 from gnsmall_keras.models.pretrained import start_from
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.recipes import Recipe
@@ -67,7 +68,7 @@ class Stage(NamedTuple):
 
 def create_network(network: Network, dataset: Dataset) -> keras.Model:
     """Returns the network with its seed's initial weights."""
-    keras.utils.set_random_seed(network.seed)
+    set_random_seed(network.seed)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(network.precision)
     try:
