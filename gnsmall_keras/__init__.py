@@ -7,6 +7,8 @@ package loads no framework and chooses no backend.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gnsmall_keras.registration import register_layers
+
 if TYPE_CHECKING:
     from gnsmall_keras.config import ExportConfig as ExportConfig
     from gnsmall_keras.config import RunConfig as RunConfig
@@ -65,6 +67,8 @@ if TYPE_CHECKING:
     from gnsmall_keras.training.run import train as train
 
 __version__ = "0.1.0"
+
+register_layers()
 
 # What is where; the imports above say the same to editors.
 _MODULES = {

@@ -10,6 +10,7 @@ from support import ROOT
 PACKAGE = ROOT / "gnsmall_keras"
 # Longest matching name wins; a package's own folder is its default.
 LEVELS = {
+    "registration": 0,  # names a module, imports it when asked
     "": 5,  # __init__ imports by name only, when asked
     "models.spec": 0,  # facts
     "models.catalogue": 0,
@@ -167,3 +168,14 @@ def test_unknown_name_is_an_attribute_error():
 
     with pytest.raises(AttributeError, match="no attribute 'distil'"):
         _ = gnsmall_keras.distil
+
+
+@pytest.mark.parametrize(
+    "order", ["import keras, gnsmall_keras", "import gnsmall_keras, keras"]
+)
+def test_keras_reads_the_package_s_files(order):
+    code = (
+        f"{order}; path = 'gnsmall_keras/weights/gns-w0.25-h320-cifar10.keras'"
+        "; keras.models.load_model(path, compile=False)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

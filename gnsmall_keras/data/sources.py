@@ -100,7 +100,7 @@ def _check_alone(source, *others):
         )
 
 
-def check_source(source: str | os.PathLike) -> None:
+def check_source(source: str | os.PathLike[str]) -> None:
     """Looks whether there are data, before seconds go into a framework.
 
     Raises:

@@ -30,6 +30,7 @@ from gnsmall_keras.records.provenance import describe_hardware, package_versions
 # A turn in a round, of a file and of an operator; at least one call.
 _SLICE_SECONDS = 0.02
 _OPERATOR_SLICE_SECONDS = 0.001
+_MOST = 1024  # threads or rounds
 _RECORDED = ("litert", 1)  # runtime and threads of latencies in records
 _LARGE = "resnet8-40-80-160"
 
@@ -185,8 +186,10 @@ def _check(paths, threads, rounds):
             f"{', '.join(paths) or 'none'}."
         )
     for name, values in (("threads", tuple(threads)), ("rounds", (rounds,))):
-        if not values or min(values) < 1:
-            raise ValueError(f"`{name}` must be >= 1. Received: {values}.")
+        if not values or min(values) < 1 or max(values) > _MOST:
+            raise ValueError(
+                f"`{name}` must be 1 to {_MOST}. Received: {values}."
+            )
 
 
 @contextlib.contextmanager

@@ -12,6 +12,12 @@ from gnsmall_keras.models.files import class_names_of, is_shape, load_model
 from gnsmall_keras.models.keras_private import operation_of
 from gnsmall_keras.records.run import MODEL_FILE
 
+# Names of Keras's losses whose default is from_logits=False, and of those that
+# have no such option.
+_OF_PROBABILITIES = (
+    *("binarycrossentropy", "categoricalcrossentropy", "focalcrossentropy"),
+    *("kldivergence", "kullbackleiblerdivergence"),
+)
 _ANY_SIDE = 32  # of images for a network that takes all sizes
 
 
@@ -51,6 +57,27 @@ def load_teacher(
         teacher, classes=classes, input_shape=input_shape, origin=str(path)
     )
     return teacher
+
+
+def check_loss(loss: Any) -> None:
+    """Checks that a compiled loss is one of logits.
+
+    By its name, Keras's cross-entropies take probabilities: on logits they
+    train worse, without an error.
+
+    Raises:
+        ValueError: if it is a cross-entropy or divergence of probabilities.
+    """
+    kind = type(loss).__name__
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", kind)
+    of_logits = getattr(loss, "from_logits", False)
+    words = name.lower().replace("_", "")
+    if words.endswith(_OF_PROBABILITIES) and not of_logits:
+        raise ValueError(
+            "A Distiller's student ends in logits, so its loss must take "
+            f"logits. Received: loss={name!r}, which takes probabilities. Use "
+            "LabelCrossEntropy(), or Keras's class with from_logits=True."
+        )
 
 
 def check_teacher(
@@ -135,6 +162,25 @@ def shapes_of(
 def some_shape(shape: Sequence[int | None]) -> tuple[int, ...]:
     """Returns a shape of images that a network of this input shape takes."""
     return tuple(_ANY_SIDE if side is None else side for side in shape)
+
+
+def check_logits(model: keras.Model, role: str) -> None:
+    """Checks that a model does not end in a softmax or sigmoid.
+
+    Args:
+        model: functional or sequential.
+        role: what the message calls it.
+
+    Raises:
+        ValueError: if it does.
+    """
+    if ends_in_probabilities(model):
+        raise ValueError(
+            f"{role} must end in logits. Received: {model.name!r}, which ends "
+            "in probabilities. Leave its softmax out, or set the last layer's "
+            "activation to keras.activations.linear: files for phones get one "
+            "softmax here, those for microcontrollers promise logits."
+        )
 
 
 def ends_in_probabilities(model: keras.Model) -> bool:

@@ -6,6 +6,7 @@
 import keras
 
 from gnsmall_keras.data.batches import IMAGES
+from gnsmall_keras.distill.checks import check_loss
 from gnsmall_keras.distill.labels import are_indices, check_labels
 from gnsmall_keras.native import choice
 
@@ -91,6 +92,16 @@ class Running:
 
         logits = self._frozen.native.train_step(images, self.optimizer, loss_of)
         return self.compute_metrics(x, y, logits, sample_weight)
+
+    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
+        """Prepares `fit`; see `keras.Model.compile`.
+
+        Raises:
+            ValueError: if the loss expects probabilities: students end in
+                logits.
+        """
+        check_loss(loss)
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
     def fit(self, x=None, y=None, *args, **kwargs):
         """Trains the student; see `keras.Model.fit`.

@@ -19,6 +19,7 @@ from gnsmall_keras.devices.checks import find_faults, read_contents
 from gnsmall_keras.devices.edgetpu import EdgeTpuReport, predict_mapping
 from gnsmall_keras.devices.ethosu import EthosUReport, map_all
 from gnsmall_keras.devices.targets import TARGETS
+from gnsmall_keras.distill.checks import check_logits
 from gnsmall_keras.export.convert import convert
 from gnsmall_keras.export.measure import measure
 from gnsmall_keras.export.metadata import (
@@ -165,6 +166,7 @@ def export_tflite(
     check_beside(path, class_names)
     if evaluation_images is None:
         evaluation_images = calibration_images[:0]
+    check_logits(model, "The model")
     deployed = to_deploy(model)
     converted, data = _make(
         deployed, config, calibration_images, training, class_names

@@ -87,6 +87,8 @@ def network_for_training(
         matched = match(model)
         if why_not:
             raise Mismatch(why_not)
+        if not _is_usual(kernels):
+            raise Mismatch("on JAX it has to be asked for, kernels='native'")
         return _native(matched)
     except (Mismatch, NativeUnavailable) as reason:
         if kernels == "native":
@@ -103,12 +105,18 @@ def network_for_inference(
     model: keras.Model, kernels: str = "auto"
 ) -> "NativeNetwork | None":
     """Returns the native form of a model that only answers, or None."""
-    if check_kernels(kernels) == "keras" or not is_on_cpu(model):
+    kernels = check_kernels(kernels)
+    if kernels == "keras" or not _is_usual(kernels) or not is_on_cpu(model):
         return None
     try:
         return _native(match(model, training=False))
     except (Mismatch, NativeUnavailable):
         return None
+
+
+def _is_usual(kernels):
+    """Whether "auto" is native here: JAX's programs with it compile long."""
+    return kernels == "native" or keras.config.backend() != "jax"
 
 
 def is_on_cpu(model: keras.Model) -> bool:

@@ -6,6 +6,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 import os
 import tomllib
 import typing
@@ -25,6 +26,9 @@ _FROM_STUDENT = (
     *("protocol", "validation_fraction", "seed"),
 )
 _MARK = "@"  # before the name of a teacher's table
+# Above these a file is a mistake: a list too long, a chain without an end.
+MAX_RUNS = 100_000
+MAX_CHAIN = 50
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,6 +148,7 @@ class SweepConfig:
                 for name in grid
                 if name != "arm"
             }
+            _check_count(where, math.prod(map(len, axes.values())))
             for values in itertools.product(*axes.values()):
                 own = dict(zip(axes, values, strict=True))
                 shown = ", ".join(f"{k}={v!r}" for k, v in own.items())
@@ -193,6 +198,10 @@ def read_sweep(path: str | os.PathLike[str]) -> SweepConfig:
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         return _sweep(values)
+    except RecursionError:
+        raise ValueError(
+            f"{path}: a sweep file must not be nested so deeply."
+        ) from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -268,6 +277,7 @@ class _Teachers:
             )
         self.by_name: dict[str, dict[str, RunConfig]] = {}
         self.configs: dict[str, RunConfig] = {}  # by slug
+        self._slugs: dict[tuple[Any, ...], str] = {}
 
     def build(
         self,
@@ -317,7 +327,15 @@ class _Teachers:
                 f"{where}: a teacher must not learn from itself. Received: "
                 f"{chain}. Leave one of them out."
             )
+        if len(students) >= MAX_CHAIN:
+            raise ValueError(
+                f"{where}: a chain has at most {MAX_CHAIN} teachers, each of "
+                f"the one before. Received: {' from '.join(students[:3])} ..."
+            )
         shared = {key: student[key] for key in _FROM_STUDENT if key in student}
+        known = (name, *shared.items())
+        if known in self._slugs:  # another student of the same images
+            return self._slugs[known]
         config = self.build(
             f"teachers.{name}",
             {"strategy": "baseline", **shared, **self._tables[name]},
@@ -325,6 +343,7 @@ class _Teachers:
         )
         self.by_name.setdefault(name, {}).setdefault(config.slug, config)
         self.configs.setdefault(config.slug, config)
+        self._slugs[known] = config.slug
         return config.slug
 
     def check_used(self) -> None:
@@ -336,6 +355,14 @@ class _Teachers:
                 f'example, teachers = ["{_MARK}{unused[0]}"] in a run, or '
                 "leave their tables out."
             )
+
+
+def _check_count(where: str, runs: int) -> None:
+    if runs > MAX_RUNS:
+        raise ValueError(
+            f"`{where}` must ask for {MAX_RUNS:,} runs or fewer. Received: "
+            f"{runs:,} combinations. Shorten a list, or split the file."
+        )
 
 
 def _axis(where: str, name: str, values: Any) -> list[Any]:

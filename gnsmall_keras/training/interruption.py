@@ -53,7 +53,9 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Generator[Self]:
-        """Takes SIGTERM and the first Ctrl-C as requests, a second at once.
+        """Takes SIGTERM, SIGHUP and the first Ctrl-C as requests.
+
+        A second one ends the process at once.
 
         Python hands signals to the main thread: elsewhere they stay as they
         are.
@@ -61,7 +63,9 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        numbers = (signal.SIGTERM, signal.SIGINT)
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if hasattr(signal, "SIGHUP"):  # not on Windows
+            numbers.append(signal.SIGHUP)
         before = {
             number: handler
             for number in numbers

@@ -36,8 +36,9 @@ def split(dataset: Dataset, partition: Partition) -> Splits:
     if partition.protocol == "paper":
         empty = Split(images[:0], labels[:0])
         return Splits(Split(images, labels), empty, test_split(dataset))
-    if dataset.validation_images is not None:
-        given = Split(dataset.validation_images, dataset.validation_labels)
+    held = dataset.validation_images, dataset.validation_labels
+    if held[0] is not None and held[1] is not None:
+        given = Split(held[0], held[1])
         return Splits(Split(images, labels), given, given)
     fitting, held_out = split_indices(
         labels, fraction=partition.validation_fraction, seed=partition.seed

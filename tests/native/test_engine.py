@@ -23,7 +23,7 @@ SMALL = Case(sides=(8, 16), batch=3)
 EXACT = [
     Case(batch=1, sides=(32, 32)),
     Case(batch=65, sides=(16, 8), channels=1, classes=5),
-    Case(network="gnd", batch=9, sides=(32, 32)),
+    Case(network="gnd", batch=33, sides=(32, 32)),
 ]
 # Minutes: with GNSMALL_TEST_ALL=1 only.
 LONG = [

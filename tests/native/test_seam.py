@@ -347,10 +347,13 @@ def test_edited_layers_are_keras_s(edit, reason, capsys):
 def test_other_forms_are_keras_s():
     network = _network()
     inputs = keras.Input((SIDE, SIDE, 3))
+    stem = network.get_layer("stem").output
+    without_blocks = keras.layers.Conv2D(10, 1, name="classifier")(stem)
     for model in (
         keras.Model(network.input, network.get_layer("head_relu").output),
         keras.Model(network.input, keras.layers.Softmax()(network.output)),
         keras.Model(inputs, network(inputs)),
+        keras.Model(network.input, without_blocks),
         keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]),
     ):
         with pytest.raises(Mismatch):
@@ -396,7 +399,8 @@ def test_a_teacher_answers_natively():
     found = keras.ops.convert_to_numpy(teacher.logits(images))
     expected = teacher.model.predict_on_batch(images)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert teacher._native["auto"] is not None
+    if keras.config.backend() != "jax":  # where it has to be asked for
+        assert teacher._native["auto"] is not None
 
 
 def test_no_library_is_one_line(monkeypatch, capsys):

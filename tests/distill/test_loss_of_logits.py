@@ -1,0 +1,44 @@
+"""Losses that expect probabilities are refused: students end in logits."""
+
+import keras
+import pytest
+
+from gnsmall_keras.distill.distiller import Distiller
+from gnsmall_keras.distill.losses import LabelCrossEntropy
+
+
+def _distiller():
+    student = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    return Distiller(student=student)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        "categorical_crossentropy",
+        "BinaryCrossentropy",
+        "kl_divergence",
+        keras.losses.sparse_categorical_crossentropy,
+        keras.losses.SparseCategoricalCrossentropy(),
+        keras.losses.CategoricalFocalCrossentropy(),
+        keras.losses.KLDivergence(),
+    ],
+)
+def test_loss_of_probabilities_is_refused(loss):
+    with pytest.raises(ValueError, match=r"must take logits.*LabelCrossEntr"):
+        _distiller().compile("sgd", loss=loss)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        None,
+        "mse",
+        LabelCrossEntropy(),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+    ],
+)
+def test_other_losses_are_taken(loss):
+    _distiller().compile("sgd", loss=loss)
