@@ -4,14 +4,13 @@ import argparse
 import os
 import sys
 import zipfile
+from importlib import import_module, util
 
 import numpy as np
 from PIL import Image, ImageOps
 
-try:
-    from ai_edge_litert import interpreter as tflite
-except ImportError:
-    from tflite_runtime import interpreter as tflite
+lib = "ai_edge_litert" if util.find_spec("ai_edge_litert") else "tflite_runtime"
+tflite = import_module(lib + ".interpreter")
 sys.excepthook = lambda *e: sys.exit("error: " + " ".join(str(e[1]).split()))
 fits = {None: ImageOps.fit, "pad": ImageOps.pad, "squash": Image.Image.resize}
 parser = argparse.ArgumentParser(usage=__doc__)
@@ -36,8 +35,9 @@ runner.set_tensor(taken["index"], pixels.astype(taken["dtype"]))
 runner.invoke()
 raw = runner.get_tensor(made["index"]).ravel().astype(float)  # no overflow
 scale, zero_point = made["quantization"]
-text = open(given.labels, "rb").read() if given.labels else b""
-if not text and zipfile.is_zipfile(given.model):  # then they are metadata
+path = given.labels or os.path.join(os.path.dirname(given.model), "labels.txt")
+text = open(path, "rb").read() if given.labels or os.path.exists(path) else b""
+if not given.labels and zipfile.is_zipfile(given.model):  # metadata come first
     text = zipfile.ZipFile(given.model).open("labels.txt").read(2**20)
 labels = text.decode().splitlines() or list(range(len(raw)))
 assert len(labels) == len(raw), f"{len(labels)} labels, {len(raw)} classes"

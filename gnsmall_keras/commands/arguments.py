@@ -46,6 +46,9 @@ class Reading:
     """Whether to go on without images that cannot be read."""
 
 
+READING = Reading()
+
+
 def seconds(text: str | None, name: str = "time_budget") -> float | None:
     """Returns the seconds that "540", "540s", "9m" or "1.5h" stand for.
 

@@ -7,7 +7,12 @@ from typing import Annotated
 import tyro
 
 from gnsmall_keras.commands import printing
-from gnsmall_keras.commands.arguments import Flat, PositionalPath, Reading
+from gnsmall_keras.commands.arguments import (
+    READING,
+    Flat,
+    PositionalPath,
+    Reading,
+)
 from gnsmall_keras.commands.images import check_data, load_for
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.devices.runtime import Runtime
@@ -19,12 +24,12 @@ def export(
     model: PositionalPath,
     data: str,
     config: Flat[ExportConfig],
-    reading: Flat[Reading],
     out: Path | None = None,
     exports: Path | None = None,
     layer_errors: bool = False,
     layer_figure: Path | None = None,
     card: bool = False,
+    reading: Flat[Reading] = READING,
 ) -> None:
     """Fuses and quantises a .keras file into a .tflite file, and checks it.
 
@@ -35,7 +40,6 @@ def export(
         data: where calibration images (training split) and test images are
             from: "digits", "cifar10", "cifar100" or a path.
         config: what kind of file.
-        reading: how images are read.
         out: the new file; by default beside `model`.
         exports: JSON-lines file of export records; by default exports.jsonl
             in the folder of all runs. A model outside a run's has none.
@@ -44,6 +48,7 @@ def export(
         layer_figure: the same as a picture, .png or .svg.
         card: writes what a published file should come with, as Markdown beside
             it; of a model in the folder of its run.
+        reading: how images are read.
     """
     check_data(data)
     from gnsmall_keras.export.card import teachers_of
@@ -130,18 +135,18 @@ def c_array(
 def evaluate(
     model: PositionalPath,
     data: str,
-    reading: Flat[Reading],
     runtime: Runtime = "litert",
     limit: int | None = None,
+    reading: Flat[Reading] = READING,
 ) -> None:
     """Prints the test accuracy of a .keras or .tflite file.
 
     Args:
         model: the file.
         data: "digits", "cifar10", "cifar100" or a path.
-        reading: how images are read.
         runtime: for .tflite files.
         limit: at most so many test images.
+        reading: how images are read.
     """
     check_data(data)
     from gnsmall_keras.devices.labels import find_labels

@@ -7,6 +7,7 @@ from typing import Literal
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import (
+    READING,
     Flat,
     Reading,
     Running,
@@ -21,7 +22,6 @@ from gnsmall_keras.config import (
 )
 
 _DIGITS_QUICKSTART = RunConfig(data="digits", epochs=12, batch_size=64)
-_READING = Reading()
 _CIFAR_QUICKSTART = RunConfig(data="cifar10", width=0.5, epochs=1)
 
 
@@ -114,7 +114,7 @@ def cache_teacher(
     validation_fraction: float = 0.1,
     image_size: int = 32,
     channels: Literal[3, 1] = 3,
-    reading: Flat[Reading] = _READING,
+    reading: Flat[Reading] = READING,
 ) -> None:
     """Stores a teacher's logits of the training images, for `--cache`.
 

@@ -10,8 +10,8 @@ from gnsmall_keras.recipes import FEW_IMAGES
 
 FINETUNE = "finetune"
 # Of "finetune": few images are seen often, in small batches.
-_STEPS = 1500  # at least, if the epochs allow
-_LEAST_EPOCHS, _MOST_EPOCHS = 8, 120
+_STEPS = 1000  # at least, if the epochs allow
+_LEAST_EPOCHS, _MOST_EPOCHS = 8, 80
 _BATCHES = ((128, 8), (600, 16), (2000, 32), (math.inf, 64))  # below images
 
 

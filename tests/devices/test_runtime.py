@@ -112,6 +112,18 @@ def test_the_script_prints_three_classes(device, folder, int8_file, tmp_path):
     assert all(line.startswith("class ") for line in printed)
 
 
+def test_the_script_finds_labels_beside_the_file(
+    device, folder, int8_file, tmp_path
+):
+    (tmp_path / "model.tflite").write_bytes(int8_file.read_bytes())
+    (tmp_path / "labels.txt").write_text("".join(f"k{n}\n" for n in range(10)))
+    status, printed, _ = _run(
+        device[1], tmp_path / "model.tflite", folder / "0.png"
+    )
+    assert (status, len(printed)) == (0, 3)
+    assert all(line.startswith("k") for line in printed)
+
+
 def test_the_script_prints_the_values_of_the_output(
     device, folder, device_images
 ):

@@ -10,6 +10,7 @@ from support import ROOT
 
 from gnsmall_keras import cli
 from gnsmall_keras.config.fit import FitConfig
+from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.records.run import RECORD_FILE, read_records
 from gnsmall_keras.sweeps import candidates, fit
 from gnsmall_keras.sweeps.candidates import Candidate, Limits, find_candidates
@@ -212,3 +213,36 @@ def test_limits_take_the_budgets_place():
     config = FitConfig(data="p", budget="256k", max_arena=9)
     assert (config.file_bytes, config.arena_bytes) == (188_416, 9)
     assert FitConfig(data="p").file_bytes > 900_000
+
+
+@pytest.mark.slow
+@pytest.mark.export
+def test_from_images_to_a_checked_file(folder, tmp_path, monkeypatch, capsys):
+    """All that is pretended above, of two epochs of the smallest network."""
+    of_size = fit._Search._of_size
+
+    def short(self, width, head):
+        return dataclasses.replace(of_size(self, width, head), epochs=2)
+
+    monkeypatch.setattr(fit._Search, "_of_size", short)
+    monkeypatch.setattr(fit._Search, "_taught", lambda self, alone: None)
+    arguments = ["--max-bytes", "60000", "--max-arena", "100000"]
+    arguments += ["--sizes", "1", "--time", "2h", "--channels", "1"]
+    out = str(tmp_path / "runs")
+    assert cli.main(["fit", str(folder), *arguments, "--out", out]) == 0
+    printed = capsys.readouterr().out
+    assert "split off" in printed
+    assert "next: gnsmall c-array" in printed
+    (path,) = (tmp_path / "runs").glob("*/*/model.tflite")
+    assert str(path) in printed.replace("\n", "")
+    assert path.with_name("labels.txt").read_text() == "a\nb\nc\n"
+    assert path.stat().st_size <= 60_000
+    assert (path.parent.parent / fit.PAGE).is_file()
+    model = TFLiteModel(path, runtime="tflite-micro")
+    assert model.input_shape == (1, 32, 32, 1)
+    assert cli.main(["evaluate", str(path), "--data", str(folder)]) == 0
+    names = folder.with_name("others")
+    folder.rename(names)
+    (names / "a").rename(names / "z")
+    assert cli.main(["evaluate", str(path), "--data", str(names)]) == 2
+    assert "['a', 'b', 'c']" in capsys.readouterr().err

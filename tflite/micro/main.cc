@@ -15,9 +15,10 @@ namespace {
 
 alignas(16) std::uint8_t g_arena[kArenaBytes];
 
-// Reads raw RGB bytes from standard input; on a device, take the camera's.
+// Reads raw bytes, RGB or grey, from standard input; on a device, take the
+// camera's.
 bool ReadImage(std::int8_t* values) {
-  for (int i = 0; i < kHeight * kWidth * 3; ++i) {
+  for (int i = 0; i < kHeight * kWidth * kChannels; ++i) {
     const int pixel = std::getchar();
     if (pixel == EOF) return false;
     values[i] = static_cast<std::int8_t>(pixel - 128);
@@ -38,7 +39,7 @@ int main() {
     return 1;
   }
   if (!ReadImage(interpreter.input(0)->data.int8)) {
-    MicroPrintf("error: an image has %d bytes", kHeight * kWidth * 3);
+    MicroPrintf("error: an image has %d bytes", kHeight * kWidth * kChannels);
     return 1;
   }
   if (interpreter.Invoke() != kTfLiteOk) return 1;
