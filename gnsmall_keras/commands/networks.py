@@ -29,8 +29,8 @@ def import_torch(
         width: channel multiplier of a GhostNet.
         classes: number of logits.
     """
-    from gnsmall_keras.models.files import save_model
     from gnsmall_keras.models.registry import create_model
+    from gnsmall_keras.models.saving.files import save_model
     from gnsmall_keras.models.torch.weights import load_torch_weights
 
     config = RunConfig(model=model, width=width)  # checks them

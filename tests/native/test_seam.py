@@ -20,7 +20,7 @@ from gnsmall_keras.native.match import Mismatch, match
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training.evaluation import predict_logits
 from gnsmall_keras.training.fit import compile_model
-from gnsmall_keras.training.optimizers import CoupledSGD
+from gnsmall_keras.training.optimizers.muon import CoupledSGD
 
 pytestmark = pytest.mark.contract
 

@@ -17,7 +17,7 @@ from gnsmall_keras.config import Distilling, RunConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.cache import CachedTeacher, cache_teacher
 from gnsmall_keras.distill.losses import LOSSES
-from gnsmall_keras.models.files import load_model
+from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training import checkpoint
 from gnsmall_keras.training import fit as learn
