@@ -121,6 +121,7 @@ def find_candidates(
     tell: Callable[[str], None],
     *,
     most: int = 3,
+    late: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Returns sizes that fit, the widest first, and those that nearly did.
 
@@ -132,6 +133,7 @@ def find_candidates(
         known: JSON lines of what was measured before.
         tell: shows a line of progress.
         most: that are returned.
+        late: whether one that fits has to do.
 
     Raises:
         ValueError: if none fits, with what came nearest.
@@ -140,7 +142,7 @@ def find_candidates(
     fitting: list[Candidate] = []
     missed: list[Candidate] = []
     todo = _ordered(limits, dataset)
-    while todo and len(fitting) < most:
+    while todo and len(fitting) < most and not (fitting and late()):
         width = todo.pop(0)
         head = _head(width, dataset.classes, limits)
         tell(f"measuring width {width:g}, head {head} (random weights)")
@@ -202,5 +204,5 @@ def _bytes(width: float, head: int, classes: int) -> float:
 
 
 def _arena(width: float, size: int) -> float:
-    """Less than what is needed: it only says where to begin."""
-    return 30_000 + (10_000 + 70_000 * width) * (size / 32) ** 2 * 0.9
+    """From those of published files: it only says where to begin."""
+    return 30_000 + (6_000 + 110_000 * width) * (size / 32) ** 2

@@ -41,6 +41,7 @@ _TRIAL, _LONG = 0.25, 2.0  # of the recipe's epochs
 # Parts of the time that is left: of the long training, the teacher, the rest.
 _SHARE_LONG, _SHARE_TEACHER, _SHARE_STUDENT = 0.4, 0.5, 0.85
 _RESERVE = 0.15  # of all time, for files and their checks
+_LATE = 0.6  # of all time left: no more sizes are measured
 _IN_NO_NAME = (
     *("data", "budget", "max_bytes", "max_arena"),
     *("seconds", "sizes"),
@@ -160,6 +161,7 @@ class _Search:
             self._folder / _SIZES,
             tell,
             most=self._config.sizes,
+            late=lambda: self._left() < _LATE * self._config.seconds,
         )
         trials = self._trials(fitting)
         long = self._long(trials)
