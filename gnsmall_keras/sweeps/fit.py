@@ -138,10 +138,9 @@ class _Search:
         )
         self._folder = out / _folder_name(config, self._data, self._limits)
         self._folder.mkdir(parents=True, exist_ok=True)
-        plan = self._folder / _PLAN
-        self._plan: dict[str, int] = (
-            json.loads(plan.read_text("utf-8")) if plan.is_file() else {}
-        )
+        plan, self._plan = self._folder / _PLAN, dict[str, int]()
+        if plan.is_file():
+            self._plan |= json.loads(plan.read_text("utf-8"))
         self._rate = 0.0  # seconds for a multiply-accumulate of training
 
     def run(self) -> Fitted:
