@@ -25,6 +25,7 @@ _CALIBRATION = 20  # images: sizes do not depend on their number
 # channel and the graph need. They only say what to measure first.
 _SQUARE, _LINEAR = 134_000, 20_700
 _GRAPH, _CHANNELS, _UNIT = 36_000, 54_000, 16
+_ARENA_UNIT = 8.65  # bytes of the arena for a unit of the head
 
 
 class Limits(NamedTuple):
@@ -121,6 +122,7 @@ def find_candidates(
     tell: Callable[[str], None],
     *,
     most: int = 3,
+    late: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Returns sizes that fit, the widest first, and those that nearly did.
 
@@ -132,6 +134,7 @@ def find_candidates(
         known: JSON lines of what was measured before.
         tell: shows a line of progress.
         most: that are returned.
+        late: whether one that fits has to do.
 
     Raises:
         ValueError: if none fits, with what came nearest.
@@ -140,17 +143,17 @@ def find_candidates(
     fitting: list[Candidate] = []
     missed: list[Candidate] = []
     todo = _ordered(limits, dataset)
-    while todo and len(fitting) < most:
+    while todo and len(fitting) < most and not (fitting and late()):
         width = todo.pop(0)
-        head = _head(width, dataset.classes, limits)
+        head = _head(width, dataset, limits)
         tell(f"measuring width {width:g}, head {head} (random weights)")
         found = probe(width, head)
         (missed if found.misses else fitting).append(found)
-        if found.misses and found.size_bytes > limits.file_bytes:
-            smaller = [each for each in HEADS if each < head]
-            if smaller:
-                found = probe(width, smaller[-1])
-                (missed if found.misses else fitting).append(found)
+        smaller = _smaller_head(found, dataset.classes, limits)
+        if smaller:
+            tell(f"measuring width {width:g}, head {smaller}")
+            found = probe(width, smaller)
+            (missed if found.misses else fitting).append(found)
         if fitting and not missed:
             todo = _with_wider(todo, fitting, WIDTHS)
     if not fitting:
@@ -176,7 +179,7 @@ def _ordered(limits: Limits, dataset: Dataset) -> list[float]:
         width
         for width in WIDTHS
         if _bytes(width, HEADS[0], dataset.classes) <= limits.file_bytes
-        and _arena(width, dataset.image_size) <= limits.arena_bytes
+        and _arena(width, HEADS[0], dataset.image_size) <= limits.arena_bytes
     ]
     return sorted(widths or WIDTHS[:1], reverse=True)
 
@@ -190,9 +193,31 @@ def _with_wider(
     return [*wider, *(width for width in todo if width not in wider)]
 
 
-def _head(width: float, classes: int, limits: Limits) -> int:
-    fits = [h for h in HEADS if _bytes(width, h, classes) <= limits.file_bytes]
+def _head(width: float, dataset: Dataset, limits: Limits) -> int:
+    """The largest that may fit, else the smallest."""
+    fits = [
+        head
+        for head in HEADS
+        if _bytes(width, head, dataset.classes) <= limits.file_bytes
+        and _arena(width, head, dataset.image_size) <= limits.arena_bytes
+    ]
     return fits[-1] if fits else HEADS[0]
+
+
+def _smaller_head(one: Candidate, classes: int, limits: Limits) -> int | None:
+    """The largest head that a file which misses would fit with."""
+    if not one.misses or one.arena_bytes is None:
+        return None
+    unit = make_divisible(_LAST * one.width) + classes + 1 + _UNIT
+    for head in reversed(HEADS):
+        less = one.head_units - head
+        if (
+            less > 0
+            and one.size_bytes - unit * less <= limits.file_bytes
+            and one.arena_bytes - _ARENA_UNIT * less <= limits.arena_bytes
+        ):
+            return head
+    return None
 
 
 def _bytes(width: float, head: int, classes: int) -> float:
@@ -201,6 +226,7 @@ def _bytes(width: float, head: int, classes: int) -> float:
     return body + head * (last + classes + 1 + _UNIT) + 20 * classes
 
 
-def _arena(width: float, size: int) -> float:
-    """Less than what is needed: it only says where to begin."""
-    return 30_000 + (10_000 + 70_000 * width) * (size / 32) ** 2 * 0.9
+def _arena(width: float, head: int, size: int) -> float:
+    """From those of published files: it only says where to begin."""
+    maps = (7_000 + 100_000 * width) * (size / 32) ** 2
+    return 30_000 + maps + _ARENA_UNIT * head

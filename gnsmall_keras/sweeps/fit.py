@@ -41,10 +41,8 @@ _TRIAL, _LONG = 0.25, 2.0  # of the recipe's epochs
 # Parts of the time that is left: of the long training, the teacher, the rest.
 _SHARE_LONG, _SHARE_TEACHER, _SHARE_STUDENT = 0.4, 0.5, 0.85
 _RESERVE = 0.15  # of all time, for files and their checks
-_IN_NO_NAME = (
-    *("data", "budget", "max_bytes", "max_arena"),
-    *("seconds", "sizes"),
-)
+_LATE = 0.6  # of all time left: no more sizes are measured
+_IN_NO_NAME = ["data", "budget", "max_bytes", "max_arena", "seconds", "sizes"]
 _TEACHER_WIDTHS = (1.0, 1.6, 2.2)
 
 Tell = Callable[[str], None]
@@ -140,7 +138,9 @@ class _Search:
         )
         self._folder = out / _folder_name(config, self._data, self._limits)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._plan = _read_plan(self._folder / _PLAN)
+        plan, self._plan = self._folder / _PLAN, dict[str, int]()
+        if plan.is_file():
+            self._plan |= json.loads(plan.read_text("utf-8"))
         self._rate = 0.0  # seconds for a multiply-accumulate of training
 
     def run(self) -> Fitted:
@@ -160,6 +160,7 @@ class _Search:
             self._folder / _SIZES,
             tell,
             most=self._config.sizes,
+            late=lambda: self._left() < _LATE * self._config.seconds,
         )
         trials = self._trials(fitting)
         long = self._long(trials)
@@ -175,6 +176,11 @@ class _Search:
             page=self._write_page(),
             seconds=round(time.monotonic() - self._began, 1),
         )
+
+    @property
+    def _calibration(self) -> int:
+        usual = ExportConfig().calibration_size
+        return min(usual, len(self._data.train_images))
 
     def _left(self) -> float:
         """Seconds for training."""
@@ -320,7 +326,7 @@ class _Search:
                 load_model(folder / MODEL_FILE),
                 path,
                 self._data,
-                ExportConfig(),
+                ExportConfig(calibration_size=self._calibration),
                 run=record,
                 exports=self._folder / EXPORTS_FILE,
             )
@@ -388,10 +394,6 @@ def _folder_name(config: FitConfig, data: Dataset, limits: Limits) -> str:
     text = json.dumps([values, data.digest, limits], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
     return f"fit-{data.name}-{digest}"
-
-
-def _read_plan(path: Path) -> dict[str, int]:
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 def _percent(share: float | None) -> str:

@@ -98,7 +98,7 @@ def search(folder, tmp_path, monkeypatch):
         monkeypatch.setattr(
             fit,
             "find_candidates",
-            lambda *_, most: ([_candidate(w) for w in SIZES], [missed]),
+            lambda *_, most, late: ([_candidate(w) for w in SIZES], [missed]),
         )
         told = []
         out = str(tmp_path / "runs")
