@@ -5,7 +5,7 @@ from typing import Any
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import PositionalPath
-from gnsmall_keras.commands.files import evaluate
+from gnsmall_keras.commands.files import READING, evaluate
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.models.catalogue import NETWORKS
 
@@ -50,7 +50,7 @@ def import_torch(
     save_model(network, out)
     printing.show(f"Wrote {out}")
     if data:
-        evaluate(out, data)
+        evaluate(out, data, reading=READING)
 
 
 def models() -> None:

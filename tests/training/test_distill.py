@@ -408,7 +408,7 @@ def test_another_teacher_does_not_go_on_with_the_old_ones_assistant(
     fit.train(config, out=tmp_path, progress=False)
     tiny_network("gns", classes=10, width=1.5).save(teacher)
     with pytest.raises(ValueError, match="an assistant of other teachers"):
-        fit.train(config, out=tmp_path, progress=False)
+        fit.train(config, out=tmp_path, progress=False, again=True)
 
 
 def test_an_assistant_of_other_images_is_not_gone_on_with(
