@@ -20,14 +20,17 @@ SOURCES = ROOT / "notebooks"
 GALLERY = Path(__file__).with_name("gallery")
 MANIFEST = GALLERY / "manifest.json"
 MOST_BYTES = 500_000
-LOG = re.compile(r"WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d")
+LOG = re.compile(
+    r"WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d"
+    r"|INFO: Created TensorFlow Lite"
+)
 # Minutes on two CPU cores for all of them.
 PARAMETERS = {
     "00_quickstart": {"width": 0.5, "epochs": 8},
     "01_architecture": {"width": 0.5, "epochs": 3},
     "02_train": {"width": 0.25, "epochs": 8, "batch_size": 64},
     "03_distillation": {
-        "epochs": 6,
+        "epochs": 12,
         "teacher_width": 0.5,
         "assistant_width": 0.35,
     },
