@@ -101,7 +101,7 @@ class _Prober:
             report = export_tflite(
                 model,
                 Path(folder) / "probe.tflite",
-                ExportConfig(calibration="minmax"),
+                ExportConfig(calibration_size=len(self._images)),
                 calibration_images=self._images,
             )
         found = {
