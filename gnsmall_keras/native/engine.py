@@ -50,7 +50,7 @@ class Context:
 
     def __del__(self):
         if self.address is not None:
-            self.engine.library.gns_free_context(self.address)
+            self.engine.library.gns_free_context(self.take())
 
 
 class Engine:
@@ -231,6 +231,7 @@ class Engine:
     def __del__(self):
         if getattr(self, "_network", None):
             self.library.gns_destroy(self._network)
+            self._network = None
 
 
 def _check(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -128,6 +128,16 @@ def test_contexts_live_side_by_side(engine):
     np.testing.assert_array_equal(again, gradient)
 
 
+def test_a_context_may_outlive_its_engine():
+    """Python finalises what is in a cycle in any order."""
+    inputs = inputs_of(SMALL)
+    for _ in range(5):
+        engine = Engine(SMALL.plan(), threads=2)
+        _, _, context = engine.forward(inputs.parameters, inputs.images)
+        engine.__del__()
+        context.__del__()
+
+
 def test_a_missing_image_in_a_block_counts_nowhere(engine):
     inputs = inputs_of(SMALL)
     alone = engine.infer(inputs.parameters, inputs.moving, inputs.images[:1])

@@ -1,11 +1,21 @@
 // What Python calls, by ctypes. Sizes are checked there.
 #include <cstdio>
 #include <exception>
+#include <memory>
 
 #include "network.h"
 
 using gns::Context;
 using gns::Network;
+
+// What Python holds. Python's garbage collector may drop a network before its
+// contexts, whose buffers go back to the network's pool: each context keeps the
+// network alive.
+using Owner = std::shared_ptr<Network>;
+struct Pass {
+  Owner network;
+  std::unique_ptr<Context> context;  // destroyed before the network
+};
 
 namespace {
 
@@ -31,7 +41,7 @@ const char* gns_error() { return message; }
 int gns_images_of_a_block() { return gns::IMAGES; }
 
 // numbers: see Plan. nullptr: gns_error() says why.
-Network* gns_create(const int* numbers, int blocks, int threads) {
+Owner* gns_create(const int* numbers, int blocks, int threads) {
   return guarded([&] {
     gns::Plan plan = {numbers[0], numbers[1], numbers[2], numbers[3],
                       numbers[4], numbers[5], numbers[6], {}};
@@ -39,45 +49,46 @@ Network* gns_create(const int* numbers, int blocks, int threads) {
       const int* b = numbers + 7 + 6 * i;
       plan.blocks.push_back({b[0], b[1], b[2], b[3], b[4], b[5]});
     }
-    return new Network(plan, threads);
+    return new Owner(std::make_shared<Network>(plan, threads));
   });
 }
 
-void gns_destroy(Network* network) { delete network; }
+void gns_destroy(Owner* network) { delete network; }
 
-long gns_parameters(const Network* network) {
-  return long(network->parameter_count());
+long gns_parameters(const Owner* network) {
+  return long((*network)->parameter_count());
 }
 
-long gns_statistics(const Network* network) {
-  return long(network->statistics_count());
+long gns_statistics(const Owner* network) {
+  return long((*network)->statistics_count());
 }
 
-Context* gns_forward(Network* network, const float* parameters,
-                     const float* images, int count, float* logits,
-                     float* statistics) {
+Pass* gns_forward(Owner* network, const float* parameters,
+                  const float* images, int count, float* logits,
+                  float* statistics) {
   return guarded([&] {
-    return network->forward(parameters, images, count, logits, statistics)
-        .release();
+    auto context =
+        (*network)->forward(parameters, images, count, logits, statistics);
+    return new Pass{*network, std::move(context)};
   });
 }
 
 // 1, or 0 if it failed. The context is used up, but still to be freed.
-int gns_backward(Network* network, Context* context, const float* dlogits,
+int gns_backward(Owner* network, Pass* pass, const float* dlogits,
                  float* gradient) {
   return guarded([&] {
-    network->backward(*context, dlogits, gradient);
+    (*network)->backward(*pass->context, dlogits, gradient);
     return 1;
   });
 }
 
-void gns_free_context(Context* context) { delete context; }
+void gns_free_context(Pass* pass) { delete pass; }
 
-int gns_infer(Network* network, const float* parameters,
+int gns_infer(Owner* network, const float* parameters,
               const float* statistics, const float* images, int count,
               float* logits) {
   return guarded([&] {
-    network->infer(parameters, statistics, images, count, logits);
+    (*network)->infer(parameters, statistics, images, count, logits);
     return 1;
   });
 }
