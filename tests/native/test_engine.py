@@ -1,6 +1,5 @@
 """The native kernels against every branch by itself in float64."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,7 @@ EXACT = [
     Case(batch=65, sides=(16, 8), channels=1, classes=5),
     Case(network="gnd", batch=33, sides=(32, 32)),
 ]
-# Minutes: with GNSMALL_TEST_ALL=1 only.
+# Minutes: `make test-all` alone.
 LONG = [
     *(
         Case(width=width, batch=batch, sides=(32, 32), head_units=1280)
@@ -99,10 +98,9 @@ def test_step_and_inference_equal_separate_branches(case):
     _check(case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LONG, ids=str)
 def test_large_networks_equal_separate_branches(case):
-    if not os.environ.get("GNSMALL_TEST_ALL"):
-        pytest.skip("takes minutes; set GNSMALL_TEST_ALL=1")
     _check(case)
 
 
