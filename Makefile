@@ -59,7 +59,7 @@ mutants: $(VENV)/test.stamp ## show that the tests notice seeded faults
 
 # Compiled anew each time, a minute or two on one core.
 CXX ?= c++
-NATIVE := gnsmall_keras/native
+NATIVE := gnsmall_keras/native/src
 native-check: ## run the native kernels' cases under the sanitizers
 	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
 	$(CXX) -std=c++17 -O1 -g -march=native -pthread \

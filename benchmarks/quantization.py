@@ -15,7 +15,7 @@ from gnsmall_keras.commands.printing import percent
 from gnsmall_keras.config import QUANTIZATIONS
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.export.tflite import export_tflite
-from gnsmall_keras.models.files import load_model
+from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.quantization.calibration import calibration_split
 
 KINDS = [

@@ -36,13 +36,13 @@ if TYPE_CHECKING:
         count_parameters as count_parameters,
     )
     from gnsmall_keras.models.deploy import to_deploy as to_deploy
-    from gnsmall_keras.models.files import load_model as load_model
-    from gnsmall_keras.models.files import save_model as save_model
     from gnsmall_keras.models.ghostnet import ghostnetv3 as ghostnetv3
     from gnsmall_keras.models.ghostnet import (
         ghostnetv3_small as ghostnetv3_small,
     )
     from gnsmall_keras.models.registry import create_model as create_model
+    from gnsmall_keras.models.saving.files import load_model as load_model
+    from gnsmall_keras.models.saving.files import save_model as save_model
     from gnsmall_keras.models.torch.weights import (
         load_torch_weights as load_torch_weights,
     )
@@ -86,7 +86,7 @@ _MODULES = {
     "export.tflite": "ExportReport export_tflite",
     "models.counting": "count_blocks count_macs count_parameters",
     "models.deploy": "to_deploy",
-    "models.files": "load_model save_model",
+    "models.saving.files": "load_model save_model",
     "models.ghostnet": "ghostnetv3 ghostnetv3_small",
     "models.registry": "create_model",
     "models.torch.weights": "load_torch_weights to_torch_state_dict",

@@ -18,6 +18,7 @@ from gnsmall_keras.commands import (
     runs,
     training,
 )
+from gnsmall_keras.commands.quiet import quieten_tensorflow
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
 _TEMPORARY = 75  # EX_TEMPFAIL: the same command will go on
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     for name, value in _TENSORFLOW.items():
         os.environ.setdefault(name, value)
+    quieten_tensorflow()
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
         return command() or 0

@@ -15,12 +15,17 @@ class _AfterKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     names; public names of this package are imported on first use alone.
     """
 
+    _is_looking = False
+
     def find_spec(self, fullname, path=None, target=None):
-        """Takes part in the import of `keras`, once."""
-        if fullname != "keras":
+        """Takes part in the import of `keras`; some only look for it."""
+        if fullname != "keras" or self._is_looking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self._is_looking = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._is_looking = False
         if spec is None or spec.loader is None:
             return spec
         self._loader = spec.loader
@@ -33,6 +38,7 @@ class _AfterKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module):
         """Imports Keras, then the layers."""
+        sys.meta_path.remove(self)
         spec = module.__spec__
         spec.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)

@@ -27,7 +27,7 @@ LEVELS = {
     "records.predictions": 1,
     "distill.divergences": 1,
     "distill.losses": 1,
-    "training.schedules": 1,
+    "training.optimizers.schedules": 1,
     "distill": 2,
     "training": 3,
     "export.graph": 3.5,  # the format of a file, read and written

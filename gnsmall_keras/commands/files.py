@@ -53,7 +53,7 @@ def export(
     check_data(data)
     from gnsmall_keras.export.card import teachers_of
     from gnsmall_keras.export.tflite import export_network
-    from gnsmall_keras.models.files import class_names_of, load_model
+    from gnsmall_keras.models.saving.files import class_names_of, load_model
     from gnsmall_keras.records.export import EXPORTS_FILE, find_run
 
     run = find_run(model)
@@ -151,7 +151,7 @@ def evaluate(
     check_data(data)
     from gnsmall_keras.devices.labels import find_labels
     from gnsmall_keras.devices.runtime import TFLiteModel
-    from gnsmall_keras.models.files import class_names_of, load_model
+    from gnsmall_keras.models.saving.files import class_names_of, load_model
     from gnsmall_keras.records.export import find_run
     from gnsmall_keras.training import evaluation
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import PositionalPath
-from gnsmall_keras.commands.files import evaluate
+from gnsmall_keras.commands.files import READING, evaluate
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.models.catalogue import NETWORKS
 
@@ -29,8 +29,8 @@ def import_torch(
         width: channel multiplier of a GhostNet.
         classes: number of logits.
     """
-    from gnsmall_keras.models.files import save_model
     from gnsmall_keras.models.registry import create_model
+    from gnsmall_keras.models.saving.files import save_model
     from gnsmall_keras.models.torch.weights import load_torch_weights
 
     config = RunConfig(model=model, width=width)  # checks them
@@ -50,7 +50,7 @@ def import_torch(
     save_model(network, out)
     printing.show(f"Wrote {out}")
     if data:
-        evaluate(out, data)
+        evaluate(out, data, reading=READING)
 
 
 def models() -> None:

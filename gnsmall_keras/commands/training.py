@@ -36,7 +36,7 @@ def quickstart(out: Path = Path("runs")) -> None:
     """
     from gnsmall_keras.data.sources import DATA_VARIABLE, load_data
     from gnsmall_keras.export.tflite import export_network
-    from gnsmall_keras.models.files import load_model
+    from gnsmall_keras.models.saving.files import load_model
     from gnsmall_keras.records.export import EXPORTS_FILE
     from gnsmall_keras.records.run import MODEL_FILE
     from gnsmall_keras.training.run import train

@@ -26,6 +26,26 @@ check_label_weight = functools.partial(
 )
 check_temperature = functools.partial(fields.check, "temperature", Temperature)
 # What computes a network: a way of running, in no config.
+_MAX_CUTOUT = 1024
 Kernels = Literal["auto", "keras", "native"]
 KERNELS: tuple[Kernels, ...] = get_args(Kernels)
 KERNELS_VARIABLE = "GNSMALL_KERNELS"  # what "auto" means, in the environment
+
+
+def check_limits(seed: int, cutout: int) -> None:
+    """Checks that whole numbers are not beyond what they are used for.
+
+    Raises:
+        ValueError: if the seed has more than 32 bits, or the square of cutout
+            is larger than any image.
+    """
+    if seed >= 2**32:
+        raise ValueError(
+            "`seed` must be below 2^32, as the backends' generators take it. "
+            f"Received: {seed}."
+        )
+    if cutout > _MAX_CUTOUT:
+        raise ValueError(
+            f"`cutout` must be at most {_MAX_CUTOUT} pixels; images are "
+            f"smaller. Received: {cutout}."
+        )

@@ -24,6 +24,7 @@ from gnsmall_keras.config.kinds import (
     Start,
     Strategy,
     Temperature,
+    check_limits,
 )
 from gnsmall_keras.config.weights import normalize_weights
 from gnsmall_keras.fields import Range, Younger
@@ -103,7 +104,7 @@ class RunConfig:
     """Of the split, the initial weights, the order and the augmentation."""
     precision: Precision = "float32"
     """Of the computation; "mixed_..." keeps weights in float32, for GPUs."""
-    cutout: Younger[Annotated[int, Range(least=0, most=1024)] | None] = None
+    cutout: Younger[Annotated[int, Range(least=0)] | None] = None
     """Side in pixels of a square of each image that is set to the mean; 0:
     none; None: the recipe's."""
     mixup: Younger[Alpha | None] = None
@@ -176,11 +177,7 @@ class RunConfig:
     def __post_init__(self):
         fields.settle(self)
         check_width(self.width)
-        if self.seed >= 2**32:
-            raise ValueError(
-                "`seed` must be below 2^32, as the backends' generators take "
-                f"it. Received: {self.seed}."
-            )
+        check_limits(self.seed, self.cutout or 0)
         check_image_size(self.image_size, self.model)
         self._check_size()
         if self.recipe == AUTO and self.data in KNOWN_DATA:

@@ -8,8 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from gnsmall_keras.models.files import class_names_of, is_shape, load_model
 from gnsmall_keras.models.keras_private import operation_of
+from gnsmall_keras.models.saving.files import (
+    class_names_of,
+    is_shape,
+    load_model,
+)
 from gnsmall_keras.records.run import MODEL_FILE
 
 # Names of Keras's losses whose default is from_logits=False, and of those that

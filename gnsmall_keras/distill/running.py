@@ -103,6 +103,16 @@ class Running:
         check_loss(loss)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
+    def get_compile_config(self):
+        """Returns the arguments of `compile`; files have them."""
+        return super().get_compile_config()
+
+    def compile_from_config(self, config):
+        """Compiles a Distiller that was read from a file."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
     def fit(self, x=None, y=None, *args, **kwargs):
         """Trains the student; see `keras.Model.fit`.
 

@@ -14,7 +14,7 @@ from gnsmall_keras.fields import Range, check
 from gnsmall_keras.models import spec
 from gnsmall_keras.models.branched import KaimingNormal
 from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
-from gnsmall_keras.models.pretrained import load_pretrained
+from gnsmall_keras.models.saving.pretrained import load_pretrained
 from gnsmall_keras.models.spec import make_divisible
 
 

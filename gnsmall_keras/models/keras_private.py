@@ -4,6 +4,7 @@ Tested with Keras 3.15; tests/models/test_keras_private.py says what each name
 must do.
 """
 
+import sys
 from typing import Any
 
 import keras
@@ -32,6 +33,25 @@ def is_synced(model: keras.Model) -> bool:
 def set_synced(model: keras.Model) -> None:
     """Notes that a model on JAX was given its weights again."""
     model._jax_state_synced = True
+
+
+def set_random_seed(seed: int) -> None:
+    """As `keras.utils.set_random_seed`, without importing TensorFlow.
+
+    Keras seeds TensorFlow wherever it is installed; on another backend its
+    import would be most of the time to a first step.
+    """
+    from keras.src.utils.module_utils import tensorflow
+
+    if keras.config.backend() == "tensorflow" or "tensorflow" in sys.modules:
+        keras.utils.set_random_seed(seed)
+        return
+    before = tensorflow._available
+    tensorflow._available = False
+    try:
+        keras.utils.set_random_seed(seed)
+    finally:
+        tensorflow._available = before
 
 
 class Optimizer(keras.optimizers.Optimizer):

@@ -23,7 +23,7 @@ from rich.console import Console
 from gnsmall_keras.records.jsonl import lock
 
 FLAGS = ("-std=c++17", "-O2", "-march=native", "-shared", "-fPIC", "-pthread")
-SOURCES = Path(__file__).parent
+SOURCES = Path(__file__).parent / "src"
 _COMPILERS = ("c++", "g++", "clang++")
 _KEY_LENGTH = 16
 

@@ -101,7 +101,7 @@ class Engine:
         expected = self.parameter_count, self.statistics_count
         if counts != expected:
             raise ValueError(
-                "native/plan.py and native/network.cc must agree on the sizes "
+                "native/plan.py and src/network.cc must agree on the sizes "
                 f"of the flat vectors. Received: {expected} and {counts}. "
                 "Compile the library from these sources."
             )

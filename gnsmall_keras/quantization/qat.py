@@ -25,7 +25,7 @@ from gnsmall_keras.training import evaluation
 from gnsmall_keras.training.callbacks import ProgressLine, StopOnNaN
 from gnsmall_keras.training.clock import Clock
 from gnsmall_keras.training.experiment import resolve
-from gnsmall_keras.training.schedules import WarmupCosine
+from gnsmall_keras.training.optimizers.schedules import WarmupCosine
 from gnsmall_keras.training.splits import split
 
 _WARMUP_FRACTION = 0.1

@@ -28,7 +28,16 @@ _DEFAULTS = fields.defaults(RunConfig)
 _STUDENT = _DEFAULTS.keys() - TEACHING
 # What has a place of its own in a group's name.
 _NAMED = {
-    *("model", "width", "data", "recipe", "protocol", "seed", "strategy"),
+    *(
+        "model",
+        "width",
+        "data",
+        "data_digest",
+        "recipe",
+        "protocol",
+        "seed",
+        "strategy",
+    ),
     *("loss", "temperature", "label_weight", "teachers", "assistants", "cache"),
 }
 

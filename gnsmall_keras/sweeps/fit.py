@@ -14,7 +14,7 @@ from gnsmall_keras.config.fit import FitConfig
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.data.sources import check_source, load_data
 from gnsmall_keras.export.tflite import ExportReport, export_network
-from gnsmall_keras.models.files import load_model
+from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.models.spec import COUNTS, HEAD_UNITS
 from gnsmall_keras.records.export import EXPORTS_FILE
 from gnsmall_keras.records.jsonl import replacing

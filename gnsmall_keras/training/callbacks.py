@@ -18,7 +18,7 @@ from rich.table import Column
 
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.training.clock import Clock
-from gnsmall_keras.training.optimizers import exchange_averages
+from gnsmall_keras.training.optimizers.muon import exchange_averages
 
 
 class ProgressLine(keras.callbacks.Callback):

@@ -14,8 +14,9 @@ from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
 from gnsmall_keras.distill.teachers import TeacherEnsemble
-from gnsmall_keras.models.pretrained import start_from
+from gnsmall_keras.models.keras_private import set_random_seed
 from gnsmall_keras.models.registry import create_model
+from gnsmall_keras.models.saving.pretrained import start_from
 from gnsmall_keras.recipes import Recipe
 from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.training import checkpoint, devices
@@ -28,12 +29,15 @@ from gnsmall_keras.training.callbacks import (
 from gnsmall_keras.training.clock import Clock
 from gnsmall_keras.training.experiment import Experiment, Network
 from gnsmall_keras.training.interruption import StopRequest
-from gnsmall_keras.training.optimizers import (
+from gnsmall_keras.training.optimizers.muon import (
     CoupledSGD,
     PointwiseMuon,
     exchange_averages,
 )
-from gnsmall_keras.training.schedules import WarmupCosine, WarmupLinear
+from gnsmall_keras.training.optimizers.schedules import (
+    WarmupCosine,
+    WarmupLinear,
+)
 from gnsmall_keras.training.splits import Split
 
 # Names of the variables whose decay a recipe with decay_all=False spares.
@@ -67,7 +71,7 @@ class Stage(NamedTuple):
 
 def create_network(network: Network, dataset: Dataset) -> keras.Model:
     """Returns the network with its seed's initial weights."""
-    keras.utils.set_random_seed(network.seed)
+    set_random_seed(network.seed)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(network.precision)
     try:

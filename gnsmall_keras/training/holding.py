@@ -30,6 +30,8 @@ def holding(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         file.close()
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # where nothing was begun
 
 
 def _take(path):

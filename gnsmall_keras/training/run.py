@@ -13,7 +13,7 @@ from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.sources import check_source, load_data
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.deploy import to_deploy
-from gnsmall_keras.models.files import save_model
+from gnsmall_keras.models.saving.files import save_model
 from gnsmall_keras.native.choice import using
 from gnsmall_keras.records import predictions, provenance
 from gnsmall_keras.records.folders import ENDED_FILE, begun_name

@@ -21,7 +21,7 @@ from gnsmall_keras.distill.checks import load_teacher
 from gnsmall_keras.distill.teachers import TeacherEnsemble
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.catalogue import NETWORKS
-from gnsmall_keras.models.files import load_model, save_model
+from gnsmall_keras.models.saving.files import load_model, save_model
 from gnsmall_keras.records.folders import find_folder
 from gnsmall_keras.records.jsonl import lock, replacing
 from gnsmall_keras.records.run import MODEL_FILE

@@ -10,7 +10,11 @@ from support import tiny_network
 from gnsmall_keras import cli
 from gnsmall_keras.devices.labels import find_labels
 from gnsmall_keras.export.metadata import check_beside, write_beside
-from gnsmall_keras.models.files import class_names_of, load_model, save_model
+from gnsmall_keras.models.saving.files import (
+    class_names_of,
+    load_model,
+    save_model,
+)
 
 OURS, OTHERS = ("a", "b", "ü"), ("a", "b", "c")
 

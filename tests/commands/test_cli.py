@@ -9,8 +9,8 @@ from safetensors.numpy import save_file
 from support import tiny_network
 
 from gnsmall_keras import cli
-from gnsmall_keras.models.files import load_model, save_model
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
+from gnsmall_keras.models.saving.files import load_model, save_model
 from gnsmall_keras.models.torch.weights import to_torch_state_dict
 
 

@@ -12,7 +12,7 @@ from numpy_losses import EXPECTED, finite_differences, log_softmax
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.distill.teachers import FrozenTeacher
-from gnsmall_keras.training.optimizers import CoupledSGD
+from gnsmall_keras.training.optimizers.muon import CoupledSGD
 
 pytestmark = pytest.mark.contract
 

@@ -18,6 +18,8 @@ NAMES = sorted(gnsmall_keras.__all__)
 WITHOUT_EXAMPLE = {
     "CachedTeacher": "docs/howto/teacher.md",
     "ExportConfig": "docs/start.md",
+    "Fitted": "docs/howto/own-photos.md",
+    "fit": "docs/howto/own-photos.md",
     "ExportReport": "docs/start.md",
     "LayerError": "docs/questions.md",
     "QuantizationTraining": "docs/questions.md",

@@ -149,7 +149,7 @@ def test_card_of_a_run_that_held_no_images_out(report):
         hardware={"processor": "Xeon", "before": [gpu]},
     )
     card = make_card(report, record)
-    assert "No images were held out: the test split was watched" in card
+    assert "No images were held out: the test split was monitored" in card
     assert "Validation" not in card
     assert "on NVIDIA H100 and Xeon." in card
 

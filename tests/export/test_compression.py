@@ -9,7 +9,7 @@ from support import ROOT
 
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.models.deploy import to_deploy
-from gnsmall_keras.models.files import load_model
+from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.quantization import compression
 from gnsmall_keras.quantization.compression import Compression, compress
 from gnsmall_keras.quantization.qat import QuantizationTraining

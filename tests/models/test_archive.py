@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-from gnsmall_keras.models import archive
-from gnsmall_keras.models.files import load_model
+from gnsmall_keras.models.saving import archive
+from gnsmall_keras.models.saving.files import load_model
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ import pytest
 from support import randomize, relative_error, run
 
 from gnsmall_keras.distill.checks import check_teacher, load_teacher
-from gnsmall_keras.models.files import (
+from gnsmall_keras.models.ghostnet import ghostnetv3_small
+from gnsmall_keras.models.registry import create_model
+from gnsmall_keras.models.saving.files import (
     load_model,
     save_model,
 )
-from gnsmall_keras.models.ghostnet import ghostnetv3_small
-from gnsmall_keras.models.registry import create_model
 
 READ_IN_A_FRESH_PROCESS = """
 import sys

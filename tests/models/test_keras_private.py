@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -60,6 +62,25 @@ def test_a_model_on_jax_has_its_weights_before_and_after_fit():
     keras_private.set_synced(model)
     assert keras_private.is_synced(model)
     assert len(seen) == 1
+
+
+def test_a_seed_is_keras_s_without_tensorflow():
+    code = (
+        "import random, sys, keras, numpy as np\n"
+        "from gnsmall_keras.models.keras_private import set_random_seed\n"
+        "set_random_seed(7)\n"
+        "assert keras.config.backend() == 'tensorflow' "
+        "or 'tensorflow' not in sys.modules\n"
+        "draw = lambda: (random.random(), np.random.rand(), "
+        "keras.random.normal((3,)))\n"
+        "ours = draw()\n"
+        "keras.utils.set_random_seed(7)\n"
+        "theirs = draw()\n"
+        "assert ours[:2] == theirs[:2]\n"
+        "ours, theirs = map(keras.ops.convert_to_numpy, (ours[2], theirs[2]))\n"
+        "assert (ours == theirs).all()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 class Recorded(keras_private.Optimizer):

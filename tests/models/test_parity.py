@@ -22,7 +22,7 @@ from gnsmall_keras.models.counting import count_parameters
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.models.torch.weights import load_torch_weights
-from gnsmall_keras.training.optimizers import CoupledSGD
+from gnsmall_keras.training.optimizers.muon import CoupledSGD
 
 pytestmark = pytest.mark.backend
 

@@ -8,7 +8,7 @@ import pytest
 from support import ROOT, cifar10_folder
 
 import gnsmall_keras as gns
-from gnsmall_keras.models import pretrained
+from gnsmall_keras.models.saving import pretrained
 from gnsmall_keras.records.predictions import unpack_correct
 from gnsmall_keras.records.run import read_records
 

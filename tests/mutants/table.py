@@ -152,14 +152,14 @@ MUTANTS = (
     # Training.
     Mutant(
         "cosine one step short",
-        "training/schedules.py",
+        "training/optimizers/schedules.py",
         "/ (self.total_steps - warmup_steps)",
         "/ (self.total_steps - warmup_steps - 1)",
         ("training/test_optimizers.py",),
     ),
     Mutant(
         "momentum without Nesterov",
-        "training/optimizers.py",
+        "training/optimizers/muon.py",
         "step = learning_rate * (gradient + self.momentum * updated)",
         "step = learning_rate * updated",
         ("training/test_optimizers.py",),

@@ -20,7 +20,7 @@ from gnsmall_keras.native.match import Mismatch, match
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training.evaluation import predict_logits
 from gnsmall_keras.training.fit import compile_model
-from gnsmall_keras.training.optimizers import CoupledSGD
+from gnsmall_keras.training.optimizers.muon import CoupledSGD
 
 pytestmark = pytest.mark.contract
 
@@ -196,7 +196,8 @@ def test_answers_are_keras_s():
     ):
         variable.assign(value)
     expected = network.predict_on_batch(images)
-    atol = 1e-5 * np.abs(expected).max()
+    # Each is within 1e-5 of float64 (test_engine.py), forty layers deep.
+    atol = 3e-5 * np.abs(expected).max()
     native = _compiled("native", student=network)
     np.testing.assert_allclose(
         native.predict(images, verbose=0), expected, atol=atol
@@ -398,7 +399,8 @@ def test_a_teacher_answers_natively():
     images, _ = _batch()
     found = keras.ops.convert_to_numpy(teacher.logits(images))
     expected = teacher.model.predict_on_batch(images)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    atol = 3e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, atol=atol)
     if keras.config.backend() != "jax":  # where it has to be asked for
         assert teacher._native["auto"] is not None
 

@@ -10,7 +10,7 @@ from support import ROOT
 from gnsmall_keras import cli
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.export import tflite
-from gnsmall_keras.models.files import save_model
+from gnsmall_keras.models.saving.files import save_model
 from gnsmall_keras.records import export as exports
 from gnsmall_keras.records.export import ExportRecord, Latency, find_run
 from gnsmall_keras.records.jsonl import scan_lines

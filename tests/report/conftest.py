@@ -126,6 +126,13 @@ def runs_of():
     return number
 
 
+def _line(record):
+    try:
+        return record.to_json()
+    except ValueError:  # NaN, which no record writes
+        return json.dumps(dataclasses.asdict(record))
+
+
 @pytest.fixture
 def write_index(tmp_path):
     def write(*records, exports=()):
@@ -135,7 +142,7 @@ def write_index(tmp_path):
             (tmp_path / EXPORTS_FILE, exports),
         ):
             if some:
-                text = "".join(one.to_json() + "\n" for one in some)
+                text = "".join(_line(one) + "\n" for one in some)
                 file.write_text(text)
         return index
 

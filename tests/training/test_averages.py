@@ -8,12 +8,12 @@ import pytest
 from support import tiny_network
 
 from gnsmall_keras.config import RunConfig
-from gnsmall_keras.models.files import load_model
+from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training import checkpoint
 from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
-from gnsmall_keras.training.optimizers import exchange_averages
+from gnsmall_keras.training.optimizers.muon import exchange_averages
 
 CONFIG = RunConfig(epochs=2, batch_size=128)  # 10 steps an epoch
 MOMENTUM = 0.75

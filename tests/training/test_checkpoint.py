@@ -17,7 +17,7 @@ from support import TESTS, tiny_network
 from gnsmall_keras import cli
 from gnsmall_keras.commands.arguments import seconds
 from gnsmall_keras.config import TEACHING, RunConfig
-from gnsmall_keras.models.files import load_model
+from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.records import provenance
 from gnsmall_keras.training import checkpoint, devices

@@ -30,7 +30,7 @@ if keras.config.backend() == "tensorflow":
     two = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, two)
 from gnsmall_keras.config import RunConfig
-from gnsmall_keras.models.files import load_model
+from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.training import run as fit, fit as learn
 
 def create(name, **options):

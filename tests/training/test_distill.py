@@ -17,7 +17,7 @@ from gnsmall_keras.config import Distilling, RunConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.cache import CachedTeacher, cache_teacher
 from gnsmall_keras.distill.losses import LOSSES
-from gnsmall_keras.models.files import load_model
+from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training import checkpoint
 from gnsmall_keras.training import fit as learn
@@ -408,7 +408,7 @@ def test_another_teacher_does_not_go_on_with_the_old_ones_assistant(
     fit.train(config, out=tmp_path, progress=False)
     tiny_network("gns", classes=10, width=1.5).save(teacher)
     with pytest.raises(ValueError, match="an assistant of other teachers"):
-        fit.train(config, out=tmp_path, progress=False)
+        fit.train(config, out=tmp_path, progress=False, again=True)
 
 
 def test_an_assistant_of_other_images_is_not_gone_on_with(

@@ -11,7 +11,7 @@ from support import ROOT, tiny_branched_network, tiny_network
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.checks import load_teacher
-from gnsmall_keras.models.files import load_model
+from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.records import predictions
 from gnsmall_keras.records.run import RunRecord, read_records

@@ -7,8 +7,11 @@ from support import TESTS
 
 from gnsmall_keras.models import kernels
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
-from gnsmall_keras.training.optimizers import CoupledSGD, PointwiseMuon
-from gnsmall_keras.training.schedules import WarmupCosine, WarmupLinear
+from gnsmall_keras.training.optimizers.muon import CoupledSGD, PointwiseMuon
+from gnsmall_keras.training.optimizers.schedules import (
+    WarmupCosine,
+    WarmupLinear,
+)
 
 pytestmark = pytest.mark.contract
 

@@ -14,9 +14,9 @@ from gnsmall_keras.data.augment import moments, normalize
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.checks import load_teacher
 from gnsmall_keras.models.catalogue import START_WIDTHS
-from gnsmall_keras.models.files import class_names_of
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
-from gnsmall_keras.models.pretrained import GHOSTNETV3_SMALL, start_from
+from gnsmall_keras.models.saving.files import class_names_of
+from gnsmall_keras.models.saving.pretrained import GHOSTNETV3_SMALL, start_from
 from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.sweeps import sweep as sweeps
 from gnsmall_keras.sweeps.plan import SweepConfig

@@ -53,7 +53,9 @@ class Drawing(NamedTuple):
         image = Image.open(io.BytesIO(render(self, "png"))).convert("RGB")
         small = io.BytesIO()
         # Lines and text need no more colours; photographs keep theirs well.
-        image.quantize(_COLOURS).save(small, "png", optimize=True)
+        # An octree keeps colours that few pixels have.
+        octree = Image.Quantize.FASTOCTREE
+        image.quantize(_COLOURS, octree).save(small, "png", optimize=True)
         return small.getvalue(), {"width": SHOWN_WIDTH}
 
 

@@ -11,7 +11,8 @@ from gnsmall_keras.report.figures.drawing import (
     new_figure,
 )
 
-_PART = 10  # a part of the values, one at least, does not decide the scale
+_PART = 0.75  # of the values are usual ones
+_TIMES = 3  # of the largest of these is still shown
 _IMAGES = 12
 _COLUMNS = 4
 
@@ -19,8 +20,8 @@ _COLUMNS = 4
 def draw_history(record: RunRecord) -> Drawing:
     """Draws loss and accuracy after each epoch.
 
-    The scale follows all but the largest tenth of the losses: what is above
-    is an arrow at the edge.
+    The scale ends below losses that are far above the usual: these are arrows
+    at the edge.
 
     Args:
         record: of the run.
@@ -62,7 +63,7 @@ def find_scale(values: list[float]) -> float | None:
     """Returns the top of a scale that a few large values do not decide.
 
     Args:
-        values: in any order; a tenth of them, one at least, may lie above.
+        values: >= 0, in any order; up to a quarter of them may lie above.
 
     Returns:
         None where there are none.
@@ -70,10 +71,8 @@ def find_scale(values: list[float]) -> float | None:
     finite = sorted(value for value in values if value < float("inf"))
     if not finite:
         return None
-    kept = finite[: -max(1, len(finite) // _PART)] or finite
-    # What is hardly larger than the others is shown as they are.
-    top = finite[-1] if finite[-1] <= 2 * kept[-1] else kept[-1]
-    return 1.08 * top
+    usual = finite[int(_PART * (len(finite) - 1))]
+    return 1.08 * max(one for one in finite if one <= _TIMES * usual)
 
 
 def _plot(axes, history, name, factor, monitored):

@@ -8,7 +8,11 @@ import numpy as np
 from keras import ops
 
 from gnsmall_keras.models import flat, keras_private, kernels
-from gnsmall_keras.training.stacks import by_shape, in_order, in_stacks
+from gnsmall_keras.training.optimizers.stacks import (
+    by_shape,
+    in_order,
+    in_stacks,
+)
 
 
 @keras.saving.register_keras_serializable("gnsmall_keras")

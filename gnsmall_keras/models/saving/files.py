@@ -9,7 +9,7 @@ import keras
 
 # Importing the layers registers them, so that Keras can read them back.
 from gnsmall_keras.models import layers as _layers  # noqa: F401
-from gnsmall_keras.models.archive import check_declared_sizes
+from gnsmall_keras.models.saving.archive import check_declared_sizes
 from gnsmall_keras.records.jsonl import replacing
 
 LABELS_FILE = "labels.txt"  # in the archive, one class a line

@@ -1,0 +1,1 @@
+"""Networks as files: written, read, checked, and those of the package."""
