@@ -10,7 +10,8 @@ from support import ROOT
 PACKAGE = ROOT / "gnsmall_keras"
 # Longest matching name wins; a package's own folder is its default.
 LEVELS = {
-    "registration": 0,  # names a module, imports it when asked
+    "importing": 0,
+    "registration": 0.1,  # names a module, imports it when asked
     "": 5,  # __init__ imports by name only, when asked
     "models.spec": 0,  # facts
     "models.catalogue": 0,

@@ -1,12 +1,12 @@
 """Keeps TensorFlow's own lines off the terminal, unless it fails."""
 
 import contextlib
-import importlib.abc
-import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+
+from gnsmall_keras.importing import AroundImport
 
 
 @contextlib.contextmanager
@@ -29,44 +29,17 @@ def quiet_stderr() -> Iterator[None]:
             os.close(saved)
 
 
-class _QuietTensorFlow(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports TensorFlow, and lets it look for devices, without its lines.
+def _quietly(import_tensorflow, tensorflow):
+    with quiet_stderr():
+        import_tensorflow()
+        tensorflow.zeros(())  # looks for devices
+
+
+def quieten_tensorflow() -> None:
+    """Makes a later import of TensorFlow, and its look for devices, quiet.
 
     `TF_CPP_MIN_LOG_LEVEL` does not reach what is logged before absl is
     initialised, nor a failed call to CUDA where there is no GPU.
     """
-
-    _is_looking = False
-
-    def find_spec(self, fullname, path=None, target=None):
-        """Takes part in the import of `tensorflow`; some only look for it."""
-        if fullname != "tensorflow" or self._is_looking:
-            return None
-        self._is_looking = True
-        try:
-            spec = importlib.util.find_spec(fullname)
-        finally:
-            self._is_looking = False
-        if spec is None or spec.loader is None:
-            return spec
-        self._loader = spec.loader
-        spec.loader = self
-        return spec
-
-    def create_module(self, spec):
-        """As TensorFlow's own loader."""
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module):
-        """Imports it and computes something."""
-        sys.meta_path.remove(self)
-        module.__spec__.loader = module.__loader__ = self._loader
-        with quiet_stderr():
-            self._loader.exec_module(module)
-            module.zeros(())
-
-
-def quieten_tensorflow() -> None:
-    """Makes a later import of TensorFlow quiet."""
     if "tensorflow" not in sys.modules:
-        sys.meta_path.insert(0, _QuietTensorFlow())
+        sys.meta_path.insert(0, AroundImport("tensorflow", _quietly))

@@ -37,20 +37,14 @@ from gnsmall_keras.models.spec import HEAD_UNITS, check_image_size, check_width
 from gnsmall_keras.recipes import RECIPES, Recipe
 
 DIGEST_LENGTH = 6
-AUTO = "auto"  # a recipe that is chosen when the images are read
-AUTO_IS = "quick"  # of data that have a name, and of many images
+# A recipe chosen when the images are read; of named data, and of many images.
+AUTO, AUTO_IS = "auto", "quick"
 KNOWN_DATA = ("digits", "cifar10", "cifar100")
 # What a batch's images are mixed with; options of recipes.
 MIXING = ("cutout", "mixup", "cutmix")
-# What a config can have in a recipe's place.
-_OF_RECIPES = (
-    "epochs",
-    "batch_size",
-    "peak_learning_rate",
-    "label_smoothing",
-    *MIXING,
-    "ema_momentum",
-    "start",
+_OF_RECIPES = (  # what a config can have in a recipe's place
+    *("epochs", "batch_size", "peak_learning_rate", "label_smoothing"),
+    *(*MIXING, "ema_momentum", "start"),
 )
 
 

@@ -5,9 +5,7 @@ import gzip
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,6 +18,12 @@ from gnsmall_keras.devices.edgetpu import EdgeTpuReport, predict_mapping
 from gnsmall_keras.devices.ethosu import EthosUReport, map_all
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.distill.checks import check_logits
+from gnsmall_keras.export.arguments import (
+    check_compressed,
+    check_images,
+    check_training,
+    checked_path,
+)
 from gnsmall_keras.export.convert import convert
 from gnsmall_keras.export.measure import measure
 from gnsmall_keras.export.metadata import (
@@ -46,7 +50,6 @@ from gnsmall_keras.records.provenance import package_versions
 from gnsmall_keras.records.run import RunRecord
 
 COMPARED_LAYERS = 20  # images on which operators are compared
-FEWEST_IMAGES = 20  # of a calibration without a warning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,50 +156,40 @@ def export_tflite(
             nothing is written then.
     """
     config = _settled(config, options)
-    if config.compress != compressed:
-        raise ValueError(
-            "`compress` fine-tunes on a run's images, which `gnsmall export` "
-            f"has. Received: compress={config.compress!r} of weights "
-            f"compressed by {compressed!r}. Leave it out here."
-        )
-    path = _checked_path(path)
+    check_compressed(config.compress, compressed)
+    path = checked_path(path)
     calibration_images = np.asarray(calibration_images)
-    _check_images(calibration_images, model)
-    _check_training(training, config.quantization, model)
+    check_images(calibration_images, model)
+    check_training(training, config.quantization, model)
     check_beside(path, class_names)
-    if evaluation_images is None:
-        evaluation_images = calibration_images[:0]
     check_logits(model, "The model")
     deployed = to_deploy(model)
     converted, data = _make(
         deployed, config, calibration_images, training, class_names
     )
     layers = _layers(converted, calibration_images) if layer_errors else None
-    described = _describe(data, config)
+    described = _describe(data, config, deployed)
     report_path = path.with_suffix(".json")
     with replacing(path) as file, replacing(report_path) as report_file:
         file.write_bytes(data)
+        images = evaluation_images
         measured = measure(
             file,
             deployed,
-            evaluation_images,
+            calibration_images[:0] if images is None else images,
             evaluation_labels,
             config.target,
         )
-        ethos_u, left = (
-            map_all(file) if config.target == "ethos-u" else (None, [])
-        )
-        described["faults"] += left
+        ethos_u = None
+        if config.target == "ethos-u":
+            ethos_u, left = map_all(file)
+            described["faults"] += left
         for fault in measured.pop("faults"):
             described["faults"].append(fault.replace(str(file), path.name))
         report = ExportReport(
             path=path.name,
             source=source,
-            target=config.target,
-            quantization=config.quantization,
             class_names=list(class_names or []),
-            parameters=counting.count_parameters(deployed),
-            macs=counting.count_macs(deployed),
             calibration=config.calibration if converted.floats else None,
             calibration_images=len(calibration_images),
             qat=_training(training, converted),
@@ -319,10 +312,14 @@ def _training(training, converted):
     return {**training.describe(), "validation_losses": [*converted.losses]}
 
 
-def _describe(data, config) -> dict[str, Any]:
+def _describe(data, config, deployed) -> dict[str, Any]:
     """What the bytes of a file say."""
     contents, target = read_contents(data), TARGETS[config.target]
     return {
+        "target": config.target,
+        "quantization": config.quantization,
+        "parameters": counting.count_parameters(deployed),
+        "macs": counting.count_macs(deployed),
         "size_bytes": len(data),
         "gzip_bytes": len(gzip.compress(data, mtime=0)),
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -349,50 +346,3 @@ def _layers(converted, images):
         converted.layers,
         images[:COMPARED_LAYERS],
     )
-
-
-def _checked_path(path):
-    path = Path(path)
-    if path.suffix != ".tflite":
-        raise ValueError(
-            f"`path` must end in .tflite. Received: {os.fspath(path)}."
-        )
-    if not path.parent.is_dir():
-        raise ValueError(
-            f"The folder of `path` does not exist: {path.parent}. Make it "
-            "first."
-        )
-    return path
-
-
-def _check_images(images, model):
-    shape = tuple(model.input_shape[1:])
-    if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
-        raise ValueError(
-            "`calibration_images` must be at least one image of raw pixels, "
-            f"uint8 of shape (n, {', '.join(map(str, shape))}). Received: "
-            f"{images.dtype} {images.shape}."
-        )
-    if images.max() <= 1:
-        raise ValueError(
-            "`calibration_images` must be raw pixels from 0 to 255. Received: "
-            f"{images.min()} to {images.max()}. Do not scale or normalise "
-            "them; the file does it."
-        )
-    if len(images) < FEWEST_IMAGES:
-        warnings.warn(
-            f"{len(images)} calibration images tell little about activations' "
-            f"ranges. Give {FEWEST_IMAGES} or more, of the training split.",
-            stacklevel=3,
-        )
-
-
-def _check_training(training, quantization, model):
-    if (training is not None) != (quantization == "int8-qat"):
-        raise ValueError(
-            "quantization='int8-qat', and nothing else, needs `training`, a "
-            f"QuantizationTraining. Received: quantization={quantization!r} "
-            f"and training of {type(training).__name__}."
-        )
-    if training is not None:
-        training.check(model)
