@@ -27,7 +27,7 @@ LOG = re.compile(
 # Minutes on two CPU cores for all of them.
 PARAMETERS = {
     "00_quickstart": {"width": 0.5, "epochs": 8},
-    "01_architecture": {"width": 0.5, "epochs": 3},
+    "01_architecture": {"width": 0.5, "epochs": 7},
     "02_train": {"width": 0.25, "epochs": 8, "batch_size": 64},
     "03_distillation": {
         "epochs": 12,
@@ -44,6 +44,7 @@ PARAMETERS = {
         "calibration_size": 100,
         "test_size": 200,
     },
+    "06_own_photos": {"seconds": 180, "sizes": 1},
     "06_own_photos": {"seconds": 300, "sizes": 2},
 }
 

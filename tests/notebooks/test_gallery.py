@@ -48,7 +48,7 @@ class TestCopy:
             output.text
             for cell in _cells(path)
             for output in cell.outputs
-            if output.get("name") == "stderr"
+            if output.get("name") == "stderr" and MAKE.LOG.search(output.text)
         ]
         assert told == []
 
