@@ -383,4 +383,5 @@ def _setting(group):
 def escape_markdown(text: str) -> str:
     """Returns text that Markdown shows as it is, on one line."""
     text = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([|*`\[\]\\])", r"\\\1", text)
+    # A single underscore is left: names of fields have them.
+    return re.sub(r"[|*`\[\]\\~]|(?<=_)_|_(?=_)", r"\\\g<0>", text)

@@ -3,6 +3,7 @@
 import pytest
 
 from gnsmall_keras import read_report
+from gnsmall_keras.report.tables import escape_markdown
 
 
 def test_tables_and_figures_show_themselves(make_record, write_index):
@@ -32,3 +33,8 @@ def test_each_data_has_its_winner(make_record, write_index):
 def test_no_file_is_told():
     with pytest.raises(ValueError, match="No records at 'none.jsonl'"):
         read_report("none.jsonl")
+
+
+def test_cells_of_markdown_are_shown_as_they_are():
+    text = escape_markdown("[x](y) ~~b~~ __c__ head_units=3\nnext | cell")
+    assert text == (r"\[x\](y) \~\~b\~\~ \_\_c\_\_ head_units=3 next \| cell")
