@@ -44,7 +44,6 @@ PARAMETERS = {
         "calibration_size": 100,
         "test_size": 200,
     },
-    "06_own_photos": {"seconds": 180, "sizes": 1},
     "06_own_photos": {"seconds": 300, "sizes": 2},
 }
 
