@@ -188,7 +188,7 @@ def _check(paths, threads, rounds):
     for name, values in (("threads", tuple(threads)), ("rounds", (rounds,))):
         if not values or min(values) < 1 or max(values) > _MOST:
             raise ValueError(
-                f"`{name}` must be 1 to {_MOST}. Received: {values}."
+                f"`{name}` must be >= 1 and <= {_MOST}. Received: {values}."
             )
 
 

@@ -15,7 +15,7 @@ from gnsmall_keras.quantization.compression import Compression, compress
 from gnsmall_keras.quantization.qat import QuantizationTraining
 
 pytestmark = pytest.mark.export
-NETWORK = ROOT / "tflite/gns-w0.25-h320-cifar10.keras"
+NETWORK = ROOT / "gnsmall_keras/weights/gns-w0.25-h320-cifar10.keras"
 IMAGES = 64
 
 

@@ -153,7 +153,9 @@ class TestNotebook:
             assert (tmp_path / "runs/index.jsonl").is_file()
             executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
             # Live lines and their remains would be outputs as well.
-            shown = [line for line in printed(executed) if "epoch" in line]
+            shown = [
+                line for line in printed(executed) if line.startswith("epoch")
+            ]
             assert len(shown) == 1
             assert shown[0].startswith("epoch 1/1  accuracy ")
 
