@@ -9,7 +9,9 @@ import pytest
 from gnsmall_keras.commands.quiet import quiet_stderr
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+@pytest.mark.parametrize(
+    "backend", ["tensorflow", pytest.param("torch", marks=pytest.mark.slow)]
+)
 def test_training_writes_nothing_to_stderr(backend, tmp_path):
     pytest.importorskip(backend)
     done = subprocess.run(

@@ -4,6 +4,7 @@ import io
 import runpy
 import sys
 import types
+from importlib.machinery import ModuleSpec
 
 import numpy as np
 import pytest
@@ -93,7 +94,8 @@ def by_script():
         invoke = allocate_tensors
 
     runtime = types.ModuleType("ai_edge_litert")
-    runtime.interpreter = types.SimpleNamespace()
+    runtime.__spec__ = ModuleSpec("ai_edge_litert", None)  # it is looked for
+    runtime.interpreter = types.ModuleType("ai_edge_litert.interpreter")
     script = str(ROOT / "tflite/run_model.py")
     model = str(ROOT / "pyproject.toml")  # only asked whether it is a zip
 
@@ -107,6 +109,8 @@ def by_script():
             arguments += ["--aspect", aspect]
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, "ai_edge_litert", runtime)
+            name = "ai_edge_litert.interpreter"
+            patch.setitem(sys.modules, name, runtime.interpreter)
             patch.setattr(sys, "argv", arguments)
             patch.setattr(sys, "excepthook", sys.excepthook)
             runpy.run_path(script)

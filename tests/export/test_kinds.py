@@ -32,7 +32,11 @@ def model(small_network):
     ("quantization", "dtypes"),
     [
         ("float16", {"FLOAT16", "FLOAT32", "INT32"}),
-        ("int16x8", {"INT8", "INT16", "INT32", "INT64"}),
+        pytest.param(
+            "int16x8",
+            {"INT8", "INT16", "INT32", "INT64"},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_kinds_contain_what_they_say(

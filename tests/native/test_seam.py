@@ -22,13 +22,9 @@ from gnsmall_keras.training.evaluation import predict_logits
 from gnsmall_keras.training.fit import compile_model
 from gnsmall_keras.training.optimizers.muon import CoupledSGD
 
-pytestmark = pytest.mark.contract
-
-
-def slow_on_jax(test):
-    """Keras's own kernels are compiled for minutes there."""
-    on_jax = keras.config.backend() == "jax"
-    return pytest.mark.slow(test) if on_jax else test
+# On JAX "auto" stays with Keras, which is compiled for minutes.
+ON_JAX = keras.config.backend() == "jax"
+pytestmark = [pytest.mark.contract, *([pytest.mark.slow] if ON_JAX else [])]
 
 
 SIDE, IMAGES, CLASSES = 16, 12, 4
@@ -131,7 +127,6 @@ def _vector(variables):
     )
 
 
-@slow_on_jax
 @pytest.mark.parametrize("recipe", ["quick", "best"])
 def test_steps_of_sgd_and_muon_are_keras_s(recipe):
     native, own = _assert_same(_batch(), recipe=recipe)
@@ -146,7 +141,6 @@ def test_steps_of_sgd_and_muon_are_keras_s(recipe):
         assert np.abs(found - expected).max() < 0.02 * scale, ours.path
 
 
-@slow_on_jax
 @pytest.mark.parametrize("kind", ["live", "cached", "smoothed"])
 def test_distillation_is_keras_s(kind):
     images, labels = _batch()
@@ -163,7 +157,6 @@ def test_distillation_is_keras_s(kind):
     _assert_same((images, shares), steps=1, recipe="best")
 
 
-@slow_on_jax
 def test_other_optimisers_get_gradients():
     images, labels = _batch()
     weights = []
@@ -181,7 +174,6 @@ def test_other_optimisers_get_gradients():
     assert _relative_error(first, *weights) < TOLERANCE
 
 
-@slow_on_jax
 def test_answers_are_keras_s():
     images, labels = _batch()
     network = _network()
@@ -393,7 +385,6 @@ def test_names_of_kernels(monkeypatch):
         choice.check_kernels("auto")
 
 
-@slow_on_jax
 def test_a_teacher_answers_natively():
     teacher = FrozenTeacher(_network())
     images, _ = _batch()
