@@ -180,12 +180,11 @@ def export_tflite(
             evaluation_labels,
             config.target,
         )
-        ethos_u = None
-        if config.target == "ethos-u":
-            ethos_u, left = map_all(file)
-            described["faults"] += left
-        for fault in measured.pop("faults"):
-            described["faults"].append(fault.replace(str(file), path.name))
+        ethos_u, left = _on_ethos_u(file, config.target)
+        described["faults"] += [
+            fault.replace(str(file), path.name)
+            for fault in (*left, *measured.pop("faults"))
+        ]
         report = ExportReport(
             path=path.name,
             source=source,
@@ -203,6 +202,11 @@ def export_tflite(
         report_file.write_text(report.to_json() + "\n", encoding="utf-8")
     write_beside(path, class_names)
     return report
+
+
+def _on_ethos_u(file, target):
+    """Vela's reports of a file for an Ethos-U, and violations."""
+    return map_all(file) if target == "ethos-u" else (None, [])
 
 
 def export_network(
