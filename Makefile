@@ -64,7 +64,7 @@ native-check: ## run the native kernels' cases under the sanitizers
 	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
 	$(CXX) -std=c++17 -O1 -g -march=native -pthread \
 	  -fsanitize=address,undefined -fno-sanitize-recover=undefined \
-	  $(NATIVE)/*.cc tests/native/runner.cc -o "$$folder/runner" && \
+	  -I$(NATIVE) $(NATIVE)/*.cc $(NATIVE)/*/*.cc tests/native/runner.cc -o "$$folder/runner" && \
 	"$$folder/runner" tests/native/cases.txt
 
 tflite/web/node_modules: tflite/web/package.json

@@ -4,6 +4,7 @@ A compiled library is named after all that decides it: sources, compiler,
 flags and processor. One that was copied from another machine is not found.
 """
 
+import concurrent.futures
 import contextlib
 import ctypes
 import functools
@@ -80,44 +81,71 @@ def _build(
         if _loads(path):  # another process was faster
             return path
         for left in path.parent.glob(f"{path.stem}.*.unfinished"):
-            left.unlink()  # of a compilation that was interrupted
+            shutil.rmtree(left)  # of a compilation that was interrupted
         unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
+        unfinished.mkdir()
         Console(stderr=True).print(
             "Compiling the native kernels, once on this machine ...",
             highlight=False,
         )
         try:
-            _compile(
+            made = _compile(
                 unfinished, path.with_suffix(".log"), compiler, flags, sources
             )
-            unfinished.replace(path)
+            made.replace(path)
         finally:
-            unfinished.unlink(missing_ok=True)
+            shutil.rmtree(unfinished)
     return path
 
 
-def _compile(output, log, compiler, flags, sources):
-    units = [str(path) for path in sources if path.suffix == ".cc"]
-    command = [*compiler, *flags, "-o", str(output), *units]
-    with log.open("wb") as messages:
-        messages.write(f"{shlex.join(command)}\n".encode())
-        messages.flush()
-        try:
-            status = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=messages,
-                stderr=subprocess.STDOUT,
-            ).returncode
-        except OSError as error:
-            messages.write(f"{error}\n".encode())
-            status = error.strerror
+def _compile(folder, log, compiler, flags, sources) -> Path:
+    """Compiles each unit by itself, one a core at once, and links them."""
+    units = [path for path in sources if path.suffix == ".cc"]
+    objects = [folder / f"{index}.o" for index in range(len(units))]
+    output = folder / "engine.so"
+    command = [*compiler, *flags, f"-I{SOURCES}"]
+    commands = [
+        [*command, "-c", "-o", str(made), str(unit)]
+        for unit, made in zip(units, objects, strict=True)
+    ]
+    with concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
+        done = list(pool.map(_run, commands))
+    if not any(status for status, _ in done):
+        link = [*compiler, *flags, "-o", str(output), *map(str, objects)]
+        done.append(_run(link))
+    log.write_text("".join(text for _, text in done))
+    status = next((status for status, _ in done if status), None)
     if status or not _loads(output):
         why = f"exit status {status}" if status else "no library came of it"
         raise NativeUnavailable(
             f"The C++ compiler {shlex.join(compiler)} failed ({why}); its "
             f"messages are in {log}. Set CXX to another one."
         )
+    return output
+
+
+def _run(command):
+    """Returns a command's exit status, and itself with its messages."""
+    said = f"{shlex.join(command)}\n"
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        return error.strerror, f"{said}{error}\n"
+    return done.returncode, said + done.stdout
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _find_compiler() -> list[str]:

@@ -150,12 +150,15 @@ class NativeNetwork:
         gradients = self.in_order_of(
             optimizer, self.gradients(ticket, of_logits)
         )
-        weights, velocities = optimizer.move_at_once(
-            weights, gradients, velocities, rate, xp=np
-        )
-        moved = [*weights, *velocities]
-        if averages:
-            moved += optimizer.average_at_once(averages, weights, iteration)
+        with self.engine.flushed_denormals():
+            weights, velocities = optimizer.move_at_once(
+                weights, gradients, velocities, rate, xp=np
+            )
+            moved = [*weights, *velocities]
+            if averages:
+                moved += optimizer.average_at_once(
+                    averages, weights, iteration
+                )
         return moved
 
     def is_moved_by(self, optimizer) -> bool:

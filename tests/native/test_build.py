@@ -117,8 +117,9 @@ def test_processes_at_once_compile_once(sources, tmp_path, monkeypatch):
         thread.join()
     assert len(found) == 3
     assert len(set(found)) == 1
-    # Asked for its version it writes as well: three times, and one compilation.
-    assert log.read_text().count("compiled") == 4
+    # Asked for its version it writes as well: three times; then one unit is
+    # compiled and linked, once.
+    assert log.read_text().count("compiled") == 5
 
 
 def test_a_cache_that_cannot_be_written(sources, tmp_path, monkeypatch):
@@ -160,8 +161,8 @@ def test_a_temporary_folder_of_others_is_not_used(
 def test_an_interrupted_compilation_leaves_nothing(
     sources, tmp_path, monkeypatch
 ):
-    def interrupt(output, *arguments):
-        output.write_bytes(b"half")
+    def interrupt(folder, *arguments):
+        (folder / "0.o").write_bytes(b"half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
@@ -172,7 +173,8 @@ def test_an_interrupted_compilation_leaves_nothing(
     assert [file.suffix for file in folder.iterdir()] == [".lock"]
     # Killed, it had no time to clean up.
     name = next(folder.iterdir()).stem
-    (folder / f"{name}.1.unfinished").write_bytes(b"half")
+    (folder / f"{name}.1.unfinished").mkdir()
+    (folder / f"{name}.1.unfinished/0.o").write_bytes(b"half")
     assert _answer(_again()) == 42
     assert not list(folder.glob("*.unfinished"))
 

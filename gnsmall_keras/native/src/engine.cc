@@ -3,6 +3,7 @@
 #include <exception>
 #include <memory>
 
+#include "base/denormals.h"
 #include "network.h"
 
 using gns::Context;
@@ -24,6 +25,7 @@ thread_local char message[256];
 
 template <class Do>
 auto guarded(Do what) noexcept -> decltype(what()) {
+  gns::FlushedDenormals flushed;
   try {
     return what();
   } catch (const std::exception& error) {
@@ -39,6 +41,9 @@ extern "C" {
 const char* gns_error() { return message; }
 
 int gns_images_of_a_block() { return gns::IMAGES; }
+
+// For NumPy's part of a step on this thread; returns what was set before.
+int gns_flush_denormals(int on) { return gns::flush_denormals(on); }
 
 // numbers: see Plan. nullptr: gns_error() says why.
 Owner* gns_create(const int* numbers, int blocks, int threads) {

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "depthwise.h"
-#include "ghost.h"
-#include "simple.h"
-#include "stem.h"
+#include "layers/depthwise.h"
+#include "layers/ghost.h"
+#include "layers/simple.h"
+#include "layers/stem.h"
 
 namespace gns {
 namespace {

@@ -4,7 +4,7 @@
 #include <mutex>
 #include <vector>
 
-#include "context.h"
+#include "base/context.h"
 
 namespace gns {
 

@@ -1,8 +1,8 @@
 // A ghost module: half of the channels by 1x1 convolutions, half from those by
 // depthwise ones; both halves with a ReLU, or none.
 #pragma once
-#include "cheap.h"
-#include "pointwise.h"
+#include "layers/cheap.h"
+#include "layers/pointwise.h"
 
 namespace gns {
 

@@ -3,9 +3,9 @@
 #include <memory>
 #include <vector>
 
-#include "layout.h"
-#include "memory.h"
-#include "threads.h"
+#include "base/layout.h"
+#include "base/memory.h"
+#include "base/threads.h"
 
 namespace gns {
 

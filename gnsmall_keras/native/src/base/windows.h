@@ -5,7 +5,7 @@
 #pragma once
 #include <type_traits>
 
-#include "layout.h"
+#include "base/layout.h"
 
 namespace gns {
 

@@ -10,7 +10,7 @@
 //
 //     dz = a (dy - mean of dy - zhat * mean of (dy zhat)) = a dy + c z + e
 #pragma once
-#include "context.h"
+#include "base/context.h"
 
 namespace gns {
 

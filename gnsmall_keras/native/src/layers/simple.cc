@@ -1,9 +1,9 @@
-#include "simple.h"
+#include "layers/simple.h"
 
 #include <algorithm>
 
-#include "pointwise.h"
-#include "products.h"
+#include "layers/pointwise.h"
+#include "base/products.h"
 
 namespace gns {
 namespace {

@@ -1,7 +1,7 @@
 // The loops over pixels of depthwise.h, for one kind of window.
 #pragma once
-#include "depthwise.h"
-#include "windows.h"
+#include "layers/depthwise.h"
+#include "base/windows.h"
 
 namespace gns {
 

@@ -1,4 +1,4 @@
-#include "products.h"
+#include "base/products.h"
 
 #include <algorithm>
 #include <utility>

@@ -1,6 +1,6 @@
 // Layers without statistics: means, dense layers, products and sums of maps.
 #pragma once
-#include "context.h"
+#include "base/context.h"
 
 namespace gns {
 

@@ -13,7 +13,7 @@
 //
 //     dx = K' dy + D x + bias        D = 2/M sum_b,o dvar_b[o] k_b[o] k_b[o]'
 #pragma once
-#include "context.h"
+#include "base/context.h"
 
 namespace gns {
 

@@ -1,8 +1,8 @@
-#include "pointwise.h"
+#include "layers/pointwise.h"
 
 #include <algorithm>
 
-#include "products.h"
+#include "base/products.h"
 
 namespace gns {
 namespace {

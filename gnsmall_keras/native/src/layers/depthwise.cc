@@ -1,9 +1,9 @@
-#include "depthwise.h"
+#include "layers/depthwise.h"
 
 #include <stdexcept>
 #include <type_traits>
 
-#include "depthwise_loops.h"
+#include "layers/depthwise_loops.h"
 
 namespace gns {
 

@@ -1,8 +1,10 @@
-#include "threads.h"
+#include "base/threads.h"
 
 #include <unistd.h>
 
 #include <algorithm>
+
+#include "base/denormals.h"
 
 namespace gns {
 namespace {
@@ -43,6 +45,7 @@ void Threads::start() {
 }
 
 void Threads::work(unsigned seen) {
+  FlushedDenormals flushed;
   for (;;) {
     for (int i = 0; i < SPINS && round_ == seen; i++) pause_briefly();
     if (round_ == seen) {

@@ -1,8 +1,8 @@
-#include "stem.h"
+#include "layers/stem.h"
 
 #include <algorithm>
 
-#include "products.h"
+#include "base/products.h"
 
 namespace gns {
 

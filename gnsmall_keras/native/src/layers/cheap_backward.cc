@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "cheap_parts.h"
-#include "windows.h"
+#include "layers/cheap_parts.h"
+#include "base/windows.h"
 
 namespace gns {
 

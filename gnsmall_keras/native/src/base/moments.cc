@@ -1,4 +1,4 @@
-#include "moments.h"
+#include "base/moments.h"
 
 #include <cstdlib>
 

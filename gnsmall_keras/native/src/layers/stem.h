@@ -5,7 +5,7 @@
 //
 // There is no gradient of the images.
 #pragma once
-#include "context.h"
+#include "base/context.h"
 
 namespace gns {
 

@@ -1,6 +1,6 @@
 // Products of small matrices with maps: 1x1 convolutions and their gradients.
 #pragma once
-#include "layout.h"
+#include "base/layout.h"
 
 namespace gns {
 

@@ -7,7 +7,7 @@
 // under a window (moments.h), and the sum is one convolution K * x + B. A
 // branch is nine taps: those of scale and identity are zero off the middle.
 #pragma once
-#include "context.h"
+#include "base/context.h"
 
 namespace gns {
 

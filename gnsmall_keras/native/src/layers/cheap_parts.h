@@ -1,7 +1,7 @@
 // What forward and backward of cheap.h share.
 #pragma once
-#include "cheap.h"
-#include "moments.h"
+#include "layers/cheap.h"
+#include "base/moments.h"
 
 namespace gns {
 
