@@ -26,6 +26,22 @@ class TensorFlowStep:
             return self._native_step(data)
         return super().train_step(data)
 
+    def make_train_function(self, force=False):
+        """Prepares `fit`; see `keras.Model.make_train_function`."""
+        before = self.train_function
+        super().make_train_function(force)
+        step = self.train_function
+        # A teacher beside it may gain from an optimised graph.
+        if step is before or not self._frozen.native or self.teacher:
+            return
+        from gnsmall_keras.native.on_tensorflow import graphs_as_they_are
+
+        def run(iterator):
+            with graphs_as_they_are():
+                return step(iterator)
+
+        self.train_function = run
+
     def _with_checked_labels(self, data):
         """A batch whose labels stop the graph if they are no classes."""
         import tensorflow as tf

@@ -99,30 +99,33 @@ class CoupledSGD(keras_private.Optimizer):
             rate: the learning rate.
             xp: `numpy` or `keras.ops`, for lists of arrays or of tensors.
         """
-        groups = self._groups()
-        order: list[int] = [index for group in groups for index in group]
-        shapes = flat.shapes_of([self.built_variables[i] for i in order])
+        order, shapes, decayed, spared = self._layout
         weight, gradient, velocity = (
             flat.join([values[index] for index in order], xp=xp)
             for values in (weights, gradients, velocities)
         )
-        count = sum(math.prod(shape) for shape in shapes[: len(groups[0])])
-        if count:
-            decayed = (
-                gradient[:count] + self.coupled_weight_decay * weight[:count]
+        if decayed:
+            decay = self.coupled_weight_decay * weight[:decayed]
+            gradient = xp.concatenate(
+                [gradient[:decayed] + decay, gradient[decayed:]]
             )
-            gradient = xp.concatenate([decayed, gradient[count:]])
         velocity = self.momentum * velocity + gradient
         step = gradient + self.momentum * velocity
-        matrices = shapes[len(order) - len(groups[2]) :]
-        weight = self._moved(weight, step, matrices, rate, xp=xp)
+        weight = self._moved(weight, step, shapes[spared:], rate, xp=xp)
         return tuple(
             in_order(flat.split(values, shapes), order)
             for values in (weight, velocity)
         )
 
-    def _groups(self) -> tuple[list[int], ...]:
-        """Indices of variables: with coupled decay, without, and matrices."""
+    @functools.cached_property
+    def _layout(self) -> tuple[list[int], list[tuple[int, ...]], int, int]:
+        """How `move_at_once` joins variables; Keras is slow to tell shapes.
+
+        Returns:
+            indices of the variables with coupled decay, without, and of
+            matrices; their shapes; the number of values with decay; and the
+            number of variables before the first matrix.
+        """
         groups: tuple[list[int], ...] = [], [], []
         for index, variable in enumerate(self.built_variables):
             if self._is_matrix(variable):
@@ -131,7 +134,10 @@ class CoupledSGD(keras_private.Optimizer):
                 groups[0].append(index)
             else:
                 groups[1].append(index)
-        return groups
+        order = [index for group in groups for index in group]
+        shapes = flat.shapes_of([self.built_variables[i] for i in order])
+        decayed = sum(map(math.prod, shapes[: len(groups[0])]))
+        return order, shapes, decayed, len(order) - len(groups[2])
 
     def _is_matrix(self, variable):
         return False
