@@ -29,6 +29,7 @@ class Recipe:
     alternate_flip: Younger[bool] = False  # every other epoch; else by chance
     muon_scale: Younger[float] = 0.05  # of a Muon step, in learning rates
     muon_weight_decay: Younger[float] = 0.01  # per step, in learning rates
+    muon_gates: Younger[bool] = True  # for squeeze-and-excite as well
     # What an average over the steps keeps of itself at each, e.g. 0.999; 0: no
     # average. It is validated, selected and saved in the weights' place, with
     # BatchNorm's moving statistics, which stay those of the weights trained.

@@ -128,6 +128,7 @@ def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
             schedule,
             muon_scale=recipe.muon_scale,
             muon_weight_decay=recipe.muon_weight_decay,
+            muon_gates=recipe.muon_gates,
             **options,
         )
     else:

@@ -108,9 +108,10 @@ def test_muon_of_all_matrices_at_once_is_that_of_each(monkeypatch):
         np.testing.assert_allclose(together, each, rtol=2e-5, atol=2e-6)
 
 
-def test_muon_leaves_the_classifier_and_larger_kernels_to_sgd():
+@pytest.mark.parametrize("gates", [True, False])
+def test_muon_leaves_the_classifier_and_larger_kernels_to_sgd(gates):
     model = ghostnetv3_small(0.25)
-    optimizer = PointwiseMuon(0.1)
+    optimizer = PointwiseMuon(0.1, muon_gates=gates)
     optimizer.build(model.trainable_variables)
     chosen = {
         variable.path.split("/")[-2]
@@ -121,6 +122,7 @@ def test_muon_leaves_the_classifier_and_larger_kernels_to_sgd():
     }
     assert "head_conv" in chosen
     assert "blocks_0_0_ghost1_primary" in chosen
+    assert ("blocks_3_0_se_expand" in chosen) is gates
     assert not chosen & {"classifier", "stem", "blocks_0_0_ghost1_cheap"}
 
 

@@ -197,6 +197,9 @@ class PointwiseMuon(CoupledSGD):
         learning_rate, momentum, weight_decay: of `CoupledSGD`.
         muon_scale: > 0, of a matrix's step.
         muon_weight_decay: >= 0, decoupled from the gradient.
+        muon_gates: whether the kernels of squeeze-and-excite are matrices too.
+            Such a step is as long however small the gradient is; at a high
+            rate it drives hard gates to where no gradient reaches them.
         **kwargs: of `keras.optimizers.Optimizer`.
     """
 
@@ -208,6 +211,7 @@ class PointwiseMuon(CoupledSGD):
         weight_decay=0.0,
         muon_scale=0.2,
         muon_weight_decay=0.0,
+        muon_gates=True,
         name="pointwise_muon",
         **kwargs,
     ):
@@ -220,13 +224,18 @@ class PointwiseMuon(CoupledSGD):
         )
         self.muon_scale = muon_scale
         self.muon_weight_decay = muon_weight_decay
+        self.muon_gates = muon_gates
         self._muon = keras.optimizers.Muon()
 
     def build(self, variables):
         """Creates the velocities, and notes which variables are matrices."""
         super().build(variables)
         # Steps on TensorFlow come with variables that have no path.
-        self._matrices = [_is_pointwise(variable) for variable in variables]
+        self._matrices = [
+            _is_pointwise(variable)
+            and (self.muon_gates or not _is_of_gate(variable))
+            for variable in variables
+        ]
 
     def update_step(self, gradient, variable, learning_rate):
         """Moves `variable` one step against `gradient`."""
@@ -310,6 +319,7 @@ class PointwiseMuon(CoupledSGD):
         config = super().get_config()
         config["muon_scale"] = self.muon_scale
         config["muon_weight_decay"] = self.muon_weight_decay
+        config["muon_gates"] = self.muon_gates
         return config
 
 
@@ -335,3 +345,8 @@ def _is_pointwise(variable):
         and variable.name == "kernel"
         and "classifier" not in variable.path
     )
+
+
+def _is_of_gate(variable):
+    """Whether it belongs to a squeeze-and-excite module."""
+    return any(part in variable.path for part in ("_se_reduce", "_se_expand"))
