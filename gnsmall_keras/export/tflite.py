@@ -172,18 +172,17 @@ def export_tflite(
     report_path = path.with_suffix(".json")
     with replacing(path) as file, replacing(report_path) as report_file:
         file.write_bytes(data)
-        images = evaluation_images
-        measured = measure(
+        measured, faults = _measure(
             file,
             deployed,
-            calibration_images[:0] if images is None else images,
-            evaluation_labels,
             config.target,
+            calibration_images[:0]
+            if evaluation_images is None
+            else evaluation_images,
+            evaluation_labels,
         )
-        ethos_u, left = _on_ethos_u(file, config.target)
         described["faults"] += [
-            fault.replace(str(file), path.name)
-            for fault in (*left, *measured.pop("faults"))
+            fault.replace(str(file), path.name) for fault in faults
         ]
         report = ExportReport(
             path=path.name,
@@ -193,7 +192,6 @@ def export_tflite(
             calibration_images=len(calibration_images),
             qat=_training(training, converted),
             layers=layers,
-            ethos_u=ethos_u,
             compressed=compressed,
             **described,
             **measured,
@@ -204,9 +202,12 @@ def export_tflite(
     return report
 
 
-def _on_ethos_u(file, target):
-    """Vela's reports of a file for an Ethos-U, and violations."""
-    return map_all(file) if target == "ethos-u" else (None, [])
+def _measure(file, deployed, target, images, labels):
+    """Runs a file; returns fields of a report, and violations."""
+    ethos_u, left = map_all(file) if target == "ethos-u" else (None, [])
+    measured = measure(file, deployed, images, labels, target)
+    faults = [*left, *measured.pop("faults")]
+    return {**measured, "ethos_u": ethos_u}, faults
 
 
 def export_network(

@@ -30,7 +30,7 @@ def find_warnings(
         classes: how many there are.
         labels: of the validation images.
         accuracy: on these, in [0, 1]; None without any.
-        losses: on the watched images, after each epoch.
+        losses: on the monitored images, after each epoch.
     """
     found: list[str] = []
     steps = images // learning.batch_size

@@ -98,7 +98,7 @@ def learn(
     model: keras.Model,
     teachers: keras.Model | TeacherEnsemble | None,
     batches: TrainingBatches,
-    watched: Split,
+    monitored: Split,
     stage: Stage,
 ) -> checkpoint.Progress:
     """Trains one network in place; returns how it went."""
@@ -109,7 +109,7 @@ def learn(
     options["kernels"] = checkpoint.kernels_to_go_on_with(path)
     distiller = Distiller(student=model, teacher=teachers, **options)
     compile_model(distiller, recipe, steps=recipe.epochs * len(batches))
-    return _fit(distiller, batches, watched, stage)
+    return _fit(distiller, batches, monitored, stage)
 
 
 def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
@@ -171,7 +171,7 @@ def _jit_compile() -> Any:
     return "auto" if devices.on_one_gpu() else False
 
 
-def _fit(distiller, batches, watched, stage):
+def _fit(distiller, batches, monitored, stage):
     """Trains from the last checkpoint on; returns how it went."""
     learning = stage.experiment.learning
     epochs = learning.recipe.epochs
@@ -205,8 +205,8 @@ def _fit(distiller, batches, watched, stage):
         callbacks.append(_KeepBest(distiller, best, before.history))
     callbacks += [*watchers, saving]
     validation = None
-    if len(watched.images):
-        validation = EvaluationBatches(*watched, devices=learning.devices)
+    if len(monitored.images):
+        validation = EvaluationBatches(*monitored, devices=learning.devices)
 
     def fit(part, first, last):
         distiller.fit(

@@ -204,7 +204,7 @@ def _train(experiment, dataset, out, stop, devices, *, progress, tensorboard):
             classes=dataset.classes,
             cached=taught.cached,
         ),
-        splits.watched,
+        splits.monitored,
         student._replace(teachers=taught.digests),
     )
     record = _record(

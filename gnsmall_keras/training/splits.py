@@ -1,4 +1,4 @@
-"""The images of a run: fitted on, held out, watched, and read at the end."""
+"""The images of a run: fitted on, held out, monitored, and read at the end."""
 
 import dataclasses
 from typing import NamedTuple
@@ -24,11 +24,11 @@ class Splits(NamedTuple):
 
     fitting: Split
     validation: Split  # held out; empty under protocol "paper"
-    watched: Split  # evaluated after every epoch
+    monitored: Split  # evaluated after every epoch
 
 
 def split(dataset: Dataset, partition: Partition) -> Splits:
-    """Returns the images to fit on, those held out, and those watched.
+    """Returns the images to fit on, those held out, and those monitored.
 
     A validation split that the data came with takes the held-out part's place.
     """

@@ -162,7 +162,7 @@ def _taught_assistant(stage, teachers, dataset, splits):
             flip=dataset.flippable,
             classes=dataset.classes,
         ),
-        splits.watched,
+        splits.monitored,
         stage,
     )
     save_model(model, stage.folder / MODEL_FILE, dataset.class_names)

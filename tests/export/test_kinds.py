@@ -51,6 +51,7 @@ def test_kinds_contain_what_they_say(
     )
     assert set(report.dtypes) <= dtypes
     assert report.calibration is None
+    assert report.accuracy is None  # images, but no labels
     if quantization == "int16x8":
         assert report.faults == []
         assert report.arena_bytes > 0  # microcontrollers' kernels run it

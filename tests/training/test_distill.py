@@ -220,7 +220,7 @@ def test_a_run_that_is_named_alone_teaches_from_beside(
 ):
     """Or from a cache, which is made once for all who see its views."""
 
-    def pretend(model, teachers, batches, watched, stage):
+    def pretend(model, teachers, batches, monitored, stage):
         assert (teachers is None) == bool(stage.experiment.teaching.cache)
         return checkpoint.Progress(1, {"loss": [1.0]}, 1.0)
 

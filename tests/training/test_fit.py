@@ -117,7 +117,7 @@ def test_a_teacher_improves_for_three_epochs(tmp_path, monkeypatch):
 def test_mixed_precision_keeps_weights_and_logits_in_float32(
     tmp_path, monkeypatch
 ):
-    def pretend(model, teachers, batches, watched, stage):
+    def pretend(model, teachers, batches, monitored, stage):
         conv = model.get_layer("conv1")
         assert conv.compute_dtype == "bfloat16"
         assert conv.kernel.dtype == "float32"
@@ -191,7 +191,7 @@ def test_a_run_that_dies_at_its_end_has_one_record(tmp_path, monkeypatch, dies):
     config = dataclasses.replace(SMOKE, epochs=1)
     module = fit.checkpoint if dies == "remove" else fit
 
-    def pretend(model, teachers, batches, watched, stage):
+    def pretend(model, teachers, batches, monitored, stage):
         (stage.folder / fit.checkpoint.FILE).touch()
         return Progress(1, {"loss": [1.0]}, 1.0)
 
@@ -215,8 +215,8 @@ def test_a_run_that_dies_at_its_end_has_one_record(tmp_path, monkeypatch, dies):
 def test_paper_protocol_watches_the_test_split(tmp_path, monkeypatch):
     """The fit itself is replaced: the book-keeping is tested."""
 
-    def pretend(model, teachers, batches, watched, stage):
-        assert len(watched.images) == 360
+    def pretend(model, teachers, batches, monitored, stage):
+        assert len(monitored.images) == 360
         history = {"loss": [2.0, 1.0], "val_accuracy": [0.4, 0.3]}
         return Progress(2, history, 1.0)
 
@@ -265,9 +265,9 @@ def test_a_loss_that_is_no_number_stops_the_run(at_once, batch, told):
 
 def test_selection_never_reads_the_test_split(monkeypatch, tmp_path):
     digits = load_data("digits")
-    fitting, validation, watched = split(digits, resolve(SMOKE).partition)
+    fitting, validation, monitored = split(digits, resolve(SMOKE).partition)
     seen = {image.tobytes() for image in digits.test_images}
-    for part in (fitting, validation, watched):
+    for part in (fitting, validation, monitored):
         assert not any(image.tobytes() in seen for image in part.images)
 
 
