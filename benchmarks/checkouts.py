@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 ROUNDS = 9
 _THREADS = (
@@ -53,9 +54,19 @@ def main(arguments) -> None:
 def _worker(checkout, width, batch, cores):
     number = dict.fromkeys(_THREADS, str(cores))
     return subprocess.Popen(
-        [sys.executable, os.path.abspath(__file__), "serve", str(width), str(batch)],
+        [
+            sys.executable,
+            str(Path(__file__).resolve()),
+            "serve",
+            str(width),
+            str(batch),
+        ],
         cwd=checkout,
-        env={**os.environ, **number, "PYTHONPATH": os.path.abspath(checkout)},
+        env={
+            **os.environ,
+            **number,
+            "PYTHONPATH": str(Path(checkout).resolve()),
+        },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -156,9 +156,7 @@ class NativeNetwork:
             )
             moved = [*weights, *velocities]
             if averages:
-                moved += optimizer.average_at_once(
-                    averages, weights, iteration
-                )
+                moved += optimizer.average_at_once(averages, weights, iteration)
         return moved
 
     def is_moved_by(self, optimizer) -> bool:

@@ -27,6 +27,15 @@ ON_JAX = keras.config.backend() == "jax"
 pytestmark = [pytest.mark.contract, *([pytest.mark.slow] if ON_JAX else [])]
 
 
+# Keras's side takes TensorFlow 10 s and more: PyTorch runs these always.
+ON_TENSORFLOW = keras.config.backend() == "tensorflow"
+LONG = [pytest.mark.slow] if ON_TENSORFLOW else []
+
+
+def long_on_tensorflow(test):
+    return pytest.mark.slow(test) if ON_TENSORFLOW else test
+
+
 SIDE, IMAGES, CLASSES = 16, 12, 4
 # Of a gradient: both kernels are some 1e-5 of it from float64's.
 TOLERANCE = 2e-3
@@ -127,7 +136,7 @@ def _vector(variables):
     )
 
 
-@pytest.mark.parametrize("recipe", ["quick", "best"])
+@pytest.mark.parametrize("recipe", [pytest.param("quick", marks=LONG), "best"])
 def test_steps_of_sgd_and_muon_are_keras_s(recipe):
     native, own = _assert_same(_batch(), recipe=recipe)
     assert int(native.optimizer.iterations.value) == 2
@@ -141,7 +150,14 @@ def test_steps_of_sgd_and_muon_are_keras_s(recipe):
         assert np.abs(found - expected).max() < 0.02 * scale, ours.path
 
 
-@pytest.mark.parametrize("kind", ["live", "cached", "smoothed"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("live", marks=LONG),
+        "cached",
+        pytest.param("smoothed", marks=LONG),
+    ],
+)
 def test_distillation_is_keras_s(kind):
     images, labels = _batch()
     if kind == "live":
@@ -157,6 +173,7 @@ def test_distillation_is_keras_s(kind):
     _assert_same((images, shares), steps=1, recipe="best")
 
 
+@long_on_tensorflow
 def test_other_optimisers_get_gradients():
     images, labels = _batch()
     weights = []
@@ -208,6 +225,7 @@ def test_answers_are_keras_s():
         )
 
 
+@long_on_tensorflow
 def test_a_training_that_goes_on_ends_the_same():
     """Weights and the optimiser's variables, put into a new Distiller."""
     whole = _compiled("native", recipe="best")
@@ -247,6 +265,7 @@ def test_fit_with_validation():
     assert np.isfinite(history["loss"]).all()
 
 
+@long_on_tensorflow
 def test_odd_arrays():
     images, labels = _batch()
     _, expected, _, _ = _trained("native", (images, labels), 1)
@@ -256,6 +275,7 @@ def test_odd_arrays():
         np.testing.assert_array_equal(ours, theirs)
 
 
+@long_on_tensorflow
 def test_images_that_are_no_numbers():
     images, labels = _batch()
     images[3, 2, 1, 0] = np.nan
@@ -312,6 +332,7 @@ def _replace_call(network):
     layer.call = keras.activations.tanh
 
 
+@long_on_tensorflow
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
@@ -354,6 +375,7 @@ def test_other_forms_are_keras_s():
     assert match(keras.models.clone_model(network))
 
 
+@long_on_tensorflow
 def test_features_are_keras_s():
     pair = FeaturePair(student_layer="head_relu", teacher_layer="head_relu")
     options = {"teacher": _network(5), "features": [pair]}
