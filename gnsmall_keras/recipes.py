@@ -96,6 +96,26 @@ RECIPES = {
         border="reflect",
         alternate_flip=True,
     ),
+    # "best" for 50 epochs and more: networks of half a million parameters and
+    # fewer begin to know their images by heart, so these vary more.
+    "long": Recipe(
+        epochs=50,
+        batch_size=64,
+        peak_learning_rate=0.1,
+        warmup_fraction=0.25,
+        momentum=0.9,
+        weight_decay=5e-4,
+        decay_all=False,
+        label_smoothing=0.05,
+        drop_remainder=True,
+        optimizer="muon",
+        schedule="linear",
+        padding=4,
+        border="reflect",
+        alternate_flip=True,
+        muon_gates=False,
+        cutout=8,
+    ),
     # For few images of your own: batch and epochs are set by their number
     # (config/images.py), and training starts from CIFAR-10's weights.
     "finetune": Recipe(
