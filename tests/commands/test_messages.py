@@ -9,7 +9,7 @@ from support import ROOT
 from gnsmall_keras import cli
 
 OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*[a-z0-9])(?![\w-])")
-# Of other programs: compilers, tar, git, nvidia-smi, Vela, Jupyter, Ray, and the
+# Of compilers, tar, git, nvidia-smi, Vela, Jupyter, Ray, and the
 # scripts in tflite/.
 OTHERS = {
     *("specs", "gc-sections", "dereference", "untracked-files", "porcelain"),
