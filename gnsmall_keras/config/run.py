@@ -74,7 +74,7 @@ class RunConfig:
     data: str = "digits"
     """"digits", "cifar10", "cifar100", or a path to images."""
     recipe: str = AUTO
-    """Named hyper-parameters: "best", "quick", "paper", "teacher" or
+    """Named hyper-parameters: "best", "long", "quick", "paper", "teacher" or
     "finetune"; "auto": "finetune" for few images of your own, else "quick"."""
     epochs: Count | None = None
     """Passes over the training split; None: the recipe's."""
