@@ -1,6 +1,6 @@
 """Runs the tests on every installed backend, two processes at a time.
 
-Usage: python tests/run.py [--all] [pytest arguments]
+Usage: python tests/run.py [--all] [pytest options, such as -k words]
 
 TensorFlow runs everything but what is marked `slow`; JAX and PyTorch run what
 is marked `contract`, the results that must be the same on every backend. With
@@ -22,13 +22,31 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 AT_ONCE = 2
 SLOWEST = 40  # tests to print
-# Backend and marker of each job, the longest first. Export and notebooks run
-# TensorFlow in processes of their own, so they are a job apart.
+# The longest first. Export and notebooks run TensorFlow in processes of their
+# own, so they are a job apart; its other tests are two jobs of equal length.
+TRAINING = ("commands", "distill", "training")
+OTHERS = sorted(
+    path.name
+    for path in Path(__file__).parent.iterdir()
+    if path.is_dir() and path.name not in TRAINING
+)
+PLAIN = "not export and not notebook and not browser"
+
+
+class Job(NamedTuple):
+    """What runs in one process."""
+
+    backend: str
+    marker: str
+    left_out: tuple[str, ...] = ()  # patterns of paths in tests/
+
+
 JOBS = {
-    "export and notebooks": ("tensorflow", "(export or notebook)"),
-    "tensorflow": ("tensorflow", "not export and not notebook and not browser"),
-    "jax": ("jax", "contract"),
-    "torch": ("torch", "contract"),
+    "export and notebooks": Job("tensorflow", "(export or notebook)"),
+    "tensorflow": Job("tensorflow", PLAIN, TRAINING),
+    "tensorflow, training": Job("tensorflow", PLAIN, (*OTHERS, "test_*.py")),
+    "jax": Job("jax", "contract"),
+    "torch": Job("torch", "contract"),
 }
 
 
@@ -42,7 +60,7 @@ class Done(NamedTuple):
 
 
 def run_job(name: str, everything: bool, arguments: list[str]) -> Done:
-    backend, marker = JOBS[name]
+    backend, marker, left_out = JOBS[name]
     if everything:
         marker = marker.replace("contract", "(contract or backend)")
     else:
@@ -52,6 +70,7 @@ def run_job(name: str, everything: bool, arguments: list[str]) -> Done:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "junit.xml")
         command = [sys.executable, "-m", "pytest", "-q"]
+        command += [f"--ignore-glob={ROOT}/tests/{path}" for path in left_out]
         began = time.perf_counter()
         done = subprocess.run(
             [*command, "-m", marker, f"--junitxml={report}", *arguments],
@@ -100,8 +119,8 @@ def main() -> int:
         arguments.remove("--all")
     jobs = [
         name
-        for name, (backend, _) in JOBS.items()
-        if importlib.util.find_spec(backend)
+        for name, job in JOBS.items()
+        if importlib.util.find_spec(job.backend)
     ]
     print(
         f"== testing: {', '.join(jobs)}; two at a time, minutes of silence",
