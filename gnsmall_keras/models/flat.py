@@ -17,18 +17,17 @@ def join(values, *, xp):
         xp: `numpy` or `keras.ops`.
     """
     if xp is np:
-        return np.concatenate([np.ravel(value) for value in values])
+        return np.concatenate([value.reshape(-1) for value in values])
     return ops.concatenate([ops.reshape(value, (-1,)) for value in values])
 
 
 def split(vector, shapes):
     """Returns the parts of a vector that `join` has made, in their shapes."""
     ends = list(itertools.accumulate(map(math.prod, shapes)))
-    reshape = np.reshape if isinstance(vector, np.ndarray) else ops.reshape
-    return [
-        reshape(vector[first:end], shape)
-        for first, end, shape in zip([0, *ends], ends, shapes, strict=False)
-    ]
+    ranges = zip([0, *ends], ends, shapes, strict=False)
+    if isinstance(vector, np.ndarray):
+        return [vector[i:j].reshape(shape) for i, j, shape in ranges]
+    return [ops.reshape(vector[i:j], shape) for i, j, shape in ranges]
 
 
 def shapes_of(variables: Sequence[keras.Variable]) -> list[tuple[int, ...]]:

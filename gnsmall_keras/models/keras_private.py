@@ -4,6 +4,7 @@ Tested with Keras 3.15; tests/models/test_keras_private.py says what each name
 must do.
 """
 
+import contextlib
 import sys
 from typing import Any
 
@@ -36,20 +37,28 @@ def set_synced(model: keras.Model) -> None:
 
 
 def set_random_seed(seed: int) -> None:
-    """As `keras.utils.set_random_seed`, without importing TensorFlow.
+    """As `keras.utils.set_random_seed`, without importing TensorFlow."""
+    with without_tensorflow():
+        keras.utils.set_random_seed(seed)
 
-    Keras seeds TensorFlow wherever it is installed; on another backend its
-    import would be most of the time to a first step.
+
+@contextlib.contextmanager
+def without_tensorflow():
+    """Has Keras believe that TensorFlow is not installed.
+
+    Keras imports it on every backend, to seed it or to ask whether a value in a
+    config is one of its types: most of the time to a first step, and half of
+    a process's memory. Where it is imported already nothing changes.
     """
     from keras.src.utils.module_utils import tensorflow
 
     if keras.config.backend() == "tensorflow" or "tensorflow" in sys.modules:
-        keras.utils.set_random_seed(seed)
+        yield
         return
     before = tensorflow._available
     tensorflow._available = False
     try:
-        keras.utils.set_random_seed(seed)
+        yield
     finally:
         tensorflow._available = before
 

@@ -11,7 +11,10 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
-from gnsmall_keras.models.keras_private import operation_of
+from gnsmall_keras.models.keras_private import (
+    operation_of,
+    without_tensorflow,
+)
 from gnsmall_keras.models.layers import (
     BranchedConv2D,
     BranchedDepthwiseConv2D,
@@ -56,6 +59,7 @@ class Match(NamedTuple):
     statistics: list[keras.Variable]
 
 
+@without_tensorflow()
 def match(model: keras.Model, *, training: bool = True) -> Match:
     """Returns a GhostNet's plan and its variables.
 

@@ -6,23 +6,25 @@ from gnsmall_keras.native.network import NativeNetwork
 class TorchNetwork(NativeNetwork):
     """On PyTorch's tensors.
 
-    It notes them once, and their memory anew in each step: Keras assigns to
-    tensors in place, and takes long to say which one a variable has.
+    It notes them once, for Keras assigns to tensors in place, and takes long to
+    say which one a variable has. Whether a tensor's memory is still the same
+    is asked in each step.
     """
 
     def __init__(self, matched):
         super().__init__(matched)
-        self._tensors = {}
+        self._known = {}
 
     def _read(self, variables):
         """Arrays that share the variables' memory."""
-        known = self._tensors
+        arrays = []
         for variable in variables:
-            if id(variable) not in known:
-                known[id(variable)] = variable, variable.value
-        return [
-            known[id(variable)][1].detach().numpy() for variable in variables
-        ]
+            known = self._known.get(id(variable))
+            if known is None or known.tensor.data_ptr() != known.address:
+                known = _Known(variable)
+                self._known[id(variable)] = known
+            arrays.append(known.array)
+        return arrays
 
     def infer(self, images):
         """Returns the logits of a batch in inference mode."""
@@ -64,6 +66,16 @@ class TorchNetwork(NativeNetwork):
         moved = self.end(optimizer, ticket, of_logits, rate, iteration, arrays)
         _write(arrays, moved)
         optimizer.iterations.assign_add(1)
+
+
+class _Known:
+    """A variable's tensor, and an array over its memory."""
+
+    def __init__(self, variable):
+        self.variable = variable  # so that no other has its id
+        self.tensor = variable.value
+        self.address = self.tensor.data_ptr()
+        self.array = self.tensor.detach().numpy()
 
 
 def _write(arrays, values):

@@ -83,6 +83,26 @@ def test_a_seed_is_keras_s_without_tensorflow():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.contract
+@pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="a step compiles for long"
+)
+def test_training_and_files_do_without_tensorflow(tmp_path):
+    code = (
+        "import sys, numpy as np, gnsmall_keras as gns\n"
+        "model = gns.ghostnetv3_small(0.25, input_shape=(16, 16, 3))\n"
+        "distiller = gns.Distiller(student=model)\n"
+        "distiller.compile('sgd', loss=gns.LabelCrossEntropy())\n"
+        "images = np.ones((2, 16, 16, 3), 'float32')\n"
+        "distiller.train_on_batch(images, np.zeros(2, int))\n"
+        "gns.save_model(model, sys.argv[1])\n"
+        "gns.load_model(sys.argv[1])\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    path = str(tmp_path / "model.keras")
+    subprocess.run([sys.executable, "-c", code, path], check=True)
+
+
 class Recorded(keras_private.Optimizer):
     """Adds the gradient; notes how it was called."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 
 # Importing the layers registers them, so that Keras can read them back.
+from gnsmall_keras.models import keras_private
 from gnsmall_keras.models import layers as _layers  # noqa: F401
 from gnsmall_keras.models.saving.archive import check_declared_sizes
 from gnsmall_keras.records.jsonl import replacing
@@ -16,6 +17,7 @@ LABELS_FILE = "labels.txt"  # in the archive, one class a line
 _MOST_LABELS = 2**20  # bytes of it
 
 
+@keras_private.without_tensorflow()
 def save_model(
     model: keras.Model,
     path: str | os.PathLike,
@@ -57,6 +59,7 @@ def class_names_of(path: str | os.PathLike) -> tuple[str, ...]:
     return tuple(text.splitlines())
 
 
+@keras_private.without_tensorflow()
 def load_model(path: str | os.PathLike) -> keras.Model:
     """Loads a classifier of 32 x 32 (or other) RGB images from a `.keras` file.
 

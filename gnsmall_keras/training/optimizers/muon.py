@@ -151,7 +151,7 @@ class CoupledSGD(keras_private.Optimizer):
         momentum = np.float32(self.ema_momentum * (iteration != 0))
         average, weight = (flat.join(v, xp=np) for v in (averages, weights))
         average = momentum * average + (1 - momentum) * weight
-        return flat.split(average, flat.shapes_of(self.built_variables))
+        return flat.split(average, [values.shape for values in weights])
 
     def finalize_variable_values(self, var_list):
         """Leaves the weights alone at the end of `fit`.
