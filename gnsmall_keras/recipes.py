@@ -96,8 +96,8 @@ RECIPES = {
         border="reflect",
         alternate_flip=True,
     ),
-    # "best" for 50 epochs and more: networks of half a million parameters and
-    # fewer begin to know their images by heart, so these vary more.
+    # "best" for 50 epochs and more (docs/log.md): views vary more, and gates
+    # learn. Networks of width 0.5 and more want holes as well, `cutout=8`.
     "long": Recipe(
         epochs=50,
         batch_size=64,
@@ -114,7 +114,6 @@ RECIPES = {
         border="reflect",
         alternate_flip=True,
         muon_gates=False,
-        cutout=8,
     ),
     # For few images of your own: batch and epochs are set by their number
     # (config/images.py), and training starts from CIFAR-10's weights.
