@@ -83,10 +83,10 @@ def test_every_notebook_says_how_it_runs_in_seconds():
     assert [*SMOKE] == [path.stem for path in NOTEBOOKS]
 
 
-# By default nbval executes these, as their first cells say with GNSMALL_SMOKE,
-# and papermill the others, with fewer images.
+# By default nbval executes these, and papermill the others, with fewer images.
 BY_NBVAL = {"02_train"}
-SLOW = {"06_own_photos"}  # by neither
+# Half a minute and more: by neither.
+SLOW = {"00_quickstart", "03_distillation", "05_deployment", "06_own_photos"}
 
 
 def _each(by_default):
