@@ -96,7 +96,7 @@ STUDIES := $(addprefix papermill_runs/sweeps/,study_cpu_selection.toml study_cpu
 results: $(VENV)/test.stamp ## write README's table and the docs' results from the records
 	@$(BIN)/gnsmall report --networks README.md
 	@$(BIN)/gnsmall report --readme docs/results.md
-	@$(BIN)/gnsmall report --study $(STUDIES) --readme docs/study.md
+	@$(BIN)/gnsmall report --study $(STUDIES) --readme docs/study-pilot.md
 
 # Fetches nothing; a warning is an error.
 docs: $(VENV)/docs.stamp ## build the documentation site, build/docs/index.html

@@ -19,7 +19,7 @@ from gnsmall_keras.sweeps.plan import read_sweep
 
 SWEEPS = ROOT / "papermill_runs" / "sweeps"
 INDEX = ROOT / "papermill_runs" / "index.jsonl"
-PAGE = ROOT / "docs" / "study.md"
+PAGE = ROOT / "docs" / "study-pilot.md"
 STUDIES = [
     SWEEPS / f"study_cpu{part}.toml" for part in ("_selection", "", "_paper")
 ]
@@ -392,13 +392,13 @@ def test_the_page_of_the_study_is_what_its_records_give(tmp_path):
     command = ["report", "--index", str(INDEX), "--readme", str(copy)]
     assert main([*command, "--study", *map(str, [*STUDIES, WIDTHS])]) == 0
     assert copy.read_text() == PAGE.read_text(), (
-        "docs/study.md is not what its records give: make results"
+        "docs/study-pilot.md is not what its records give: make results"
     )
     shown = {
         PAGE.parent / name
-        for name in re.findall(r"\((study/[\w-]+\.svg)\)", copy.read_text())
+        for name in re.findall(r"\((study-pilot/[\w-]+\.svg)\)", copy.read_text())
     }
-    assert shown == {*(PAGE.parent / "study").glob("*.svg")}
+    assert shown == {*(PAGE.parent / "study-pilot").glob("*.svg")}
     for file in shown:
         again = tmp_path / "study" / file.name
         if _drawn_by(file) == _drawn_by(again):
