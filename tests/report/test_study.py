@@ -396,11 +396,13 @@ def test_the_page_of_the_study_is_what_its_records_give(tmp_path):
     )
     shown = {
         PAGE.parent / name
-        for name in re.findall(r"\((study-pilot/[\w-]+\.svg)\)", copy.read_text())
+        for name in re.findall(
+            r"\((study-pilot/[\w-]+\.svg)\)", copy.read_text()
+        )
     }
     assert shown == {*(PAGE.parent / "study-pilot").glob("*.svg")}
     for file in shown:
-        again = tmp_path / "study" / file.name
+        again = tmp_path / "study-pilot" / file.name
         if _drawn_by(file) == _drawn_by(again):
             assert again.read_bytes() == file.read_bytes(), file.name
 
