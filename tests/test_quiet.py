@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gnsmall_keras.commands.quiet import quiet_stderr
+from gnsmall_keras.quiet import quiet_stderr
 
 
 @pytest.mark.parametrize(
