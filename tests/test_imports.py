@@ -149,6 +149,13 @@ def test_every_public_name_is_there():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_tab_offers_public_names_alone():
+    import gnsmall_keras
+
+    shown = {n for n in dir(gnsmall_keras) if not n.startswith("__")}
+    assert shown == {*gnsmall_keras.__all__}
+
+
 def test_editors_see_the_public_names():
     """What is imported for type checking is what is imported on use."""
     import gnsmall_keras
