@@ -7,6 +7,7 @@ package loads no framework and chooses no backend.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gnsmall_keras.quiet import quieten_notebook
 from gnsmall_keras.registration import register_layers
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 register_layers()
+quieten_notebook()
 
 # What is where; the imports above say the same to editors.
 _MODULES = {

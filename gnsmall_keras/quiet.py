@@ -2,13 +2,22 @@
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from gnsmall_keras.importing import AroundImport
 
-LITERT_REMARKS = "INFO: "  # how LiteRT's lines begin that are no warnings
+# How the lines begin that are neither warnings nor errors.
+LITERT_REMARKS = "INFO: "
+TENSORFLOW_REMARKS = (
+    r"I\d{4} |WARNING: All log messages before absl::|To enable the following"
+)
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+# Of an NVIDIA driver, on Linux and in its subsystem for Windows.
+_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 
 
 @contextlib.contextmanager
@@ -40,8 +49,8 @@ def quiet_stderr(noise: str = "") -> Iterator[None]:
     """Holds back what is written to stderr, but for errors.
 
     Args:
-        noise: how the lines begin that are held back; the others are written
-            in the end. By default all are held back.
+        noise: a pattern of how lines begin that are held back; the others are
+            written in the end. By default all are held back.
 
     Raises:
         Exception: what is raised inside, once all that was held back is out.
@@ -59,7 +68,7 @@ def quiet_stderr(noise: str = "") -> Iterator[None]:
                 sys.stderr.flush()
             if noise:
                 lines = read().splitlines()
-                kept = [line for line in lines if not line.startswith(noise)]
+                kept = [line for line in lines if not re.match(noise, line)]
                 held = "\n".join(kept)
     finally:
         if held:
@@ -80,3 +89,28 @@ def quieten_tensorflow() -> None:
     """
     if "tensorflow" not in sys.modules:
         sys.meta_path.insert(0, AroundImport("tensorflow", _quietly))
+
+
+def quieten_notebook() -> None:
+    """In a notebook, keeps TensorFlow's remarks out of its outputs.
+
+    TensorFlow reads the level of its log while it is imported: it is set for
+    that time alone, unless it is set already. Without a driver for GPUs the
+    level leaves out errors as well, of which there is one: that CUDA does not
+    start. What fails still raises.
+    """
+    if "ipykernel" in sys.modules and "tensorflow" not in sys.modules:
+        sys.meta_path.insert(0, AroundImport("tensorflow", _without_remarks))
+
+
+def _without_remarks(import_tensorflow, _):
+    if _LEVEL in os.environ:
+        import_tensorflow()
+        return
+    has_driver = any(Path(file).exists() for file in _DRIVERS)
+    os.environ[_LEVEL] = "1" if has_driver else "3"
+    try:
+        with quiet_stderr(TENSORFLOW_REMARKS):
+            import_tensorflow()
+    finally:
+        os.environ.pop(_LEVEL, None)
