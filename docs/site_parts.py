@@ -129,7 +129,7 @@ class CommandHelps(Directive):
         for name in cli.COMMANDS:
             section = nodes.section(ids=[f"gnsmall-{name}"])
             section += nodes.title(text=f"gnsmall {name}")
-            section += _block_of(print_command([name, "--help"]))
+            section += _block_of(print_command([name, "--help-all"]))
             sections.append(section)
         return sections
 
@@ -142,7 +142,7 @@ def print_command(command: list[str]) -> str:
     """Returns what a command prints.
 
     Args:
-        command: its words, such as ["train", "--help"].
+        command: its words, such as ["train", "--help-all"].
 
     Raises:
         ValueError: if that is nothing.

@@ -7,6 +7,7 @@ package loads no framework and chooses no backend.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gnsmall_keras.quiet import quieten_notebook
 from gnsmall_keras.registration import register_layers
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     )
     from gnsmall_keras.export.tflite import ExportReport as ExportReport
     from gnsmall_keras.export.tflite import export_tflite as export_tflite
+    from gnsmall_keras.models.catalogue import list_models as list_models
     from gnsmall_keras.models.counting import count_blocks as count_blocks
     from gnsmall_keras.models.counting import count_macs as count_macs
     from gnsmall_keras.models.counting import (
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 register_layers()
+quieten_notebook()
 
 # What is where; the imports above say the same to editors.
 _MODULES = {
@@ -84,6 +87,7 @@ _MODULES = {
     "distill.losses": "LabelCrossEntropy",
     "distill.teachers": "FrozenTeacher TeacherEnsemble",
     "export.tflite": "ExportReport export_tflite",
+    "models.catalogue": "list_models",
     "models.counting": "count_blocks count_macs count_parameters",
     "models.deploy": "to_deploy",
     "models.saving.files": "load_model save_model",
@@ -118,4 +122,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return sorted([*_PUBLIC, *(n for n in globals() if n.startswith("__"))])

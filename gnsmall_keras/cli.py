@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import itertools
 import os
 import re
 import sys
@@ -10,15 +11,18 @@ from collections.abc import Callable
 
 import tyro
 
+import gnsmall_keras
 from gnsmall_keras.commands import (
     files,
     fit,
+    info,
     networks,
+    options,
     printing,
     runs,
     training,
 )
-from gnsmall_keras.commands.quiet import quieten_tensorflow
+from gnsmall_keras.quiet import quieten_tensorflow
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
 _TEMPORARY = 75  # EX_TEMPFAIL: the same command will go on
@@ -41,6 +45,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "sweep": runs.sweep,
     "records": runs.records,
     "models": networks.models,
+    "info": info.info,
 }
 
 
@@ -53,8 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
     for name, value in _TENSORFLOW.items():
         os.environ.setdefault(name, value)
     quieten_tensorflow()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
+        printing.show(f"gnsmall-keras {gnsmall_keras.__version__}")
+        return 0
     try:
-        command = _parse(sys.argv[1:] if arguments is None else arguments)
+        command = _parse(arguments)
         return command() or 0
     except (ValueError, OSError) as error:
         printing.warn(f"error: {error}")
@@ -83,25 +92,64 @@ def _parse(arguments):
     Raises:
         ValueError: if the arguments do not fit, in one line.
     """
-    commands = {
-        name: functools.wraps(command)(_deferred(command))
-        for name, command in COMMANDS.items()
-    }
-    arguments = _with_values(arguments)
+    first, *others = arguments or [""]
+    name = first.replace("_", "-")
+    if name in COMMANDS:
+        return _parse_command(name, others)
+    if first and not first.startswith("-"):
+        names = ", ".join(COMMANDS)
+        raise ValueError(
+            f"gnsmall has no command {first!r}."
+            f"{options.meant(name, [*COMMANDS])} Commands: {names}."
+        )
+    return _run_tyro(
+        tyro.extras.subcommand_cli_from_dict,
+        {name: _command(name, told=1) for name in COMMANDS},
+        args=arguments,
+        prog="gnsmall",
+        description="GhostNetV3-Small: train, deploy, check.",
+        registry=options.registry(brief=False),
+    )
+
+
+def _parse_command(name, arguments):
+    options.check_flags(name, COMMANDS[name], arguments)
+    is_help = options.asks_for_help(arguments)
+    brief = is_help and options.HELP_ALL not in arguments
+    try:
+        return _run_tyro(
+            tyro.cli,
+            _command(name, brief=brief),
+            args=["--help"] if is_help else _with_values(arguments),
+            prog=f"gnsmall {name}",
+            registry=options.registry(brief=brief),
+        )
+    except SystemExit:
+        if brief and options.has_advanced(name, COMMANDS[name]):
+            printing.show(f"More options: gnsmall {name} {options.HELP_ALL}")
+        raise
+
+
+def _command(name, *, brief=False, told=None):
+    """A command for tyro, with the first `told` lines of what it says."""
+    command = COMMANDS[name]
+    deferred = functools.wraps(command)(_deferred(command))
+    deferred.__doc__ = "\n".join((command.__doc__ or "").split("\n")[:told])
+    return options.shown(name, deferred, brief=brief)
+
+
+def _run_tyro(cli, *commands, **settings):
+    """Returns what tyro parsed; makes one line of its messages."""
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
-            return tyro.extras.subcommand_cli_from_dict(
-                commands,
-                args=arguments,
-                prog="gnsmall",
-                description="GhostNetV3-Small: train, deploy, check.",
-            )
+            return cli(*commands, **settings)
     except SystemExit as stop:
-        if stop.code == 0:  # --help
+        if not stop.code:  # help, or a completion
             raise
         # A box of several lines becomes one line, without tyro's inner names.
         text = " ".join(re.sub(r"[│╭╮╰╯─]+", " ", messages.getvalue()).split())
+        text = re.sub(r"^(\w+ \w+) (?=\1)", "", text, flags=re.IGNORECASE)
         text = re.sub(r"Value error Error parsing \S+config: ", "", text)
         text = re.sub(r"For full helptext, (see|run) ", "Help: ", text)
         raise ValueError(text) from None
@@ -111,7 +159,7 @@ def _with_values(arguments):
     """`--flip` and `--no-flip` have a third value, unset, so that tyro asks."""
     values = {"--flip": ["--flip", "True"], "--no-flip": ["--flip", "False"]}
     found = []
-    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, after in itertools.zip_longest(arguments, arguments[1:]):
         given = word == "--flip" and after in ("True", "False", "None")
         found += [word] if given else values.get(word, [word])
     return found

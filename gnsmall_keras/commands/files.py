@@ -17,7 +17,7 @@ from gnsmall_keras.commands.images import check_data, load_for
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.devices.runtime import Runtime
 from gnsmall_keras.records.jsonl import replacing
-from gnsmall_keras.records.run import MODEL_FILE
+from gnsmall_keras.records.run import INDEX_FILE, MODEL_FILE
 
 
 def export(
@@ -26,6 +26,7 @@ def export(
     config: Flat[ExportConfig],
     out: Path | None = None,
     exports: Path | None = None,
+    details: bool = False,
     layer_errors: bool = False,
     layer_figure: Path | None = None,
     card: bool = False,
@@ -43,6 +44,7 @@ def export(
         out: the new file; by default beside `model`.
         exports: JSON-lines file of export records; by default exports.jsonl
             in the folder of all runs. A model outside a run's has none.
+        details: prints a table of all that the report says.
         layer_errors: prints how far an int8 file departs from the float
             network, operator by operator; the report has it too.
         layer_figure: the same as a picture, .png or .svg.
@@ -75,23 +77,24 @@ def export(
     shape, names = network.input_shape[1:], class_names_of(model)
     dataset = load_for(data, shape, reading, run and run.config)
     dataset.check_classes(str(model), network.output_shape[-1], names)
+    file = out or model.with_suffix(".tflite")
     with printing.exporting(config):
         report = export_network(
             network,
-            out or model.with_suffix(".tflite"),
+            file,
             dataset,
             config,
             run=run,
             exports=exports or runs / EXPORTS_FILE,
             layer_errors=layer_errors or layer_figure is not None,
         )
-    printing.print_export(report)
-    if report.layers and layer_errors:
-        printing.print_layer_errors(report.layers)
-    if report.layers and layer_figure:
-        _write_layer_figure(report.layers, layer_figure)
+    if details:
+        printing.print_export(report)
+    if report.layers:
+        _tell_layers(report.layers, layer_errors, layer_figure)
     if card:
         _write_card(report, run, teachers, out or model)
+    printing.print_summary(report, file, runs / INDEX_FILE if run else None)
     if report.faults:
         raise ValueError(
             f"The file does not fit {report.target!r}: "
@@ -226,6 +229,13 @@ def _write_card(report, run, teachers, file):
         text = make_card(report, run, teachers)
         unfinished.write_text(text, encoding="utf-8")
     printing.show(f"Wrote {path}")
+
+
+def _tell_layers(layers, printed, figure):
+    if printed:
+        printing.print_layer_errors(layers)
+    if figure:
+        _write_layer_figure(layers, figure)
 
 
 def _write_layer_figure(layers, path):

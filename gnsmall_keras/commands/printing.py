@@ -124,6 +124,42 @@ def print_forms(record, report):
     console.print(table)
 
 
+def print_summary(report, file, index=None):
+    """Prints six lines: what a .tflite file is worth, and what to do next.
+
+    Args:
+        report: of the export.
+        file: its path.
+        index: of the records of runs, where it came of one.
+    """
+    arena = _arena(report)
+    if report.arena_bytes is not None and report.target == "micro":
+        fits = find_budget(report.size_bytes, report.arena_bytes)
+        arena += f" on TFLite Micro; fits {fits or 'none of our classes'}"
+    is_micro = report.target == "micro" and report.quantization != "float32"
+    after = [
+        f"gnsmall c-array {file} --out cpp"
+        if is_micro
+        else f"gnsmall benchmark {file}"
+    ]
+    if index:
+        here = Path.cwd()
+        near = index.relative_to(here) if here in index.parents else index
+        after.append(f"gnsmall report --index {near}")
+    lines = {
+        "accuracy": f"{percent(report.accuracy)} {report.quantization}, "
+        f"{percent(report.float_accuracy)} float32; test images: "
+        f"{report.evaluated_images:,}",
+        "bytes": f"{report.size_bytes:,}",
+        "arena": arena,
+        "file": f"{file}",
+        "try it": f"python tflite/run_model.py {file} IMAGE",
+        "then": "; ".join(after),
+    }
+    for name, value in lines.items():
+        show(f"{name + ':':<10}{value}")
+
+
 def print_export(report):
     """Prints the report of a .tflite file."""
     table = Table(

@@ -25,7 +25,7 @@ _DIGITS_QUICKSTART = RunConfig(data="digits", epochs=12, batch_size=64)
 _CIFAR_QUICKSTART = RunConfig(data="cifar10", width=0.5, epochs=1)
 
 
-def quickstart(out: Path = Path("runs")) -> None:
+def quickstart(out: Path = Path("runs"), details: bool = False) -> None:
     """Trains a network, fuses it, quantises it and checks the file: minutes.
 
     It uses scikit-learn's digits, or CIFAR-10 with a smaller budget where the
@@ -33,12 +33,13 @@ def quickstart(out: Path = Path("runs")) -> None:
 
     Args:
         out: folder for the model, the .tflite file and the records.
+        details: prints tables of the network's forms and of the file.
     """
     from gnsmall_keras.data.sources import DATA_VARIABLE, load_data
     from gnsmall_keras.export.tflite import export_network
     from gnsmall_keras.models.saving.files import load_model
     from gnsmall_keras.records.export import EXPORTS_FILE
-    from gnsmall_keras.records.run import MODEL_FILE
+    from gnsmall_keras.records.run import INDEX_FILE, MODEL_FILE
     from gnsmall_keras.training.run import train
 
     place = os.environ.get(DATA_VARIABLE)
@@ -51,6 +52,7 @@ def quickstart(out: Path = Path("runs")) -> None:
     )
     record = train(config, out=out)
     folder = out / record.slug
+    file = folder / "model.tflite"
     printing.console.print(
         "[bold]2/2[/] fusing, quantising and checking the file"
     )
@@ -58,15 +60,18 @@ def quickstart(out: Path = Path("runs")) -> None:
     with printing.exporting(export):
         report = export_network(
             load_model(folder / MODEL_FILE),
-            folder / "model.tflite",
+            file,
             load_data(config.data),
             export,
             run=record,
             exports=out / EXPORTS_FILE,
         )
-    printing.print_forms(record, report)
-    printing.print_export(report)
-    printing.console.print(f"Files: {folder}")
+    if details:
+        printing.print_forms(record, report)
+        printing.print_export(report)
+    for fault in report.faults:
+        printing.warn(f"warning: {fault}")
+    printing.print_summary(report, file, out / INDEX_FILE)
 
 
 def train(config: Flat[RunConfig], running: Flat[Running]) -> None:

@@ -24,6 +24,7 @@ from gnsmall_keras.devices.checks import read_contents
 from gnsmall_keras.devices.resnet8 import RESNET8, resnet8
 from gnsmall_keras.devices.runtime import TFLiteModel, installed_runtimes
 from gnsmall_keras.export.operators import count_macs, split
+from gnsmall_keras.quiet import LITERT_REMARKS, quiet_stderr
 from gnsmall_keras.records import export as exports
 from gnsmall_keras.records.provenance import describe_hardware, package_versions
 
@@ -293,8 +294,9 @@ def _profile(data, rounds):
     operators = split(data)
     runners = [Interpreter(model_content=each.file) for each in operators]
     seconds = [[] for _ in runners]
-    for runner in runners:
-        runner.allocate_tensors()
+    with quiet_stderr(LITERT_REMARKS):
+        for runner in runners:
+            runner.allocate_tensors()
     for _ in range(rounds):
         for calls, runner in zip(seconds, runners, strict=True):
             calls += _take_turn(runner.invoke, _OPERATOR_SLICE_SECONDS)

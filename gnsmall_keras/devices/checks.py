@@ -5,6 +5,7 @@ import dataclasses
 
 from gnsmall_keras.devices.targets import Target
 from gnsmall_keras.export.graph import Graph
+from gnsmall_keras.quiet import LITERT_REMARKS, quiet_stderr
 
 _FLOATS = ("FLOAT16", "FLOAT32", "FLOAT64")
 _NEEDED = {
@@ -103,7 +104,8 @@ def count_partitions(data: bytes) -> int:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=data, num_threads=1)
-    interpreter.allocate_tensors()
+    with quiet_stderr(LITERT_REMARKS):
+        interpreter.allocate_tensors()
     # No public method tells; MediaPipe's and LiteRT's tools use this one.
     operators = interpreter._get_ops_details()
     return sum(each["op_name"] == "DELEGATE" for each in operators)

@@ -1,20 +1,18 @@
 """One way to run a .tflite file on every runtime."""
 
-import contextlib
 import functools
 import importlib
 import importlib.util
 import math
 import os
 import re
-import tempfile
-from collections.abc import Iterator
 from typing import Literal, get_args
 
 import numpy as np
 
 from gnsmall_keras.devices.contents import read_file
 from gnsmall_keras.devices.trial import try_file
+from gnsmall_keras.quiet import LITERT_REMARKS, captured, quiet_stderr
 
 Runtime = Literal[
     "litert",
@@ -236,7 +234,8 @@ class _Interpreter:
             [tuple(each["shape_signature"]) for each in inputs],
             [tuple(each["shape_signature"]) for each in outputs],
         )
-        self._interpreter.allocate_tensors()
+        with quiet_stderr(LITERT_REMARKS):
+            self._interpreter.allocate_tensors()
         self.input, self.output = (
             _Tensor(each["shape"], each["dtype"], each["quantization"])
             for each in (inputs[0], outputs[0])
@@ -297,7 +296,7 @@ def _check_classifier(inputs, outputs):
 class _Micro:
     def __init__(self, data, arena_bytes):
         self._data = data
-        with _captured_stderr() as captured:
+        with captured() as told:
             try:
                 self._interpreter = _allocate(data, arena_bytes)
             except RuntimeError as error:
@@ -308,9 +307,9 @@ class _Micro:
                         f"{arena_bytes:,}. Give it more, or take a smaller "
                         "network."
                     ) from None
-                raise RuntimeError(f"{error} {captured()}") from None
+                raise RuntimeError(f"{error} {told()}") from None
             self._interpreter.print_allocations()
-            allocations = captured()
+            allocations = told()
         found = re.search(r"Arena allocation total (\d+)", allocations)
         if not found:
             raise RuntimeError(f"No arena size in {allocations!r}.")
@@ -323,7 +322,7 @@ class _Micro:
     def arena_bytes(self):
         """Planning may need more than is kept."""
         low, high = self._kept_bytes, 2 * self._kept_bytes
-        with _captured_stderr():
+        with captured():
             if _starts(self._data, low):
                 return low
             while not _starts(self._data, high):
@@ -366,23 +365,3 @@ def _micro_tensor(details):
     found = parameters["scales"], parameters["zero_points"]
     quantization = tuple(each[0] if len(each) else 0 for each in found)
     return _Tensor(details["shape"], details["dtype"], quantization)
-
-
-@contextlib.contextmanager
-def _captured_stderr() -> Iterator:
-    """Catches what C++ writes to stdout and stderr; yields a reader of it."""
-    with tempfile.TemporaryFile() as file:
-        saved = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
-        for descriptor in saved:
-            os.dup2(file.fileno(), descriptor)
-
-        def read():
-            file.seek(0)
-            return file.read().decode(errors="replace").strip()
-
-        try:
-            yield read
-        finally:
-            for descriptor, copy in saved.items():
-                os.dup2(copy, descriptor)
-                os.close(copy)

@@ -90,7 +90,8 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         >>> def small():
         ...     layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
         ...     return keras.Sequential([keras.Input((8, 8, 3)), *layers])
-        >>> distiller = gns.Distiller(student=small(), teacher=small())
+        >>> student, teacher = small(), small()
+        >>> distiller = gns.Distiller(student, teacher)
         >>> distiller.compile("adam", loss=gns.LabelCrossEntropy())
         >>> images, labels = np.ones((4, 8, 8, 3)), np.arange(4)
         >>> found = distiller.fit(images, labels, verbose=0)
@@ -100,9 +101,9 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
 
     def __init__(
         self,
-        *,
         student: keras.Model,
         teacher: keras.Model | FrozenTeacher | TeacherEnsemble | None = None,
+        *,
         label_weight: float = 0.5,
         temperature: float = 4.0,
         loss: str | DistillationLoss = "kd",

@@ -81,6 +81,22 @@ NETWORKS: dict[str, Network] = {
 }
 
 
+def list_models() -> dict[str, Network]:
+    """Returns the networks that `create_model` builds, by name, with facts.
+
+    Each has `parameters` (trainable) and `macs`, the multiply-accumulates of
+    one image, of 10 classes and 32 x 32 RGB images; `what` it is, its `source`,
+    and whether it `scales`, by `width` and `head_units`.
+
+    Example:
+        >>> list(gns.list_models())[:3]
+        ['gns', 'gnd', 'resnet18']
+        >>> gns.list_models()["resnet18"].parameters
+        11173962
+    """
+    return dict(NETWORKS)
+
+
 def check_network(name: str) -> Network:
     """Returns the facts of a network.
 

@@ -48,11 +48,8 @@ def library(flags: Sequence[str] = ()) -> Path:
     """
     if sys.platform == "win32":
         raise NativeUnavailable("They are not built on Windows.")
-    compiler = _find_compiler()
-    sources = sorted(
-        path for kind in ("*.cc", "*.h") for path in SOURCES.rglob(kind)
-    )
-    flags = (*FLAGS, *flags)
+    compiler, flags = _find_compiler(), (*FLAGS, *flags)
+    sources = _sources()
     name = f"engine-{_key(compiler, flags, sources)}.so"
     tried = []
     for place in (_cache_folder, _temporary_folder):
@@ -65,6 +62,23 @@ def library(flags: Sequence[str] = ()) -> Path:
     raise NativeUnavailable(
         f"Their library cannot be written to {' nor to '.join(tried)}; make "
         "room, or set XDG_CACHE_HOME."
+    )
+
+
+def expected() -> tuple[Path, str]:
+    """Returns where the library is once it is compiled, and the compiler.
+
+    Raises:
+        ValueError: as `library`; nothing is compiled.
+    """
+    compiler = _find_compiler()
+    key = _key(compiler, FLAGS, _sources())
+    return _cache_folder() / f"engine-{key}.so", shlex.join(compiler)
+
+
+def _sources() -> list[Path]:
+    return sorted(
+        path for kind in ("*.cc", "*.h") for path in SOURCES.rglob(kind)
     )
 
 

@@ -83,6 +83,11 @@ def _whole_float32():
         switch.enable_tensor_float_32_execution(before)
 
 
+def find_gpus() -> list[str]:
+    """Returns the GPUs that the backend sees, with their models."""
+    return [_describe(name) for name in _list("gpu")]
+
+
 def steps_at_once() -> int:
     """Steps between two looks at a training, by its callbacks.
 

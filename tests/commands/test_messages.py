@@ -28,7 +28,7 @@ def options():
     printed = io.StringIO()
     for command in cli.COMMANDS:
         with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
-            cli.main([command, "--help"])
+            cli.main([command, "--help-all"])
     return set(OPTION.findall(printed.getvalue()))
 
 

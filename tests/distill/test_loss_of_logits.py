@@ -42,3 +42,15 @@ def test_loss_of_probabilities_is_refused(loss):
 )
 def test_other_losses_are_taken(loss):
     _distiller().compile("sgd", loss=loss)
+
+
+def test_student_and_teacher_go_without_their_names():
+    student, teacher = (
+        keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        for _ in range(2)
+    )
+    distiller = Distiller(student, teacher, temperature=2.0)
+    assert distiller.student is student
+    assert list(distiller.teacher.models) == [teacher]
+    with pytest.raises(TypeError, match="positional"):
+        Distiller(student, teacher, 0.5)

@@ -61,7 +61,9 @@ def _report(path, source):
     return tflite.ExportReport(**values)
 
 
-def test_the_command_records_a_file_of_a_run(run_folder, tmp_path, monkeypatch):
+def test_the_command_records_a_file_of_a_run(
+    run_folder, tmp_path, monkeypatch, capsys
+):
     def pretend(model, path, *, source, **options):
         return _report(path, source)
 
@@ -78,6 +80,8 @@ def test_the_command_records_a_file_of_a_run(run_folder, tmp_path, monkeypatch):
     other.write_bytes((run_folder / "model.keras").read_bytes())
     assert cli.main(["export", str(other), "--data", "digits"]) == 0
     assert not (tmp_path.parent / "exports.jsonl").exists()
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-3] == f"file:     {tmp_path / 'model.tflite'}"
 
 
 def test_images_of_another_run_are_refused(run_folder, capsys):

@@ -1,5 +1,6 @@
 """Networks as `.keras` files."""
 
+import itertools
 import os
 import zipfile
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from gnsmall_keras.models.saving.archive import check_declared_sizes
 from gnsmall_keras.records.jsonl import replacing
 
 LABELS_FILE = "labels.txt"  # in the archive, one class a line
+# Endings of files that a network's weights are in.
+WEIGHTS_FILES = (".keras", ".weights.h5")
 _MOST_LABELS = 2**20  # bytes of it
 
 
@@ -111,6 +114,64 @@ def load_model(path: str | os.PathLike) -> keras.Model:
             "width, 3 or 1) to (batch, classes)."
         )
     return model
+
+
+def is_weights_file(weights: str | os.PathLike) -> bool:
+    """Returns whether it has the ending of a file that `load_weights` reads."""
+    return os.fspath(weights).endswith(WEIGHTS_FILES)
+
+
+def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
+    """Puts the weights of a file into a model of the same network.
+
+    Args:
+        model: of any form; unchanged where the file is refused.
+        path: of a `.keras` file, or of a `.weights.h5` file as Keras's
+            `save_weights` writes it.
+
+    Raises:
+        ValueError: if there is no such file, it cannot be read, or it is of
+            another network or of other classes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(
+            f"`weights` must be a file that exists. Received: "
+            f"{os.fspath(path)!r}."
+        )
+    values = model.get_weights()
+    if path.suffix == ".keras":
+        found = load_model(path).get_weights()
+        theirs, ours = ([v.shape for v in vs] for vs in (found, values))
+        if theirs != ours:
+            raise ValueError(_other_network(model, path, theirs, ours))
+        model.set_weights(found)
+        return
+    try:
+        model.load_weights(path)
+    except Exception as error:  # whatever a file of other layers leads to
+        model.set_weights(values)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{os.fspath(path)} does not fit {model.name!r} with "
+            f"{model.output_shape[-1]} classes: {reason}"
+        ) from None
+
+
+def _other_network(model, path, theirs, ours):
+    """What to say where the shapes of weights are not alike."""
+    place, pair = next(
+        (n, pair)
+        for n, pair in enumerate(itertools.zip_longest(theirs, ours))
+        if pair[0] != pair[1]
+    )
+    return (
+        f"{os.fspath(path)} must have the weights of {model.name!r} with "
+        f"{model.output_shape[-1]} classes. Received: {len(theirs)} arrays "
+        f"where it has {len(ours)}; number {place} has the shape {pair[0]} "
+        f"where {pair[1]} is needed. Build the network of the file, or call "
+        "load_model(path)."
+    )
 
 
 def is_shape(shape) -> bool:

@@ -1,0 +1,116 @@
+"""Keeps frameworks' own lines off the terminal, unless something fails."""
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from gnsmall_keras.importing import AroundImport
+
+# How the lines begin that are neither warnings nor errors.
+LITERT_REMARKS = "INFO: "
+TENSORFLOW_REMARKS = (
+    r"I\d{4} |WARNING: All log messages before absl::|To enable the following"
+)
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+# Of an NVIDIA driver, on Linux and in its subsystem for Windows.
+_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
+
+
+@contextlib.contextmanager
+def captured(descriptors: Sequence[int] = (1, 2)) -> Iterator[Callable]:
+    """Catches what is written to stdout and stderr, by C++ too.
+
+    Yields:
+        A function that returns what was caught so far.
+    """
+    with tempfile.TemporaryFile() as file:
+        saved = {descriptor: os.dup(descriptor) for descriptor in descriptors}
+        for descriptor in saved:
+            os.dup2(file.fileno(), descriptor)
+
+        def read() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace").strip()
+
+        try:
+            yield read
+        finally:
+            for descriptor, copy in saved.items():
+                os.dup2(copy, descriptor)
+                os.close(copy)
+
+
+@contextlib.contextmanager
+def quiet_stderr(noise: str = "") -> Iterator[None]:
+    """Holds back what is written to stderr, but for errors.
+
+    Args:
+        noise: a pattern of how lines begin that are held back; the others are
+            written in the end. By default all are held back.
+
+    Raises:
+        Exception: what is raised inside, once all that was held back is out.
+    """
+    sys.stderr.flush()
+    held = ""
+    try:
+        with captured((2,)) as read:
+            try:
+                yield
+            except BaseException:
+                held = read()
+                raise
+            finally:
+                sys.stderr.flush()
+            if noise:
+                lines = read().splitlines()
+                kept = [line for line in lines if not re.match(noise, line)]
+                held = "\n".join(kept)
+    finally:
+        if held:
+            os.write(2, held.encode() + b"\n")
+
+
+def _quietly(import_tensorflow, tensorflow):
+    with quiet_stderr():
+        import_tensorflow()
+        tensorflow.zeros(())  # looks for devices
+
+
+def quieten_tensorflow() -> None:
+    """Makes a later import of TensorFlow, and its look for devices, quiet.
+
+    `TF_CPP_MIN_LOG_LEVEL` does not reach what is logged before absl is
+    initialised, nor a failed call to CUDA where there is no GPU.
+    """
+    if "tensorflow" not in sys.modules:
+        sys.meta_path.insert(0, AroundImport("tensorflow", _quietly))
+
+
+def quieten_notebook() -> None:
+    """In a notebook, keeps TensorFlow's remarks out of its outputs.
+
+    TensorFlow reads the level of its log while it is imported: it is set for
+    that time alone, unless it is set already. Without a driver for GPUs the
+    level leaves out errors as well, of which there is one: that CUDA does not
+    start. What fails still raises.
+    """
+    if "ipykernel" in sys.modules and "tensorflow" not in sys.modules:
+        sys.meta_path.insert(0, AroundImport("tensorflow", _without_remarks))
+
+
+def _without_remarks(import_tensorflow, _):
+    if _LEVEL in os.environ:
+        import_tensorflow()
+        return
+    has_driver = any(Path(file).exists() for file in _DRIVERS)
+    os.environ[_LEVEL] = "1" if has_driver else "3"
+    try:
+        with quiet_stderr(TENSORFLOW_REMARKS):
+            import_tensorflow()
+    finally:
+        os.environ.pop(_LEVEL, None)

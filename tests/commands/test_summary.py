@@ -1,0 +1,68 @@
+"""Six lines at the end of a quickstart and of an export."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+from gnsmall_keras import cli
+from gnsmall_keras.commands import printing
+from gnsmall_keras.export import tflite
+from gnsmall_keras.models.saving import files
+from gnsmall_keras.records.run import read_records
+from gnsmall_keras.training import run as training
+
+NAMES = ["accuracy", "bytes", "arena", "file", "try it", "then"]
+
+
+def _report(name, **changes):
+    values = json.loads((ROOT / "tflite" / f"{name}.json").read_text("utf-8"))
+    fields = {field.name for field in dataclasses.fields(tflite.ExportReport)}
+    known = {key: values[key] for key in fields & {*values}}
+    return tflite.ExportReport(**known | {"gzip_bytes": 0} | changes)
+
+
+def _lines(text):
+    return dict(line.split(":", 1) for line in text.strip().splitlines())
+
+
+def test_a_microcontroller_s_file(capsys):
+    report = _report("gns-w0.5-cifar10-micro")
+    printing.print_summary(report, Path("a.tflite"), Path("runs/index.jsonl"))
+    lines = _lines(capsys.readouterr().out)
+    assert [*lines] == NAMES
+    assert f"{100 * report.accuracy:.2f} % int8" in lines["accuracy"]
+    assert "10,000" in lines["accuracy"]
+    assert lines["bytes"].strip() == f"{report.size_bytes:,}"
+    assert f"{report.arena_bytes:,} bytes" in lines["arena"]
+    assert lines["file"].strip() == "a.tflite"
+    assert "run_model.py a.tflite" in lines["try it"]
+    assert "gnsmall c-array a.tflite" in lines["then"]
+    assert "gnsmall report --index runs/index.jsonl" in lines["then"]
+
+
+def test_a_phone_s_file_outside_a_run(capsys):
+    report = _report("gns-w1-cifar10-android", accuracy=None)
+    printing.print_summary(report, Path("a.tflite"))
+    lines = _lines(capsys.readouterr().out)
+    assert [*lines] == NAMES
+    assert "c-array" not in lines["then"]
+    assert "report" not in lines["then"]
+
+
+@pytest.mark.parametrize("details", [False, True])
+def test_quickstart_ends_in_them(details, capsys, monkeypatch, tmp_path):
+    record = next(read_records(ROOT / "papermill_runs/index.jsonl"))
+    report = _report("gns-w0.5-cifar10-micro", faults=["too large"])
+    monkeypatch.delenv("GNSMALL_DATA", raising=False)
+    monkeypatch.setattr(training, "train", lambda *_, **__: record)
+    monkeypatch.setattr(files, "load_model", lambda path: None)
+    monkeypatch.setattr(tflite, "export_network", lambda *_, **__: report)
+    options = ["--details"] if details else []
+    assert cli.main(["quickstart", "--out", str(tmp_path), *options]) == 0
+    captured = capsys.readouterr()
+    assert [*_lines("\n".join(captured.out.splitlines()[-6:]))] == NAMES
+    assert ("operators" in captured.out) == details
+    assert captured.err == "gnsmall: warning: too large\n"

@@ -1,0 +1,109 @@
+"""A successful command leaves no line of a framework on stderr."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gnsmall_keras.quiet import LITERT_REMARKS, quiet_stderr
+
+
+@pytest.mark.parametrize(
+    "backend", ["tensorflow", pytest.param("torch", marks=pytest.mark.slow)]
+)
+def test_training_writes_nothing_to_stderr(backend, tmp_path):
+    pytest.importorskip(backend)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "gnsmall_keras.cli", "train"),
+            *("--data", "digits", "--width", "0.25", "--epochs", "1"),
+            *("--out", str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+    lines = [
+        line
+        for line in done.stderr.splitlines()
+        if not line.startswith("warning: ")  # ours, of one epoch
+        and "once on this machine" not in line  # of the native kernels
+    ]
+    assert lines == []
+
+
+def test_an_error_shows_what_was_held_back(capfd):
+    def fail():
+        with quiet_stderr():
+            os.write(2, b"a reason")
+            raise OSError("broken")
+
+    with pytest.raises(OSError, match="broken"):
+        fail()
+    assert "a reason" in capfd.readouterr().err
+
+
+def test_nothing_is_shown_otherwise(capfd):
+    with quiet_stderr():
+        os.write(2, b"noise")
+    assert capfd.readouterr().err == ""
+
+
+def test_remarks_are_held_back_and_warnings_shown(capfd):
+    with quiet_stderr(LITERT_REMARKS):
+        os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate\nbad\n")
+    assert capfd.readouterr().err == "bad\n"
+
+
+_TENSORFLOW = """
+import os
+level = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
+os.write(2, b"WARNING: All log messages before absl::InitializeLog()\\n")
+os.write(2, b"I0000 00:00:17 30 port.cc:153] oneDNN\\n")
+os.write(2, b"W0000 00:00:17 30 a.cc:1] slow\\n")
+if os.environ.get("BROKEN"):
+    raise OSError("no library")
+"""
+
+
+def _import_tensorflow(folder, kernel, **variables):
+    """Of a script that imports this package, then a stand-in."""
+    (folder / "tensorflow.py").write_text(_TENSORFLOW)
+    (folder / "ipykernel.py").write_text("")
+    code = (
+        f"{'import ipykernel; ' if kernel else ''}import os, gnsmall_keras, "
+        "tensorflow; print(tensorflow.level, os.environ.get("
+        "'TF_CPP_MIN_LOG_LEVEL'))"
+    )
+    left = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    paths = os.pathsep.join([str(folder), *sys.path])
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**left, "PYTHONPATH": paths, **variables},
+    )
+
+
+def test_a_notebook_has_no_remarks_of_tensorflow(tmp_path):
+    done = _import_tensorflow(tmp_path, kernel=True)
+    assert done.stderr == "W0000 00:00:17 30 a.cc:1] slow\n"
+    level, after = done.stdout.split()
+    assert level in ("1", "3")
+    assert after == "None", "set while TensorFlow is imported alone"
+
+
+def test_a_notebook_shows_all_of_an_import_that_fails(tmp_path):
+    done = _import_tensorflow(tmp_path, kernel=True, BROKEN="1")
+    assert all(word in done.stderr for word in ("oneDNN", "no library"))
+
+
+def test_scripts_and_who_sets_the_level_see_tensorflow_as_it_is(tmp_path):
+    done = _import_tensorflow(tmp_path, kernel=False)
+    assert "oneDNN" in done.stderr
+    assert done.stdout.split() == ["None", "None"]
+    done = _import_tensorflow(tmp_path, kernel=True, TF_CPP_MIN_LOG_LEVEL="0")
+    assert "oneDNN" in done.stderr
+    assert done.stdout.split() == ["0", "0"]
