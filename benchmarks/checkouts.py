@@ -45,8 +45,8 @@ def main(arguments) -> None:
             old, new = map(statistics.median, seconds)
             print(
                 f"{os.environ.get('KERAS_BACKEND')}, cores {arguments.c}, "
-                f"width {width:g}, batch {batch}: old {batch / old:,.0f}/s, new "
-                f"{batch / new:,.0f}/s; new / old {old / new:.2f}",
+                f"width {width:g}, batch {batch}: old {batch / old:,.0f}/s, "
+                f"new {batch / new:,.0f}/s; new / old {old / new:.2f}",
                 flush=True,
             )
 

@@ -29,7 +29,7 @@ def options():
     for command in cli.COMMANDS:
         with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
             cli.main([command, "--help-all"])
-    return set(OPTION.findall(printed.getvalue()))
+    return {"help-all", *OPTION.findall(printed.getvalue())}
 
 
 def _texts(path):
