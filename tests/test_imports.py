@@ -11,6 +11,7 @@ PACKAGE = ROOT / "gnsmall_keras"
 # Longest matching name wins; a package's own folder is its default.
 LEVELS = {
     "importing": 0,
+    "child": 0,
     "registration": 0.1,  # names a module, imports it when asked
     "": 5,  # __init__ imports by name only, when asked
     "models.spec": 0,  # facts
