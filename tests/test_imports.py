@@ -28,6 +28,7 @@ LEVELS = {
     "native": 1.5,
     "records.predictions": 1,
     "distill.divergences": 1,
+    "distill.labels": 1,
     "distill.losses": 1,
     "training.optimizers.schedules": 1,
     "distill": 2,
