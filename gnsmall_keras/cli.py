@@ -1,6 +1,7 @@
 """The command line: parse, call, and say what went wrong in one line."""
 
 import contextlib
+import errno
 import functools
 import io
 import os
@@ -19,8 +20,11 @@ from gnsmall_keras.commands import (
     training,
 )
 from gnsmall_keras.commands.quiet import quieten_tensorflow
+from gnsmall_keras.config import check_backend
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
+# A full disk, a full quota, a file beyond its limit.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY = 75  # EX_TEMPFAIL: the same command will go on
 # Read when TensorFlow is imported. Without AVX-512 it leaves oneDNN's kernels
 # out by itself, with which a training step takes half as long (docs/log.md).
@@ -54,10 +58,17 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     quieten_tensorflow()
     try:
+        if backend := os.environ.get("KERAS_BACKEND"):
+            check_backend(backend)
         command = _parse(sys.argv[1:] if arguments is None else arguments)
         return command() or 0
     except (ValueError, OSError) as error:
-        printing.warn(f"error: {error}")
+        full = isinstance(error, OSError) and error.errno in _FULL
+        cure = ". Make room, then give the same command again: it goes on."
+        printing.warn(f"error: {error}{cure if full else ''}")
+        return 2
+    except MemoryError as error:
+        printing.warn(f"error: the memory is not enough. {error}")
         return 2
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == __package__:

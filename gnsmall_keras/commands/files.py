@@ -16,7 +16,7 @@ from gnsmall_keras.commands.arguments import (
 from gnsmall_keras.commands.images import check_data, load_for
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.devices.runtime import Runtime
-from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.records.jsonl import check_writable, replacing
 from gnsmall_keras.records.run import MODEL_FILE
 
 
@@ -63,6 +63,9 @@ def export(
             f"Received: {model} without record.json beside it. Give the model "
             "in the run's folder, or leave --exports and --card out."
         )
+    for name, file in (("exports", exports), ("layer_figure", layer_figure)):
+        if file:
+            check_writable(file, name)
     if layer_errors or layer_figure:
         _check_layers(layer_figure, config)
     runs = model.resolve().parent.parent
@@ -202,6 +205,9 @@ def benchmark(
     """
     from gnsmall_keras.devices.benchmark import benchmark, record_latencies
 
+    for name, file in (("out", out), ("exports", exports)):
+        if file is not None:
+            check_writable(file, name)
     report = benchmark(
         files,
         runtimes=runtimes,

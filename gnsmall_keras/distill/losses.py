@@ -69,7 +69,8 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
     double = keras.backend.standardize_dtype(logits.dtype) == "float64"
     logits = ops.cast(logits, "float64" if double else "float32")
     log_probabilities = ops.log_softmax(logits, axis=-1)
-    counts, classes = 1.0, int(logits.shape[-1])
+    counts = 1.0
+    classes: Any = logits.shape[-1]
     if _are_shares(labels, classes):
         soft = ops.cast(labels, logits.dtype)
         of_label = ops.sum(soft * log_probabilities, axis=-1)

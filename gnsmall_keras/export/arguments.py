@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gnsmall_keras.records.jsonl import check_writable
+
 FEWEST_IMAGES = 20  # of a calibration without a warning
 
 
@@ -39,6 +41,7 @@ def checked_path(path):
             f"The folder of `path` does not exist: {path.parent}. Make it "
             "first."
         )
+    check_writable(path, "path")
     return path
 
 
