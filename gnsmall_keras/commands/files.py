@@ -51,11 +51,13 @@ def export(
         reading: how images are read.
     """
     check_data(data)
+    from gnsmall_keras.export.arguments import check_installed
     from gnsmall_keras.export.card import teachers_of
     from gnsmall_keras.export.tflite import export_network
     from gnsmall_keras.models.saving.files import class_names_of, load_model
     from gnsmall_keras.records.export import EXPORTS_FILE, find_run
 
+    check_installed()
     run = find_run(model)
     if (exports or card) and not run:
         raise ValueError(

@@ -6,12 +6,12 @@ what is below it happen inside.
 
 import contextlib
 import dataclasses
-import importlib.util
 import io
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -78,11 +78,6 @@ def convert(
         ValueError: if TensorFlow cannot convert the model; the operators that
             have no counterpart are named with their layers.
     """
-    if importlib.util.find_spec("tensorflow") is None:
-        raise ValueError(
-            "A .tflite file is made by TensorFlow, which is not installed. "
-            "Run: pip install 'gnsmall-keras[export]'"
-        )
     speaks = training is not None
     with working(__name__, _ENVIRONMENT, speaks=speaks) as worker:
         folder = worker.folder
@@ -110,7 +105,7 @@ def work(folder: Path) -> None:
     from tensorflow.lite.python.convert_phase import ConverterError
 
     config = ExportConfig(**json.loads((folder / _CONFIG).read_text()))
-    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    model: Any = keras.saving.load_model(folder / "model.keras", compile=False)
     images = np.load(folder / "calibration.npy")
     layers = [layer.name for layer in model.layers]
     probabilities = TARGETS[config.target].probabilities
