@@ -79,9 +79,8 @@ def checked_network(model, quantization):
             f"{len(model.inputs)} and {len(model.outputs)}. Make a keras.Model "
             "of those that a device needs."
         )
-    if not isinstance(model.input_shape, tuple) or isinstance(
-        model.output, list | tuple | dict
-    ):
+    ends = (model.input, model.output)
+    if not all(isinstance(end, keras.KerasTensor) for end in ends):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     shape = tuple(model.input_shape[1:])
     if None in shape:

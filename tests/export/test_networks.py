@@ -14,7 +14,7 @@ pytestmark = pytest.mark.export
 
 
 def _layers(*between, side=16):
-    inputs = keras.Input((side, side, 3))
+    inputs = keras.Input((side, side, 3), name="one")
     x = keras.layers.Conv2D(4, 3, padding="same", name="first")(inputs)
     for layer in between:
         x = layer(x)
@@ -22,17 +22,21 @@ def _layers(*between, side=16):
     return inputs, keras.layers.Dense(3)(x)
 
 
-def test_lists_of_one_tensor_are_that_tensor():
+@pytest.mark.parametrize("form", [list, lambda one: {"one": one[0]}])
+def test_lists_of_one_tensor_are_that_tensor(form):
     inputs, outputs = _layers()
-    model = keras.Model([inputs], [outputs], name="mine")
+    model = keras.Model(form([inputs]), form([outputs]), name="mine")
     found = checked_network(model, "int8")
     assert found.input_shape == (None, 16, 16, 3)
     assert found.output_shape == (None, 3)
     assert found.name == "mine"
+    assert isinstance(found.output, keras.KerasTensor)
     images = np.ones((2, 16, 16, 3), "float32")
     np.testing.assert_array_equal(
         keras.ops.convert_to_numpy(found(images)),
-        keras.ops.convert_to_numpy(model([images])[0]),
+        model.predict(form([images]), verbose=0)["one"]
+        if isinstance(model.output, dict)
+        else model.predict(images, verbose=0),
     )
 
 
