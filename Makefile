@@ -8,7 +8,7 @@ BACKEND ?= tensorflow
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml gnsmall_keras/__init__.py
 
-.PHONY: help quickstart test test-all mutants native-check browser mcu lint types results notebooks gallery docs bench clean
+.PHONY: help quickstart test test-all mutants fuzz native-check browser mcu lint types results notebooks gallery docs bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,11 @@ test-all: $(VENV)/test.stamp ## run all tests, slow ones too, on all backends
 
 mutants: $(VENV)/test.stamp ## show that the tests notice seeded faults
 	@$(BIN)/python tests/mutants/run.py
+
+COUNT ?= 50
+SEED ?= 0
+fuzz: $(VENV)/test.stamp ## read COUNT damaged files of each kind, from SEED on
+	@KERAS_BACKEND=$(BACKEND) $(BIN)/python tests/fuzz/run.py $(COUNT) $(SEED)
 
 # Compiled anew each time, a minute or two on one core.
 CXX ?= c++

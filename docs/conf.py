@@ -24,6 +24,7 @@ root_doc = "docs/index"
 include_patterns = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
     "docs/**",
     "papermill_runs/gallery/*.ipynb",
     "tflite/*.md",

@@ -1,6 +1,7 @@
 """The command line: parse, call, and say what went wrong in one line."""
 
 import contextlib
+import errno
 import functools
 import io
 import itertools
@@ -22,9 +23,12 @@ from gnsmall_keras.commands import (
     runs,
     training,
 )
+from gnsmall_keras.config import check_backend
 from gnsmall_keras.quiet import quieten_tensorflow
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
+# A full disk, a full quota, a file beyond its limit.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY = 75  # EX_TEMPFAIL: the same command will go on
 # Read when TensorFlow is imported. Without AVX-512 it leaves oneDNN's kernels
 # out by itself, with which a training step takes half as long (docs/log.md).
@@ -63,10 +67,17 @@ def main(arguments: list[str] | None = None) -> int:
         printing.show(f"gnsmall-keras {gnsmall_keras.__version__}")
         return 0
     try:
+        if backend := os.environ.get("KERAS_BACKEND"):
+            check_backend(backend)
         command = _parse(arguments)
         return command() or 0
     except (ValueError, OSError) as error:
-        printing.warn(f"error: {error}")
+        full = isinstance(error, OSError) and error.errno in _FULL
+        cure = ". Make room, then give the same command again: it goes on."
+        printing.warn(f"error: {error}{cure if full else ''}")
+        return 2
+    except MemoryError as error:
+        printing.warn(f"error: the memory is not enough. {error}")
         return 2
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == __package__:

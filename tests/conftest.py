@@ -3,9 +3,13 @@
 Networks and .tflite files are made once for all tests of a process.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -120,13 +124,15 @@ def convert_in_process(patch):
     """Lets conversions do without a process of their own, for seconds less."""
     from gnsmall_keras.export import convert
 
-    def run(work, *, speaks):
-        try:
-            convert._work(work)
-        except SystemExit:
-            raise ValueError((work / "refusal.txt").read_text()) from None
+    @contextlib.contextmanager
+    def here(*_, **__):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            yield SimpleNamespace(
+                folder=folder, finish=lambda _: convert.work(folder)
+            )
 
-    patch.setattr(convert, "_run_worker", run)
+    patch.setattr(convert, "working", here)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ PACKAGE = ROOT / "gnsmall_keras"
 # Longest matching name wins; a package's own folder is its default.
 LEVELS = {
     "importing": 0,
+    "child": 0,
     "quiet": 0.1,
     "registration": 0.1,  # names a module, imports it when asked
     "": 4.9,  # __init__ imports by name only, when asked
@@ -28,6 +29,7 @@ LEVELS = {
     "native": 1.5,
     "records.predictions": 1,
     "distill.divergences": 1,
+    "distill.labels": 1,
     "distill.losses": 1,
     "training.optimizers.schedules": 1,
     "distill": 2,

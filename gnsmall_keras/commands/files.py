@@ -16,7 +16,7 @@ from gnsmall_keras.commands.arguments import (
 from gnsmall_keras.commands.images import check_data, load_for
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.devices.runtime import Runtime
-from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.records.jsonl import check_writable, replacing
 from gnsmall_keras.records.run import INDEX_FILE, MODEL_FILE
 
 
@@ -53,11 +53,13 @@ def export(
         reading: how images are read.
     """
     check_data(data)
+    from gnsmall_keras.export.arguments import check_installed
     from gnsmall_keras.export.card import teachers_of
     from gnsmall_keras.export.tflite import export_network
     from gnsmall_keras.models.saving.files import class_names_of, load_model
     from gnsmall_keras.records.export import EXPORTS_FILE, find_run
 
+    check_installed()
     run = find_run(model)
     if (exports or card) and not run:
         raise ValueError(
@@ -65,6 +67,9 @@ def export(
             f"Received: {model} without record.json beside it. Give the model "
             "in the run's folder, or leave --exports and --card out."
         )
+    for name, file in (("exports", exports), ("layer_figure", layer_figure)):
+        if file:
+            check_writable(file, name)
     if layer_errors or layer_figure:
         _check_layers(layer_figure, config)
     runs = model.resolve().parent.parent
@@ -205,6 +210,9 @@ def benchmark(
     """
     from gnsmall_keras.devices.benchmark import benchmark, record_latencies
 
+    for name, file in (("out", out), ("exports", exports)):
+        if file is not None:
+            check_writable(file, name)
     report = benchmark(
         files,
         runtimes=runtimes,

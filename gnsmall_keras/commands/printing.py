@@ -20,12 +20,13 @@ from gnsmall_keras.devices.targets import find_budget
 from gnsmall_keras.models import spec
 from gnsmall_keras.models.catalogue import NETWORKS
 
-console = Console()
+# What is printed is text: "[old]" in a path is no style.
+console = Console(markup=False, emoji=False)
 
 
 def show(text: str) -> None:
     """Prints text as it is, however long its lines."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
@@ -106,9 +107,7 @@ def print_record(record, folder):
             f"{record.test_images:,}",
         )
     console.print(table)
-    console.print(
-        f"{record.train_seconds:,.0f} s on {record.backend}; files: {folder}"
-    )
+    show(f"{record.train_seconds:,.0f} s on {record.backend}; files: {folder}")
 
 
 def print_forms(record, report):

@@ -8,6 +8,7 @@ import tyro
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import PositionalPath
+from gnsmall_keras.records.jsonl import check_writable
 
 
 def sweep(
@@ -52,6 +53,7 @@ def sweep(
 
     config = sweeps.with_images(plan.read_sweep(file))
     index = index or out / INDEX_FILE
+    check_writable(index, "index")
     if dry_run:
         todo = printing.print_todo(sweeps.list_todo(config, index, seeds))
         for run in todo.pending:

@@ -45,17 +45,15 @@ def quickstart(out: Path = Path("runs"), details: bool = False) -> None:
     place = os.environ.get(DATA_VARIABLE)
     config = _CIFAR_QUICKSTART if place else _DIGITS_QUICKSTART
     epochs = config.resolved_recipe.epochs
-    printing.console.print(
-        f"[bold]1/2[/] training GhostNetV3-Small {config.width:g} on "
+    printing.show(
+        f"1/2 training GhostNetV3-Small {config.width:g} on "
         + (f"CIFAR-10 from {place}" if place else "scikit-learn's digits")
         + f", epochs: {epochs} (a demonstration, not a result of the study)"
     )
     record = train(config, out=out)
     folder = out / record.slug
     file = folder / "model.tflite"
-    printing.console.print(
-        "[bold]2/2[/] fusing, quantising and checking the file"
-    )
+    printing.show("2/2 fusing, quantising and checking the file")
     export = ExportConfig()
     with printing.exporting(export):
         report = export_network(

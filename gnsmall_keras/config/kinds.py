@@ -27,9 +27,24 @@ check_label_weight = functools.partial(
 check_temperature = functools.partial(fields.check, "temperature", Temperature)
 # What computes a network: a way of running, in no config.
 _MAX_CUTOUT = 1024
+# Of Keras, that networks train on.
+BACKENDS = ("tensorflow", "torch", "jax")
 Kernels = Literal["auto", "keras", "native"]
 KERNELS: tuple[Kernels, ...] = get_args(Kernels)
 KERNELS_VARIABLE = "GNSMALL_KERNELS"  # what "auto" means, in the environment
+
+
+def check_backend(name: str) -> None:
+    """Checks that a backend of Keras is one that networks train on.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if name not in BACKENDS:
+        raise ValueError(
+            f"KERAS_BACKEND must be one of {', '.join(BACKENDS)}. Received: "
+            f"{name!r}. Set it in the environment, or in ~/.keras/keras.json."
+        )
 
 
 def check_limits(seed: int, cutout: int) -> None:

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gnsmall_keras.child import lifeline, watch_starter
+
 _SECONDS = 60.0
 # Of address space. A damaged size may ask for any amount.
 _MAX_BYTES = 4 * 2**30
@@ -35,14 +37,16 @@ def try_file(path: str | os.PathLike, data: bytes, runtime: str) -> None:
 def _try(path, digest, runtime):
     del digest  # of what is at `path` now; part of the key alone
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", __name__, str(path), runtime],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-            check=False,
-        )
+        with lifeline() as stdin:
+            done = subprocess.run(
+                [sys.executable, "-m", __name__, str(path), runtime],
+                stdin=stdin,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_SECONDS,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         raise ValueError(
             f"a trial took more than {_SECONDS:g} s. The file may be damaged; "
@@ -61,6 +65,7 @@ def _try(path, digest, runtime):
 
 
 def _main(path: str, runtime: str) -> int:
+    watch_starter(lambda: os._exit(1))
     from gnsmall_keras.devices.runtime import TFLiteModel
 
     _limit_memory()

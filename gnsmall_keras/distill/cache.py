@@ -221,7 +221,7 @@ def _to_float16(logits):
 @contextlib.contextmanager
 def _progress_line(batches, *, shown):
     """Yields what moves the bar by a batch, and what prints a line."""
-    console = Console(quiet=not shown)
+    console = Console(quiet=not shown, markup=False, emoji=False)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

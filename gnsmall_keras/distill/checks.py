@@ -121,7 +121,13 @@ def check_teacher(
             f"The teacher {origin} tells {told} classes apart, the student "
             f"{classes}. Take a teacher of the same data."
         )
-    if _gives_probabilities(teacher, input_shape):
+    outputs = _of_noise(teacher, input_shape)
+    if not np.isfinite(outputs).all():
+        raise ValueError(
+            f"The teacher {origin} gives logits that are NaN or inf. Check its "
+            "weights, or take another."
+        )
+    if outputs.min() >= 0 and np.allclose(outputs.sum(-1), 1.0, atol=1e-2):
         raise ValueError(
             f"The teacher {origin} ends in probabilities (a softmax), logits "
             'are needed. If its last layer is Dense(activation="softmax"), set '
@@ -199,13 +205,11 @@ def ends_in_probabilities(model: keras.Model) -> bool:
     return activation in names or type(last).__name__.lower() in names
 
 
-def _gives_probabilities(model, input_shape):
-    """Whether its outputs for noise are in [0, 1] and add up to 1."""
+def _of_noise(model, input_shape):
+    """Its outputs for four images of noise."""
     shape = (4, *some_shape(input_shape))
     noise = np.random.default_rng(0).normal(0.0, 1.0, shape)
     outputs = model(noise.astype("float32"), training=False)
-    outputs = np.asarray(
+    return np.asarray(
         keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
     )
-    sums = outputs.sum(axis=-1)
-    return bool(outputs.min() >= 0 and np.allclose(sums, 1.0, atol=1e-2))

@@ -32,7 +32,7 @@ from gnsmall_keras.distill.losses import (
     class_indices,
     get_loss,
 )
-from gnsmall_keras.distill.running import Running
+from gnsmall_keras.distill.running import Running, has_targets
 from gnsmall_keras.distill.state import BatchMean, Step, Untracked
 from gnsmall_keras.distill.steps import STEPS
 from gnsmall_keras.distill.teachers import (
@@ -197,7 +197,7 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
 
     def call(self, inputs, training=None):
         """Returns the student's logits for images, or for a whole batch."""
-        if _has_targets(inputs):
+        if has_targets(inputs):
             inputs = inputs[IMAGES]
         layers = self._frozen.student_layers if training else ()
         with recording(layers) as outputs:
@@ -208,7 +208,8 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
     def _with_targets(self, data):
         """Puts what the teacher says beside the images of a batch."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if _has_targets(x):
+        self._check_given(x, y)
+        if has_targets(x):
             return data
         if self.teacher is None:
             if self.expects_teacher:
@@ -237,8 +238,10 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
 
         Without targets in `x` it is the compiled loss and the regularisers.
         """
-        self._step.logs_terms = training and _has_targets(x)
+        self._check_given(x, y)
+        self._step.logs_terms = training and has_targets(x)
         if not self._step.logs_terms:
+            self._check_loss_of_labels(training)
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         terms = self._target_losses(x, y, y_pred, sample_weight)
         total = (1.0 - self.label_weight) * terms[0]
@@ -299,12 +302,15 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
 
         Args as in `keras.Model.compute_metrics`.
         """
-        if self._agreement is not None and _has_targets(x):
+        self._check_given(x, y)
+        if self._agreement is not None and has_targets(x):
             self._update_agreement(x, y_pred)
         logs = super().compute_metrics(x, y, y_pred, sample_weight)
         for tracker in self._term_trackers:
             if not self._step.logs_terms:
                 logs.pop(tracker.name, None)
+        if keras_private.compiled_loss(self) is None:
+            logs.pop("label_loss", None)
         return logs
 
     def _update_agreement(self, targets, logits):
@@ -378,10 +384,6 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
             FeaturePair(**pair) for pair in config["features"]
         ]
         return cls(**config)
-
-
-def _has_targets(x):
-    return isinstance(x, dict) and TEACHER_LOGITS in x
 
 
 def _output_shapes(model, found_layers):

@@ -11,6 +11,7 @@ from gnsmall_keras.distill.divergences import (
     kl_divergence,
     standardized_kl,
 )
+from gnsmall_keras.distill.labels import are_known, check_labels
 
 
 def class_indices(labels, classes: int):
@@ -45,7 +46,9 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
 
     Args:
         labels: `(batch,)` class indices, or soft labels
-            `(batch, classes)` that add up to 1.
+            `(batch, classes)` that add up to 1. Inside of a graph and on GPUs,
+            where values are not looked at, an index that is no class has the
+            loss 0: its image trains nothing.
         logits: `(batch, classes)`.
         label_smoothing: part of the weight spread evenly over all classes.
 
@@ -53,7 +56,8 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
         `(batch,)`, in nats.
 
     Raises:
-        ValueError: if there is one column of logits, whose loss would be 0.
+        ValueError: if there is one column of logits, whose loss would be 0, or
+            an index is none of `0 <= label < classes`.
     """
     if logits.shape[-1] == 1:
         raise ValueError(
@@ -65,16 +69,25 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
     double = keras.backend.standardize_dtype(logits.dtype) == "float64"
     logits = ops.cast(logits, "float64" if double else "float32")
     log_probabilities = ops.log_softmax(logits, axis=-1)
-    if _are_shares(labels, logits.shape[-1]):
+    counts = 1.0
+    classes: Any = logits.shape[-1]
+    if _are_shares(labels, classes):
         soft = ops.cast(labels, logits.dtype)
         of_label = ops.sum(soft * log_probabilities, axis=-1)
     else:
+        if are_known(labels):
+            check_labels(labels, classes)
         labels = ops.cast(ops.reshape(labels, (-1, 1)), "int32")
+        inside = ops.logical_and(labels >= 0, labels < classes)
+        # Backends clip, wrap or give NaN for what is outside.
+        labels = ops.where(inside, labels, 0)
+        counts = ops.cast(inside[:, 0], logits.dtype)
         of_label = ops.take_along_axis(log_probabilities, labels, axis=-1)[:, 0]
     if not label_smoothing:
-        return -of_label
+        return -counts * of_label
     of_all = ops.mean(log_probabilities, axis=-1)
-    return -(1.0 - label_smoothing) * of_label - label_smoothing * of_all
+    of_label = (1.0 - label_smoothing) * of_label
+    return -counts * (of_label + label_smoothing * of_all)
 
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
@@ -150,6 +163,7 @@ class DistillationLoss:
     """
 
     name: str
+    needs_labels = False  # where it is False, labels may be None
 
     def __init__(self, **weights):
         for name, weight in weights.items():
@@ -199,6 +213,7 @@ class DecoupledKD(DistillationLoss):
     """
 
     name = "dkd"
+    needs_labels = True
 
     def __init__(self, target_weight=1.0, nontarget_weight=8.0):
         super().__init__(

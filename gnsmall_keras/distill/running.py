@@ -1,13 +1,19 @@
 """How a Distiller runs: by which kernels, and on which labels it refuses to."""
 
 # Parts of a keras.Model.
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
 import keras
 
-from gnsmall_keras.data.batches import IMAGES
+from gnsmall_keras.data.batches import IMAGES, TEACHER_LOGITS
 from gnsmall_keras.distill.checks import check_loss
-from gnsmall_keras.distill.labels import are_indices, check_labels
+from gnsmall_keras.distill.labels import (
+    are_indices,
+    check_kind,
+    check_labels,
+    missing,
+)
+from gnsmall_keras.models import keras_private
 from gnsmall_keras.native import choice
 
 
@@ -109,6 +115,8 @@ class Running:
                 logits.
         """
         check_loss(loss)
+        metrics = (kwargs.get(name) for name in ("metrics", "weighted_metrics"))
+        self._frozen.has_metrics = any(metrics)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
     def get_compile_config(self):
@@ -149,7 +157,38 @@ class Running:
             labels = data[1]
         self._check_labels(labels, " of validation")
 
+    def _check_given(self, x, labels):
+        """Refuses data without labels where something is made of these."""
+        if labels is not None:
+            return
+        taught = self.teacher or self.expects_teacher or has_targets(x)
+        loss = keras_private.compiled_loss(self)
+        wanting = {
+            "a compiled loss": loss is not None,
+            "compiled metrics": self._frozen.has_metrics,
+            f"the loss {self.distillation_loss.name!r}": (
+                self.distillation_loss.needs_labels
+            ),
+            "an ensemble with confidence": getattr(
+                self.teacher, "needs_labels", False
+            ),
+            "no teacher": not taught,
+        }
+        received = [name for name, wants in wanting.items() if wants]
+        if received:
+            raise ValueError(missing(received))
+
+    def _check_loss_of_labels(self, training):
+        """JAX would train on a loss of 0."""
+        if training and not (keras_private.compiled_loss(self) or self.losses):
+            raise ValueError(
+                "There is nothing to learn from. Received: no teacher and no "
+                "compiled loss. Compile with loss=LabelCrossEntropy(), or give "
+                "a teacher."
+            )
+
     def _check_labels(self, labels, where=""):
+        check_kind(labels, where)
         if self._has_class_labels(labels):
             check_labels(labels, self.student.output_shape[-1], where)
 
@@ -160,6 +199,11 @@ class Running:
         if getattr(loss, "ignore_class", None) is not None:
             return False
         return classes > 1 and are_indices(labels)
+
+
+def has_targets(x):
+    """Whether a teacher's logits are in a batch, beside the images."""
+    return isinstance(x, dict) and TEACHER_LOGITS in x
 
 
 def _is_symbolic(images):

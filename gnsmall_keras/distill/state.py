@@ -16,6 +16,7 @@ class Untracked:
         self.teacher_layers = ()
         self.native = None  # the student's form to train, if there is one
         self.inference = None  # and to answer
+        self.has_metrics = False  # compiled ones, which need labels
         self.labels_checked = False  # those of the present call, all at once
 
 

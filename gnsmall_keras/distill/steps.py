@@ -12,6 +12,7 @@ import re
 
 import keras
 
+from gnsmall_keras.config import check_backend
 from gnsmall_keras.distill.labels import RULE, check_labels, message
 from gnsmall_keras.models import keras_private
 
@@ -215,4 +216,5 @@ class JaxStep:
         return 1
 
 
+check_backend(keras.config.backend())
 STEPS = {"tensorflow": TensorFlowStep, "torch": TorchStep, "jax": JaxStep}

@@ -167,6 +167,11 @@ class TeacherEnsemble:
             )
 
     @property
+    def needs_labels(self) -> bool:
+        """Whether teachers count by what they say of an image's label."""
+        return self._weights is None
+
+    @property
     def models(self) -> list[keras.Model]:
         """The models behind it."""
         return [m for teacher in self._teachers for m in teacher.models]

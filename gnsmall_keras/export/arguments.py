@@ -1,10 +1,15 @@
 """What an export refuses before it begins."""
 
+import importlib.util
 import os
 import warnings
 from pathlib import Path
 
+import keras
 import numpy as np
+
+from gnsmall_keras.models.deploy import as_functional
+from gnsmall_keras.records.jsonl import check_writable
 
 FEWEST_IMAGES = 20  # of a calibration without a warning
 
@@ -39,7 +44,71 @@ def checked_path(path):
             f"The folder of `path` does not exist: {path.parent}. Make it "
             "first."
         )
+    check_writable(path, "path")
     return path
+
+
+def check_installed():
+    """Checks that what makes files is installed.
+
+    Raises:
+        ValueError: otherwise, with the command that installs it.
+    """
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ValueError(
+            "A .tflite file is made by TensorFlow, which is not installed. "
+            "Run: pip install 'gnsmall-keras[export]'"
+        )
+
+
+def checked_network(model, quantization):
+    """Returns a network from one tensor to one, as files have it.
+
+    Args:
+        model: a keras.Model.
+        quantization: of the file.
+
+    Raises:
+        ValueError: if it has more of them, sides that are not known, layers in
+            half precision, or such that runtimes have no integers for.
+    """
+    model = as_functional(model)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            "`model` must have one input and one output. Received: "
+            f"{len(model.inputs)} and {len(model.outputs)}. Make a keras.Model "
+            "of those that a device needs."
+        )
+    ends = (model.input, model.output)
+    if not all(isinstance(end, keras.KerasTensor) for end in ends):
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    shape = tuple(model.input_shape[1:])
+    if None in shape:
+        known = tuple(32 if side is None else side for side in shape)
+        raise ValueError(
+            "A file takes images of one size. Received: a model of images "
+            f"{shape}. Fix it: inputs = keras.Input({known}); "
+            "keras.Model(inputs, model(inputs))."
+        )
+    for layer in model.layers:
+        if layer.compute_dtype not in ("float32", "float64"):
+            raise ValueError(
+                "A file is made of a network in float32. Received: layer "
+                f"{layer.name!r} of precision {layer.dtype_policy.name!r}. "
+                "Build the network with "
+                'keras.config.set_dtype_policy("float32") and give it these '
+                "weights: float_model.set_weights(model.get_weights())."
+            )
+        nearest = isinstance(layer, keras.layers.UpSampling2D)
+        nearest = nearest and layer.interpolation == "nearest"
+        if nearest and quantization.startswith("int8"):
+            raise ValueError(
+                f"UpSampling2D of the nearest pixel has no int8 form on the "
+                f"runtimes. Received: layer {layer.name!r}. Take "
+                'interpolation="bilinear", or keras.layers.Resizing(height, '
+                'width, interpolation="nearest").'
+            )
+    return model
 
 
 def check_images(images, model):

@@ -1,25 +1,22 @@
 """Keras to .tflite, in a process of its own on the TensorFlow backend.
 
-`convert` starts the process, whatever backend the caller runs; the rest of
-the file is what happens inside it (`python -m gnsmall_keras.export.convert`).
+`convert` starts the process, whatever backend the caller runs; `work` and
+what is below it happen inside.
 """
 
 import contextlib
 import dataclasses
-import importlib.util
 import io
 import json
-import os
 import re
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from gnsmall_keras.child import working
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.data.augment import moments
 from gnsmall_keras.devices.targets import TARGETS
@@ -30,10 +27,13 @@ from gnsmall_keras.quantization.qat import (
     learn_quantization,
 )
 
-_ERROR_LINES = 15  # of a failed worker's output
 _CONFIG = "config.json"
 _TOLD = "told.json"  # what the worker says beside the files
-_REFUSED = 3  # exit status: the reason is in a file
+_ENVIRONMENT = {
+    "KERAS_BACKEND": "tensorflow",
+    "CUDA_VISIBLE_DEVICES": "",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,59 +78,34 @@ def convert(
         ValueError: if TensorFlow cannot convert the model; the operators that
             have no counterpart are named with their layers.
     """
-    with tempfile.TemporaryDirectory(prefix="gnsmall-") as folder:
-        work = Path(folder)
-        model.save(work / "model.keras")
-        np.save(work / "calibration.npy", calibration_images)
+    speaks = training is not None
+    with working(__name__, _ENVIRONMENT, speaks=speaks) as worker:
+        folder = worker.folder
+        model.save(folder / "model.keras")
+        np.save(folder / "calibration.npy", calibration_images)
         if training is not None:
-            training.save(work)
+            training.save(folder)
         values = dataclasses.asdict(config or ExportConfig())
-        (work / _CONFIG).write_text(json.dumps(values))
-        _run_worker(work, speaks=training is not None)
-        floats = work / "float.tflite"
-        told = work / _TOLD
+        (folder / _CONFIG).write_text(json.dumps(values))
+        worker.finish("TensorFlow could not convert the model")
+        floats, told = folder / "float.tflite", folder / _TOLD
         return Conversion(
-            (work / "model.tflite").read_bytes(),
+            (folder / "model.tflite").read_bytes(),
             floats.read_bytes() if floats.is_file() else None,
             **json.loads(told.read_text() if told.is_file() else "{}"),
         )
 
 
-def _run_worker(work, *, speaks):
-    if importlib.util.find_spec("tensorflow") is None:
-        raise ValueError(
-            "A .tflite file is made by TensorFlow, which is not installed. "
-            "Run: pip install 'gnsmall-keras[export]'"
-        )
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "tensorflow",
-        "CUDA_VISIBLE_DEVICES": "",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "gnsmall_keras.export.convert", str(work)],
-        env=environment,
-        stdout=None if speaks else subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode == _REFUSED:
-        raise ValueError((work / "refusal.txt").read_text())
-    if done.returncode:
-        lines = " | ".join(done.stderr.splitlines()[-_ERROR_LINES:])
-        raise ValueError(
-            "TensorFlow could not convert the model; its last lines were: "
-            f"{lines}"
-        )
+def work(folder: Path) -> None:
+    """Converts what `convert` has written, in the process that it started.
 
-
-def _work(folder):
+    Raises:
+        ValueError: as `convert`.
+    """
     from tensorflow.lite.python.convert_phase import ConverterError
 
     config = ExportConfig(**json.loads((folder / _CONFIG).read_text()))
-    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    model: Any = keras.saving.load_model(folder / "model.keras", compile=False)
     images = np.load(folder / "calibration.npy")
     layers = [layer.name for layer in model.layers]
     probabilities = TARGETS[config.target].probabilities
@@ -142,16 +117,8 @@ def _work(folder):
         else:
             data = _convert(converter, config.quantization, images)
     except ConverterError as error:
-        _refuse(folder, _explain(str(error), layers))
-    except ValueError as error:
-        _refuse(folder, str(error))
-    else:
-        (folder / "model.tflite").write_bytes(data)
-
-
-def _refuse(folder, reason):
-    (folder / "refusal.txt").write_text(reason)
-    sys.exit(_REFUSED)
+        raise ValueError(_explain(str(error), layers)) from None
+    (folder / "model.tflite").write_bytes(data)
 
 
 def _converter(model):
@@ -234,7 +201,3 @@ def _from_pixels(model, *, probabilities):
     scale = (1.0 / (255.0 * std)).reshape(1, 1, -1, 1)
     normalize.set_weights([scale, -mean / std])
     return keras.Model(pixels, outputs, name=model.name)
-
-
-if __name__ == "__main__":
-    _work(Path(sys.argv[1]))

@@ -21,7 +21,9 @@ from gnsmall_keras.distill.checks import check_logits
 from gnsmall_keras.export.arguments import (
     check_compressed,
     check_images,
+    check_installed,
     check_training,
+    checked_network,
     checked_path,
 )
 from gnsmall_keras.export.convert import convert
@@ -156,6 +158,8 @@ def export_tflite(
             nothing is written then.
     """
     config = _settled(config, options)
+    check_installed()
+    model = checked_network(model, config.quantization)
     check_compressed(config.compress, compressed)
     path = checked_path(path)
     calibration_images = np.asarray(calibration_images)

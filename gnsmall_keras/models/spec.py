@@ -24,7 +24,8 @@ HEAD_UNITS = 1280  # does not scale with the width
 FIRST_GATED_BLOCK = 2  # blocks 0 and 1 have no attention gate
 PAPER_WIDTHS = (1.0, 1.3, 1.6, 1.9, 2.2, 2.8, 3.4)
 _Width = Annotated[
-    float, Range(above=0, cure=f"the paper's widths are {PAPER_WIDTHS}")
+    float,
+    Range(above=0, most=32, cure=f"the paper's widths are {PAPER_WIDTHS}"),
 ]
 
 

@@ -164,4 +164,6 @@ def _why_unavailable() -> str:
 
 @functools.cache  # says it once
 def _say(line):
-    Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+    Console(stderr=True, markup=False, emoji=False).print(
+        line, highlight=False, soft_wrap=True
+    )

@@ -3,26 +3,27 @@
 Weights of few values, or half of them zero, take the same flash and the same
 operators, and fewer bytes once compressed: what an update over the air costs.
 tfmot knows tf_keras alone, so that a process of its own does it
-(`python -m gnsmall_keras.quantization.twin`).
+(`quantization.twin`).
 """
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
 
+from gnsmall_keras.child import working
 from gnsmall_keras.config import check_compression
 from gnsmall_keras.quantization.qat import QuantizationTraining
 
-MODEL_FILE, JOB_FILE, REFUSAL_FILE = "model.keras", "job.json", "refusal.txt"
-REFUSED = 3  # exit status: the reason is in a file
-_ERROR_LINES = 8
+MODEL_FILE, JOB_FILE = "model.keras", "job.json"
+_TWIN = "gnsmall_keras.quantization.twin"
+_ENVIRONMENT = {
+    "KERAS_BACKEND": "tensorflow",
+    "TF_USE_LEGACY_KERAS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}
 
 
 class Compression(NamedTuple):
@@ -79,34 +80,10 @@ def compress(
             "`training` must have a teacher, as the float network. "
             "Received: None."
         )
-    with tempfile.TemporaryDirectory(prefix="gnsmall-") as folder:
-        work = Path(folder)
-        model.save(work / MODEL_FILE)
-        training.save(work)
-        (work / JOB_FILE).write_text(json.dumps(compression._asdict()))
-        _run_worker(work)
-        return keras.saving.load_model(work / MODEL_FILE, compile=False)
-
-
-def _run_worker(work):
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "tensorflow",
-        "TF_USE_LEGACY_KERAS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "gnsmall_keras.quantization.twin", str(work)],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode == REFUSED:
-        raise ValueError((work / REFUSAL_FILE).read_text())
-    if done.returncode:
-        lines = " | ".join(done.stderr.splitlines()[-_ERROR_LINES:])
-        raise ValueError(
-            f"tensorflow-model-optimization failed; its last lines: {lines}"
-        )
+    with working(_TWIN, _ENVIRONMENT, speaks=True) as worker:
+        folder = worker.folder
+        model.save(folder / MODEL_FILE)
+        training.save(folder)
+        (folder / JOB_FILE).write_text(json.dumps(compression._asdict()))
+        worker.finish("tensorflow-model-optimization failed")
+        return keras.saving.load_model(folder / MODEL_FILE, compile=False)

@@ -5,18 +5,16 @@ tensorflow-model-optimization.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from gnsmall_keras.data.augment import Views
 from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.quantization.compression import (
     JOB_FILE,
     MODEL_FILE,
-    REFUSAL_FILE,
-    REFUSED,
 )
 from gnsmall_keras.quantization.qat import QuantizationTraining
 
@@ -184,7 +182,12 @@ def _taught(training, batches):
             yield np.asarray(images), shares
 
 
-def _work(folder):
+def work(folder: Path) -> None:
+    """Compresses what `compress` has written, in the process it started.
+
+    Raises:
+        ValueError: as `compress`.
+    """
     import tensorflow_model_optimization as tfmot
 
     job = json.loads((folder / JOB_FILE).read_text())
@@ -196,11 +199,10 @@ def _work(folder):
         training.labels,
         batch_size=training.batch_size,
         seed=training.seed,
-        flip=training.flip,
-        alternate=True,
+        views=Views(
+            flip=training.flip, alternate=True, padding=2, border="reflect"
+        ),
         drop_remainder=True,
-        padding=2,
-        border="reflect",
     )
     kind, amount = job["kind"], job["amount"]
     steps = training.epochs * len(batches)
@@ -216,12 +218,3 @@ def _work(folder):
             model.get_layer(layer.name).set_weights(layer.get_weights())
     _check_equal(model, stripped)
     model.save(folder / MODEL_FILE)
-
-
-if __name__ == "__main__":
-    work = Path(sys.argv[1])
-    try:
-        _work(work)
-    except ValueError as error:
-        (work / REFUSAL_FILE).write_text(str(error))
-        sys.exit(REFUSED)

@@ -1,6 +1,7 @@
 """Lines of JSON in a file: appended by one process at a time, read, merged."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -102,7 +103,7 @@ def append_line(text: str, lines: str | os.PathLike[str]) -> None:
     path = Path(lines)
     path.parent.mkdir(parents=True, exist_ok=True)
     line = text.encode() + b"\n"
-    with path.open("ab+") as file:
+    with naming(path), path.open("ab+") as file:
         lock(file)
         file.seek(0)
         last = b"\n"
@@ -131,6 +132,49 @@ def lock(file: BinaryIO, *, wait: bool = True) -> None:
 
 
 @contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Generator[None]:
+    """Gives errors of the system that name no file, as a full disk's, one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        text = error.strerror or " ".join(str(error).split())
+        number = error.errno or errno.EIO
+        raise OSError(number, text, os.fspath(path)) from None
+
+
+def check_writable(path: str | os.PathLike[str], name: str) -> None:
+    """Checks, before hours of work, that a file can be written in the end.
+
+    Args:
+        path: of the file, which may be there, as may its folders.
+        name: what messages call it.
+
+    Raises:
+        ValueError: if it is a folder, or the system does not allow it.
+    """
+    path = Path(path)
+    there = path
+    while not os.path.lexists(there):
+        there = there.parent
+    if path.is_dir():
+        fault = "which is a folder"
+    elif there != path and not there.is_dir():
+        fault = f"but {there} is no folder"
+    elif there == path and not path.is_file():
+        fault = "which is no plain file"
+    elif not os.access(there, os.W_OK if there == path else os.W_OK | os.X_OK):
+        fault = f"but nothing may be written to {there}"
+    else:
+        return
+    raise ValueError(
+        f"`{name}` must be a file that can be written. Received: {path}, "
+        f"{fault}. Give another."
+    )
+
+
+@contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yields a temporary path beside `path` that takes its place at the end.
 
@@ -139,8 +183,9 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
     path = Path(path)
     unfinished = path.with_name(f"unfinished-{path.name}")
     try:
-        yield unfinished
-        unfinished.replace(path)
+        with naming(path):
+            yield unfinished
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 

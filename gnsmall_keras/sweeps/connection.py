@@ -1,7 +1,11 @@
 """The connection to a Ray cluster, and what it has for jobs."""
 
+import importlib
 import os
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 from gnsmall_keras.sweeps.jobs import Job
 
 _CONNECT_SECONDS = 5
+_ANSWER_SECONDS = 15  # of a head, once Ray is imported
 
 
 def ray_package() -> Any:
@@ -26,12 +31,12 @@ def has_token() -> bool:
 
 
 def check_address(address: str) -> None:
-    """Checks that something listens at the address of a cluster.
+    """Checks that the head of a cluster answers at an address.
 
-    Ray itself tries for two minutes, and then ends this process.
+    Ray itself tries for minutes, and then ends this process.
 
     Raises:
-        ValueError: if nothing does, or it is no address.
+        ValueError: if nothing does, or something else; or it is no address.
     """
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
@@ -46,6 +51,46 @@ def check_address(address: str) -> None:
             f"No Ray cluster answers at {address} ({error}). Start one with "
             "`ray start --head`, or leave `address` out."
         ) from None
+    # In a process of its own: Ray's client cannot be interrupted.
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, address],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        raise ValueError(
+            f"What listens at {address} is not the head of a Ray cluster"
+            f"{_reason(done)}. Give the port that `ray start --head` names "
+            "(6379 by default; 8265 and 10001 are other services of Ray), or "
+            "leave `address` out. A cluster with tokens needs its own in "
+            "~/.ray/auth_token or RAY_AUTH_TOKEN."
+        )
+
+
+def _reason(done: "subprocess.CompletedProcess[str]") -> str:
+    if done.returncode < 0:
+        return f": it gave no answer within {_ANSWER_SECONDS} s"
+    lines = done.stdout.split("\n")
+    return f": {' '.join(lines[-1].split())}" if lines[-1].strip() else ""
+
+
+def _ask_head(address: str) -> int:
+    """Ends this process by a signal if there is no answer."""
+    from ray.exceptions import RayError
+
+    raylet: Any = importlib.import_module("ray._raylet")
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.alarm(_ANSWER_SECONDS)
+    try:
+        client = raylet.GcsClient(address=address)
+        client.internal_kv_keys(b"gnsmall", None, _ANSWER_SECONDS)
+    except (RayError, RuntimeError, ValueError) as error:
+        sys.stdout.write(" ".join(str(error).split()).rstrip(": "))
+        return 1
+    return 0
 
 
 def connect(address: str) -> None:
@@ -89,3 +134,7 @@ def count_places(jobs: Sequence[Job]) -> tuple[int, int]:
             f"Received: a Ray cluster with at most {max(gpus)}."
         )
     return sum(gpus), len(taking)
+
+
+if __name__ == "__main__":
+    sys.exit(_ask_head(*sys.argv[1:]))

@@ -7,10 +7,10 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
+from gnsmall_keras.child import watch_starter
 from gnsmall_keras.records.jsonl import lock
 
 LOCK_FILE = "run.lock"  # in a run's folder
@@ -30,7 +30,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    threading.Thread(target=_watch_starter, daemon=True).start()
+    watch_starter(_end)
     order = json.loads(sys.argv[1])
     executed, status = Path(order["output_path"]), 1
     try:
@@ -70,15 +70,11 @@ def _wait_for(file):
         time.sleep(1)
 
 
-def _watch_starter():
-    """Ends this process and its kernel when the one that started it is gone.
+def _end():
+    """Ends this process and its kernel.
 
-    Standard input is a pipe that nobody writes to; it ends with its other
-    end, however that died. The kernel is interrupted first, so that a training
-    can write a checkpoint.
+    The kernel is interrupted first, so that a training can write a checkpoint.
     """
-    while os.read(0, 1):
-        continue
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(_PATIENCE)
     os._exit(1)

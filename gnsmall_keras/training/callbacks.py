@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 
 import keras
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     MofNCompleteColumn,
@@ -44,10 +45,13 @@ class ProgressLine(keras.callbacks.Callback):
         self._batch_size = batch_size
         self._validation = {}  # the last epoch's accuracy
         self._console = Console(
-            force_terminal=sys.stdout.isatty(), force_jupyter=False
+            force_terminal=sys.stdout.isatty(),
+            force_jupyter=False,
+            markup=False,
+            emoji=False,
         )
         self._live = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             MofNCompleteColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -227,6 +231,22 @@ class StopOnNaN(keras.callbacks.Callback):
                     "more warm-up; the last checkpoint is kept."
                 )
 
+    def _check_teacher(self, batch, images):
+        """Looks whether it is the teacher that says NaN."""
+        teacher = getattr(self.model, "teacher", None)
+        if teacher is None:
+            return
+        seen = self._batches[batch][0]
+        for network in teacher.models:
+            logits = keras.ops.convert_to_numpy(network(seen, training=False))
+            if not np.isfinite(np.asarray(logits, np.float32)).all():
+                raise ValueError(
+                    f"The teacher {network.name!r} gives logits that are NaN "
+                    f"or inf for images {images[:8].tolist()}...; the student "
+                    "cannot learn from them. Check its weights, or take "
+                    "another; the last checkpoint is kept."
+                )
+
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the loss."""
         loss = float((logs or {}).get("loss", 0.0))
@@ -241,6 +261,7 @@ class StopOnNaN(keras.callbacks.Callback):
                 f"{epoch + 1}, the first on"
             )
         images = self._batches.indices(epoch, first - 1)
+        self._check_teacher(first - 1, images)
         raise ValueError(
             f"The loss is {loss} after {where} images "
             f"{images[:8].tolist()}... Lower `peak_learning_rate`, take more "

@@ -75,7 +75,8 @@ def save_checkpoint(
             if file.is_file():
                 left = f"{file} of the time before is whole."
         raise OSError(
-            f"The checkpoint {path} could not be written: {error.strerror}. "
+            f"The checkpoint {path} could not be written: "
+            f"{error.strerror or error}. "
             f"{left} Make room, then give the same command again to go on."
         ) from None
 

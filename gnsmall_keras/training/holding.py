@@ -40,10 +40,9 @@ def _take(path):
         try:
             lock(file, wait=False)
         except BlockingIOError:
-            Console(stderr=True).print(
+            Console(stderr=True, markup=False, emoji=False).print(
                 f"{path.parent} is trained by {_holder(file)}; waiting for its "
                 "end. Ctrl-C leaves it to it.",
-                markup=False,
                 highlight=False,
                 soft_wrap=True,
             )

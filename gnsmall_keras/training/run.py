@@ -17,7 +17,7 @@ from gnsmall_keras.models.saving.files import save_model
 from gnsmall_keras.native.choice import using
 from gnsmall_keras.records import predictions, provenance
 from gnsmall_keras.records.folders import ENDED_FILE, begun_name
-from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.records.jsonl import check_writable, replacing
 from gnsmall_keras.records.run import (
     INDEX_FILE,
     MODEL_FILE,
@@ -43,7 +43,7 @@ from gnsmall_keras.training.splits import (
     split,
     test_split,
 )
-from gnsmall_keras.training.strategies import find_teachers
+from gnsmall_keras.training.strategies import find_changed, find_teachers
 
 
 def train(
@@ -95,6 +95,9 @@ def train(
     """
     if tensorboard:
         summary_writer()  # which says now if it is not there
+    index = Path(out) / INDEX_FILE if index is None else Path(index)
+    check_writable(Path(out) / config.slug / RECORD_FILE, "out")
+    check_writable(index, "index")
     check_source(config.data)
     images = images_of(config)
     dataset = load_data(images.data, **images.options)
@@ -104,18 +107,17 @@ def train(
     folder = Path(out) / experiment.name.slug
     ended = folder / ENDED_FILE
     with holding(folder):
-        finished = (
-            None if again else _find_finished(config, dataset.digest, Path(out))
-        )
+        finished = None
+        if not again:
+            finished = _find_finished(config, dataset.digest, Path(out))
         if finished:
             _say(
                 f"{Path(out) / finished.slug} is finished; `again` (--again) "
                 "trains it anew."
             )
             return finished
-        if ended.is_file():  # an earlier call died after its training
-            record = RunRecord.from_json(ended.read_text(encoding="utf-8"))
-        else:
+        record = _read_ended(ended)
+        if record is None:
             with (
                 StopRequest(time_budget).listening() as stop,
                 on_devices(device, experiment.learning.devices) as devices,
@@ -133,14 +135,30 @@ def train(
                     tensorboard=tensorboard,
                 )
         tell_warnings((record.images or {}).get("warnings", ()))
-        append_record(record, index or Path(out) / INDEX_FILE)
+        append_record(record, index)
         checkpoint.remove(folder / checkpoint.FILE)
         ended.replace(folder / RECORD_FILE)
     return record
 
 
+def _read_ended(path):
+    """The record of a call that died after its training, if it is whole."""
+    try:
+        return _read_record(path) if path.is_file() else None
+    except ValueError as error:
+        _say(f"{error} The training goes on from its checkpoint.")
+        return None
+
+
+def _read_record(path):
+    try:
+        return RunRecord.from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+
+
 def _find_finished(config, data_digest, out):
-    """The record of a run that is done, of the data as they are now."""
+    """The record of a run that is done, of data and teachers as now."""
     for name in config.names:
         folder = out / name.slug
         path = folder / RECORD_FILE
@@ -149,19 +167,29 @@ def _find_finished(config, data_digest, out):
             continue
         if not (folder / MODEL_FILE).is_file():
             continue
-        record = RunRecord.from_json(path.read_text(encoding="utf-8"))
+        try:
+            record = _read_record(path)
+        except ValueError as error:
+            _say(f"{error} The run is trained anew.")
+            continue
         if (
             record.digest == name.digest
             and record.backend == keras.config.backend()
             and record.data_digest == data_digest
         ):
-            return record
+            others = find_changed(record.distillation, out)
+            if not others:
+                return record
+            _say(
+                f"{folder} is finished, but since then {', '.join(others)} "
+                "changed: it is trained anew."
+            )
     return None
 
 
 def _say(line):
-    Console(stderr=True).print(
-        line, markup=False, highlight=False, soft_wrap=True
+    Console(stderr=True, markup=False, emoji=False).print(
+        line, highlight=False, soft_wrap=True
     )
 
 

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -106,6 +107,32 @@ def find_teachers(student: Stage, dataset: Dataset, splits: Splits) -> Taught:
     return Taught(_joined(chain, teaching), described)
 
 
+def find_changed(described: dict[str, Any] | None, runs: Path) -> list[str]:
+    """Returns the teachers whose weights are others than a record says.
+
+    Those that are not there any more, and caches, are left out.
+
+    Args:
+        described: what the record says of teachers and stages.
+        runs: folder of all runs.
+    """
+    changed = []
+    for teacher in (described or {}).get("teachers", ()):
+        if _network_of(teacher["name"]):  # the run trained it itself
+            continue
+        place = find_folder(teacher["name"], runs) or Path(teacher["name"])
+        file = place / MODEL_FILE if place.is_dir() else place
+        if not file.is_file():
+            continue
+        try:
+            digest = teacher_digest(load_model(file))
+        except ValueError:
+            digest = ""
+        if digest != teacher["weights_digest"]:
+            changed.append(str(file))
+    return changed
+
+
 def _check_chain(names, digests):
     """One model may have two names."""
     for name, digest in zip(names, digests, strict=True):
@@ -118,10 +145,16 @@ def _check_chain(names, digests):
             )
 
 
+def _network_of(name):
+    """The parts of a name that is of a network, and of no trained model."""
+    match = re.fullmatch(r"(\w+?)(?:-w(\d+(?:\.\d+)?))?", name)
+    return match if match and match[1] in NETWORKS else None
+
+
 def _assistant(name, student, number):
     """The stage that trains it, or None if `name` is of a trained model."""
-    match = re.fullmatch(r"(\w+?)(?:-w(\d+(?:\.\d+)?))?", name)
-    if match is None or match[1] not in NETWORKS:
+    match = _network_of(name)
+    if match is None:
         return None
     return student._replace(
         name=f"assistant {number}, {name}",

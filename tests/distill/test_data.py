@@ -30,7 +30,9 @@ from plain_distillation import (
     train_plainly,
 )
 
-from gnsmall_keras.distill.losses import LabelCrossEntropy
+from gnsmall_keras.distill.distiller import Distiller
+from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
+from gnsmall_keras.distill.teachers import TeacherEnsemble
 
 pytestmark = pytest.mark.backend
 
@@ -185,3 +187,82 @@ def test_regularisers_are_added_whole():
     assert logs["kd_loss"] == pytest.approx(kd, rel=1e-4)
     total = LABEL_WEIGHT * label + (1 - LABEL_WEIGHT) * kd + extra
     assert logs["loss"] == pytest.approx(total, rel=1e-4)
+
+
+class TestWithoutLabels:
+    """A student may learn from its teacher alone, and from nothing else."""
+
+    @pytest.mark.parametrize(
+        ("options", "received"),
+        [
+            ({"loss": LabelCrossEntropy()}, "but a compiled loss"),
+            ({"metrics": ["accuracy"]}, "but compiled metrics"),
+            ({"weighted_metrics": [LabelAccuracy()]}, "but compiled metrics"),
+            ({"kind": "dkd"}, "but the loss 'dkd'"),
+            ({"teacher": "sure"}, "but an ensemble with confidence"),
+            ({"teacher": None}, "but no teacher"),
+        ],
+        ids=["loss", "metrics", "weighted", "dkd", "confidence", "alone"],
+    )
+    @pytest.mark.parametrize("form", ["array", "batches"])
+    def test_what_needs_them_is_named(self, options, received, form):
+        distiller = _without_labels(**options)
+        images = examples(BATCH)[0]
+        data = images if form == "array" else _Batches(images)
+        with pytest.raises(ValueError, match=received) as error:
+            distiller.fit(data, verbose=0)
+        assert "with the loss 'kd', 'standardized_kd' or 'dist'" in str(
+            error.value
+        )
+
+    @pytest.mark.parametrize("form", ["array", "batches", "cached"])
+    def test_a_teacher_alone_teaches(self, form):
+        images = examples(BATCH)[0]
+        cached = {
+            "images": images,
+            "teacher_logits": np.zeros((BATCH, CLASSES)),
+        }
+        data = {"array": images, "batches": _Batches(images), "cached": cached}
+        teacher = None if form == "cached" else make_teacher()
+        distiller = _without_labels(teacher=teacher)
+        history = distiller.fit(data[form], verbose=0).history
+        assert history.keys() == {"loss", "kd_loss"}
+        assert history["loss"][0] == pytest.approx(history["kd_loss"][0] / 2)
+
+    def test_evaluation_and_validation_say_the_same(self):
+        images, labels = examples(BATCH)
+        distiller = _without_labels(loss=LabelCrossEntropy())
+        with pytest.raises(ValueError, match="Without labels"):
+            distiller.evaluate(images, verbose=0)
+        with pytest.raises(ValueError, match="Without labels"):
+            distiller.fit(
+                images, labels, validation_data=(images, None), verbose=0
+            )
+
+    def test_neither_teacher_nor_loss_is_nothing_to_learn_from(self):
+        with pytest.raises(ValueError, match="nothing to learn from"):
+            _without_labels(teacher=None).fit(*examples(BATCH), verbose=0)
+
+    @pytest.mark.parametrize(
+        ("labels", "received"),
+        [
+            ([0, 1], "Received: a list"),
+            (np.array(["cat", "dog"]), "Received: an array of <U3"),
+            (np.array([None, None]), "Received: an array of object"),
+        ],
+        ids=["list", "texts", "objects"],
+    )
+    def test_labels_that_are_no_numbers_are_refused(self, labels, received):
+        distiller = _without_labels(loss=LabelCrossEntropy())
+        with pytest.raises(ValueError, match=received):
+            distiller.fit(examples(2)[0], labels, verbose=0)
+
+
+def _without_labels(*, teacher="one", kind="kd", **compiled_with):
+    if teacher == "one":
+        teacher = make_teacher()
+    elif teacher == "sure":
+        teacher = TeacherEnsemble([make_teacher()], weights="confidence")
+    distiller = Distiller(student=make_student(), teacher=teacher, loss=kind)
+    distiller.compile("sgd", **compiled_with)
+    return distiller

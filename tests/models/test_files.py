@@ -15,6 +15,8 @@ from gnsmall_keras.distill.checks import check_teacher, load_teacher
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.models.saving.files import (
+    LABELS_FILE,
+    class_names_of,
     load_model,
     save_model,
 )
@@ -183,3 +185,20 @@ def test_teacher_of_other_classes_is_refused():
 def test_teacher_may_take_images_of_any_size():
     teacher = _classifier((None, None, 3))
     check_teacher(teacher, classes=10, input_shape=(32, 32, 3))
+
+
+@pytest.mark.parametrize("what", ["network", "names"])
+@pytest.mark.parametrize("member", ["config.json", "model.weights.h5"])
+def test_a_changed_byte_is_a_damaged_file(model, tmp_path, member, what):
+    """The archive's own sums notice it."""
+    path = tmp_path / "model.keras"
+    save_model(model, path, ["cat", "dog"])
+    data = bytearray(path.read_bytes())
+    member = LABELS_FILE if what == "names" else member
+    place = data.index(member.encode()) + len(member)
+    data[place : place + 40] = bytes(40)
+    path.write_bytes(data)
+    read = class_names_of if what == "names" else load_model
+    with pytest.raises(ValueError, match="is damaged") as error:
+        read(path)
+    assert "\n" not in str(error.value)

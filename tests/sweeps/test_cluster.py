@@ -1,10 +1,13 @@
 """Notebooks on a Ray cluster: lost workers, files that go back, an end."""
 
+import contextlib
 import dataclasses
 import json
 import signal
+import socket
 import subprocess
 import sys
+import threading
 
 import psutil
 import pytest
@@ -17,7 +20,7 @@ from gnsmall_keras.records.run import (
     RECORD_FILE,
     read_records,
 )
-from gnsmall_keras.sweeps import cluster, sweep
+from gnsmall_keras.sweeps import cluster, connection, sweep
 from gnsmall_keras.sweeps.jobs import Job
 from gnsmall_keras.sweeps.notebook import parameters_of
 from gnsmall_keras.sweeps.plan import SweepConfig
@@ -256,6 +259,37 @@ def test_what_no_engine_can_do_is_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize("greets", [True, False])
+def test_a_port_that_is_not_a_cluster_s_is_named(greets, monkeypatch):
+    """Such as a web server's, or one that never answers."""
+    pytest.importorskip("ray")
+    monkeypatch.setattr(connection, "_ANSWER_SECONDS", 2)
+    run = connection.subprocess.run
+    code = "import gnsmall_keras.sweeps.connection as c, sys; "
+    code += "c._ANSWER_SECONDS = 2; sys.exit(c._ask_head(sys.argv[1]))"
+    monkeypatch.setattr(
+        connection.subprocess,
+        "run",
+        lambda words, **k: run([words[0], "-c", code, words[-1]], **k),
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        if greets:
+            threading.Thread(target=_greet, args=[server], daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        message = f"at {address} is not the head of a Ray cluster: it gave no"
+        with pytest.raises(ValueError, match=message) as error:
+            cluster.ray_engine(1, address)
+    assert "6379" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def _greet(server):
+    with contextlib.suppress(OSError):
+        while True:
+            with server.accept()[0] as client:
+                client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
 def test_a_missing_ray_is_named_with_its_extra(monkeypatch):

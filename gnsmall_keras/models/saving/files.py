@@ -1,9 +1,10 @@
 """Networks as `.keras` files."""
 
+import contextlib
 import itertools
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import keras
@@ -54,12 +55,26 @@ def class_names_of(path: str | os.PathLike) -> tuple[str, ...]:
     """Returns the names of classes in a `.keras` file; empty: it has none."""
     if not zipfile.is_zipfile(path):
         return ()
-    with zipfile.ZipFile(path) as archive:
+    with _whole(path), zipfile.ZipFile(path) as archive:
         if LABELS_FILE not in archive.namelist():
             return ()
         with archive.open(LABELS_FILE) as file:
             text = file.read(_MOST_LABELS).decode("utf-8", "replace")
     return tuple(text.splitlines())
+
+
+@contextlib.contextmanager
+def _whole(path: str | os.PathLike) -> Generator[None]:
+    """Turns what zipfile, zlib and h5py raise of damage into one kind."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{os.fspath(path)} is damaged: {reason}. Save or copy it again."
+        ) from None
 
 
 @keras_private.without_tensorflow()
@@ -97,7 +112,8 @@ def load_model(path: str | os.PathLike) -> keras.Model:
             f"{os.fspath(path)} is not a .keras file (a zip archive). It may "
             "be truncated; save or copy it again."
         )
-    check_declared_sizes(path)
+    with _whole(path):
+        check_declared_sizes(path)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:

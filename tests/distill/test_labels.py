@@ -1,0 +1,68 @@
+"""LabelCrossEntropy outside of a Distiller, on labels that are no classes."""
+
+import keras
+import numpy as np
+import pytest
+
+from gnsmall_keras.distill.losses import LabelCrossEntropy
+
+pytestmark = pytest.mark.contract
+
+LOGITS = np.log(np.array([[4, 1, 1], [1, 4, 1], [1, 1, 4]], "float32"))
+LOSSES = [np.log(1.5), np.log(6), np.log(6)]  # of class 0
+
+
+@pytest.mark.parametrize("label", [-1, 3, 300, np.nan])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_they_are_refused_where_they_are_known(label, smoothing):
+    loss = LabelCrossEntropy(smoothing)
+    with pytest.raises(ValueError, match="whole numbers from 0 to 2"):
+        loss(np.array([0, label, 1]), LOGITS)
+    labels = keras.ops.convert_to_tensor(np.array([[0], [label]], "float32"))
+    with pytest.raises(ValueError, match=f"Received: {label:g}"):
+        loss(labels, LOGITS[:2])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("label", [-1, 3])
+def test_their_loss_and_gradient_are_0_inside_of_a_graph(label, smoothing):
+    loss = LabelCrossEntropy(smoothing, reduction="none")
+    labels = np.array([0, 0, label])
+    values, gradient = _in_a_graph(loss, labels)
+    known = loss(labels[:2], LOGITS[:2])
+    np.testing.assert_allclose(
+        values, [*keras.ops.convert_to_numpy(known), 0], rtol=1e-6
+    )
+    if not smoothing:
+        np.testing.assert_allclose(values[:2], LOSSES[:2], rtol=1e-6)
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient[:2]).min() > 0.01
+    assert not gradient[2].any()
+
+
+def _in_a_graph(loss, labels):
+    """Values, and the gradient of their sum in the logits."""
+    backend = keras.config.backend()
+    if backend == "jax":
+        import jax
+
+        def summed(logits, labels):
+            values = loss(labels, logits)
+            return values.sum(), values
+
+        step = jax.jit(jax.value_and_grad(summed, has_aux=True))
+        (_, values), gradient = step(LOGITS, labels)
+        return np.asarray(values), np.asarray(gradient)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function
+        def run(logits, labels):
+            with tf.GradientTape() as tape:
+                tape.watch(logits)
+                values = loss(labels, logits)
+            return values, tape.gradient(values, logits)
+
+        values, gradient = run(tf.constant(LOGITS), tf.constant(labels))
+        return values.numpy(), gradient.numpy()
+    pytest.skip("PyTorch has no graph here: values are known")
