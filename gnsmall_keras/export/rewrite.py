@@ -18,7 +18,7 @@ from gnsmall_keras.export.resampling import (
     replace_resizings,
     simplify_resizings,
 )
-from gnsmall_keras.export.rounding import settle_products
+from gnsmall_keras.export.rounding import settle_products, settle_sigmoids
 
 _SAME = 0  # schema.Padding
 
@@ -46,6 +46,7 @@ def rewrite(data: bytes, *, for_xnnpack: bool = False) -> bytes:
     else:
         drop_last_reshape(graph)
     settle_products(graph)
+    settle_sigmoids(graph)
     order_operators(graph)
     drop_unused(graph)
     return graph.to_bytes()

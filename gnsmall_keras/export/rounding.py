@@ -1,4 +1,4 @@
-"""Products that all runtimes round alike."""
+"""Products and sigmoids that all runtimes round alike."""
 
 import math
 
@@ -8,6 +8,7 @@ from gnsmall_keras.export.graph import Graph
 
 _REQUANTISING = ("CONV_2D", "DEPTHWISE_CONV_2D", "MEAN", "MUL", "ADD")
 _SETTLING_STEPS = 100
+_TIE = 1e-5  # of an output's step; the kernels' error is some 1e-6 of one
 
 
 def settle_products(graph: Graph) -> None:
@@ -40,6 +41,44 @@ def settle_products(graph: Graph) -> None:
                     graph.tensors[t].quantization for t in reader.inputs[1:]
                 )
                 bias.scale = np.float32(scale) * kernel.scale
+
+
+def settle_sigmoids(graph: Graph) -> None:
+    """Gives sigmoids scales with which all runtimes round alike.
+
+    Each runtime approximates the function in its own way, and a value in the
+    middle of two integers may become either. The input's scale then grows by
+    steps of float32 until none of the 256 is.
+    """
+    makers = {
+        tensor: operator.kind
+        for operator in graph.operators
+        for tensor in operator.outputs
+    }
+    for sigmoid in graph.of_kind("LOGISTIC"):
+        tensor = sigmoid.inputs[0]
+        if (
+            graph.dtype(tensor) != "INT8"
+            or makers.get(tensor) not in _REQUANTISING
+            or any(r.kind != "LOGISTIC" for r in graph.consumers(tensor))
+        ):
+            continue
+        scale, point = graph.scale(tensor), graph.zero_point(tensor)
+        settled = settled_sigmoid(scale, point)
+        if settled != scale:
+            graph.quantize(tensor, settled, point)
+
+
+def settled_sigmoid(scale: float, zero_point: int) -> float:
+    """Returns the first input scale, a float32, without a value at a tie."""
+    inputs = np.arange(-128, 128) - zero_point
+    found = np.float32(scale)
+    for _ in range(_SETTLING_STEPS):
+        outputs = 256 / (1 + np.exp(-inputs * float(found)))
+        if np.abs(outputs % 1 - 0.5).min() > _TIE:
+            return float(found)
+        found = np.nextafter(found, np.float32(np.inf))
+    return scale
 
 
 def settled_scale(scales, zero_points) -> float:

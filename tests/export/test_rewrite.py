@@ -15,7 +15,7 @@ from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export import rewrite as rules
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.export.rewrite import rewrite
-from gnsmall_keras.export.rounding import settled_scale
+from gnsmall_keras.export.rounding import settled_scale, settled_sigmoid
 
 pytestmark = pytest.mark.export
 
@@ -183,3 +183,14 @@ def test_a_reader_that_is_not_a_convolution_keeps_its_pad(converted):
     graph.consumers(pads[0].outputs[0])[0].options.strideH = 1
     rules.drop_pads(graph)
     assert graph.of_kind("PAD") == pads[:1]
+
+
+def test_sigmoids_have_no_value_between_two_integers():
+    # Of a file whose value for 2 is 29.5000003: LiteRT gave 30, TensorFlow
+    # Lite Micro 29.
+    scale, point = 0.05867111310362816, -6
+    settled = settled_sigmoid(scale, point)
+    assert scale < settled < scale * 1.00001
+    outputs = 256 / (1 + np.exp(-(np.arange(-128, 128) - point) * settled))
+    assert np.abs(outputs % 1 - 0.5).min() > 1e-5
+    assert settled_sigmoid(settled, point) == settled

@@ -32,7 +32,7 @@ GHOSTNETV3_SMALL = {
     ),
     (0.5, 1280): Pretrained(
         "gns-w0.5-cifar10.keras",
-        "00f8dc1d55b3c73801aa19545a4dacc845e636a3fade0e12d1eff0ce85414759",
+        "cb23b0932739a70edbe99dbe8af107c0258322f1e5d1ea5dbfa07690655cf417",
     ),
     (1.0, 1280): Pretrained(
         "gns-w1-cifar10.keras",
