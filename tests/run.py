@@ -42,9 +42,9 @@ class Job(NamedTuple):
 
 
 JOBS = {
-    "export and notebooks": Job("tensorflow", "(export or notebook)"),
-    "tensorflow": Job("tensorflow", PLAIN, TRAINING),
     "tensorflow, training": Job("tensorflow", PLAIN, (*OTHERS, "test_*.py")),
+    "tensorflow": Job("tensorflow", PLAIN, TRAINING),
+    "export and notebooks": Job("tensorflow", "(export or notebook)"),
     "jax": Job("jax", "contract"),
     "torch": Job("torch", "contract"),
 }

@@ -9,9 +9,19 @@ import pytest
 from gnsmall_keras.quiet import LITERT_REMARKS, quiet_stderr
 
 
-@pytest.mark.parametrize(
-    "backend", ["tensorflow", pytest.param("torch", marks=pytest.mark.slow)]
-)
+def test_a_start_writes_nothing_to_stderr():
+    """Of TensorFlow and Keras, with whatever they say of GPUs."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gnsmall_keras.cli", "info"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_training_writes_nothing_to_stderr(backend, tmp_path):
     pytest.importorskip(backend)
     done = subprocess.run(

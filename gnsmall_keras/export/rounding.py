@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from scipy.special import expit
 
 from gnsmall_keras.export.graph import Graph
 
@@ -74,7 +75,7 @@ def settled_sigmoid(scale: float, zero_point: int) -> float:
     inputs = np.arange(-128, 128) - zero_point
     found = np.float32(scale)
     for _ in range(_SETTLING_STEPS):
-        outputs = 256 / (1 + np.exp(-inputs * float(found)))
+        outputs = 256 * expit(inputs * float(found))
         if np.abs(outputs % 1 - 0.5).min() > _TIE:
             return float(found)
         found = np.nextafter(found, np.float32(np.inf))

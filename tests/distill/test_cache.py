@@ -326,7 +326,7 @@ def test_cache_of_fewer_classes_is_refused(teacher, tmp_path):
         ({"classes": 3}, {}, "tells 3 classes apart"),
         ({"size": 9}, {}, "takes images"),
         ({"activation": "softmax"}, {}, "logits are needed"),
-        ({"gain": np.nan}, {}, "must be finite"),
+        ({"gain": np.nan}, {}, "logits that are NaN or inf"),
         ({}, {"labels": LABELS - 1}, r"labels in \[-1, 2\]"),
         ({}, {"labels": LABELS[:9]}, "images=30, labels=9"),
         ({}, {"images": IMAGES[:0], "labels": LABELS[:0]}, "images=0"),

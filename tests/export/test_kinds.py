@@ -148,9 +148,8 @@ open(out, "wb").write(data)
 """
 
 
-@pytest.mark.parametrize(
-    "backend", [pytest.param("jax", marks=pytest.mark.slow), "torch"]
-)
+@pytest.mark.slow  # a quarter of a minute and more each
+@pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_every_backend_gives_the_same_file(
     exported_small, images, tmp_path, backend
 ):

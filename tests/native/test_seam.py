@@ -191,6 +191,7 @@ def test_other_optimisers_get_gradients():
     assert _relative_error(first, *weights) < TOLERANCE
 
 
+@long_on_tensorflow
 def test_answers_are_keras_s():
     images, labels = _batch()
     network = _network()
@@ -407,6 +408,7 @@ def test_names_of_kernels(monkeypatch):
         choice.check_kernels("auto")
 
 
+@long_on_tensorflow
 def test_a_teacher_answers_natively():
     teacher = FrozenTeacher(_network())
     images, _ = _batch()

@@ -57,6 +57,7 @@ for devices in (1, 2):
 """
 
 
+@pytest.mark.slow  # half a minute
 @pytest.mark.backend
 def test_two_devices_train_as_one_with_their_summed_batch(tmp_path):
     """Twenty steps, statistics of the batch and the last one included."""
