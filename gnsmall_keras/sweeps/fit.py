@@ -141,12 +141,12 @@ class _Search:
         plan, self._plan = self._folder / _PLAN, dict[str, int]()
         if plan.is_file():
             self._plan |= json.loads(plan.read_text("utf-8"))
-        self._rate = 0.0  # seconds for a multiply-accumulate of training
+        self._rate = (0, 0.0)  # MACs of the largest trained, seconds for each
 
     def run(self) -> Fitted:
         """Does all stages."""
         tell, data = self._tell, self._data
-        tell(f"{data!r}")
+        tell(repr(data))
         for line in (*data.notes, data.reading):
             if line:
                 tell(line)
@@ -164,11 +164,9 @@ class _Search:
         )
         trials = self._trials(fitting)
         long = self._long(trials)
-        final = [long] if long else []
-        final += [one for one in [self._taught(long or trials[0])] if one]
-        if not final:
-            final = trials[:1]
-        entries = [self._export(record) for record in _ranked(final)]
+        done = [one for one in (long, self._taught(long or trials[0])) if one]
+        final = _ranked(done or trials[:1])
+        entries = [self._export(record) for record in final]
         return Fitted(
             folder=self._folder,
             entries=tuple(entries),
@@ -211,7 +209,6 @@ class _Search:
             record = self._train(config, self._left() / 2)
             if record:
                 done.append(record)
-                self._learn_rate(record)
         if not done:
             raise ValueError(
                 f"`time` is too short for one short training. Received: "
@@ -277,16 +274,17 @@ class _Search:
         """Epochs that fit a part of the time left; as an earlier call said."""
         if name not in self._plan:
             images = len(self._data.train_images)
-            epoch = max(self._rate * macs * images, 1e-9)
+            epoch = max(self._rate[1] * macs * images, 1e-9)
             self._plan[name] = min(wanted, int(share * self._left() / epoch))
             with replacing(self._folder / _PLAN) as unfinished:
                 unfinished.write_text(json.dumps(self._plan), "utf-8")
         return self._plan[name]
 
-    def _learn_rate(self, record: RunRecord) -> None:
+    def _learn_rate(self, record: RunRecord) -> RunRecord:
         work = record.deployed_macs * record.train_images
         rate = record.train_seconds / (work * record.recipe["epochs"])
-        self._rate = max(self._rate, rate)
+        self._rate = max(self._rate, (record.deployed_macs, rate))
+        return record
 
     def _train(
         self, config: RunConfig, seconds: float, index: str = INDEX_FILE
@@ -294,7 +292,8 @@ class _Search:
         """A record, of an earlier call too; None where the time is up."""
         done = self._folder / config.slug / RECORD_FILE
         if done.is_file():
-            return RunRecord.from_json(done.read_text("utf-8"))
+            record = RunRecord.from_json(done.read_text("utf-8"))
+            return self._learn_rate(record)
         if seconds <= 0:
             return None
         try:
@@ -314,7 +313,7 @@ class _Search:
             f"  validation {_percent(record.validation_accuracy)} of "
             f"{record.validation_images:,}, {record.train_seconds:,.0f} s"
         )
-        return record
+        return self._learn_rate(record)
 
     def _export(self, record: RunRecord) -> Entry:
         folder = self._folder / record.slug
