@@ -61,7 +61,15 @@ def unpack_correct(described: dict[str, Any]) -> np.ndarray:
     """Returns for each test image, in order, whether it was recognised.
 
     Two runs on the same images are compared by it, image by image.
+
+    Raises:
+        ValueError: if there are fewer bits than images.
     """
     images = int(np.sum(described["confusion"]))
     bits = np.frombuffer(bytes.fromhex(described["correct"]), np.uint8)
+    if 8 * len(bits) < images:  # of none, NumPy would give what memory holds
+        raise ValueError(
+            f"`correct` must have a bit for each of {images} images. Received: "
+            f"{8 * len(bits)}. Take the record from where it was written."
+        )
     return np.unpackbits(bits, count=images).astype(bool)

@@ -38,3 +38,10 @@ def test_a_class_without_images_has_a_row_and_few_mistakes_are_kept():
 
 def test_predictions_without_a_mistake_have_no_worst_ones():
     assert describe(LOGITS[:1], LABELS[:1], NAMES)["worst"] == []
+
+
+@pytest.mark.parametrize("bits", ["", "80"])
+def test_bits_that_are_missing_are_refused(bits):
+    found = {"confusion": [[9]], "correct": bits}
+    with pytest.raises(ValueError, match="a bit for each of 9 images"):
+        unpack_correct(found)
