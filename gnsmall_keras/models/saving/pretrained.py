@@ -28,7 +28,7 @@ class Pretrained(NamedTuple):
 GHOSTNETV3_SMALL = {
     (0.25, 320): Pretrained(
         "gns-w0.25-h320-cifar10.keras",
-        "be80c1532cf337b26312241764e5f506fca1331f3000e18f853651d5d71cf874",
+        "323c1ab5166284fc2cfb1aff5e0dd77581710f9a101e9370bea8870b2b8e4bdc",
     ),
     (0.5, 1280): Pretrained(
         "gns-w0.5-cifar10.keras",
