@@ -40,6 +40,7 @@ _TEACHERS = "teachers.jsonl"  # records of runs that only teach
 _TRIAL, _LONG = 0.25, 2.0  # of the recipe's epochs
 # Parts of the time that is left: of the long training, the teacher, the rest.
 _SHARE_LONG, _SHARE_TEACHER, _SHARE_STUDENT = 0.4, 0.5, 0.85
+_FIXED = 3_000_000  # MACs an image that a step's other work is worth (log.md)
 _RESERVE = 0.15  # of all time, for files and their checks
 _LATE = 0.6  # of all time left: no more sizes are measured
 _IN_NO_NAME = ["data", "budget", "max_bytes", "max_arena", "seconds", "sizes"]
@@ -274,14 +275,14 @@ class _Search:
         """Epochs that fit a part of the time left; as an earlier call said."""
         if name not in self._plan:
             images = len(self._data.train_images)
-            epoch = max(self._rate[1] * macs * images, 1e-9)
+            epoch = max(self._rate[1] * (macs + _FIXED) * images, 1e-9)
             self._plan[name] = min(wanted, int(share * self._left() / epoch))
             with replacing(self._folder / _PLAN) as unfinished:
                 unfinished.write_text(json.dumps(self._plan), "utf-8")
         return self._plan[name]
 
     def _learn_rate(self, record: RunRecord) -> RunRecord:
-        work = record.deployed_macs * record.train_images
+        work = (record.deployed_macs + _FIXED) * record.train_images
         rate = record.train_seconds / (work * record.recipe["epochs"])
         self._rate = max(self._rate, (record.deployed_macs, rate))
         return record

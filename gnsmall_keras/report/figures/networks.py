@@ -13,7 +13,7 @@ from gnsmall_keras.report.figures.labels import place_labels
 from gnsmall_keras.report.networks import Network, Networks
 
 MOST_BYTES, MOST_MACS = 1_000_000, 150_000_000  # of what is drawn
-LEAST_ACCURACY = 84.0
+LEAST_ACCURACY = 82.0
 
 
 class Theme(NamedTuple):
