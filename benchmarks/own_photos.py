@@ -86,7 +86,6 @@ def main() -> None:
                 data=str(photos),
                 width=best.width,
                 head_units=best.head_units,
-                recipe="quick",
                 flip=False,
                 seed=seed,
                 **reading,
