@@ -44,7 +44,7 @@ _FIXED = 3_000_000  # MACs an image that a step's other work is worth (log.md)
 _RESERVE = 0.15  # of all time, for files and their checks
 _LATE = 0.6  # of all time left: no more sizes are measured
 _IN_NO_NAME = ["data", "budget", "max_bytes", "max_arena", "seconds", "sizes"]
-_TEACHER_WIDTHS = (1.0, 1.6, 2.2)
+_TEACHER_WIDTHS = (0.5, 1.0, 1.6, 2.2)
 
 Tell = Callable[[str], None]
 
