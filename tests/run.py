@@ -1,4 +1,4 @@
-"""Runs the tests on every installed backend, two processes at a time.
+"""Runs the tests on every installed backend, three processes at a time.
 
 Usage: python tests/run.py [--all] [pytest options, such as -k words]
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-AT_ONCE = 2
+AT_ONCE = 3  # on two cores: tests that start processes wait for them
 SLOWEST = 40  # tests to print
 # The longest first. Export and notebooks run TensorFlow in processes of their
 # own, so they are a job apart; its other tests are two jobs of equal length.
@@ -123,7 +123,7 @@ def main() -> int:
         if importlib.util.find_spec(job.backend)
     ]
     print(
-        f"== testing: {', '.join(jobs)}; two at a time, minutes of silence",
+        f"== testing: {', '.join(jobs)}; three at a time, minutes of silence",
         flush=True,
     )
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
