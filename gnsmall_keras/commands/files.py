@@ -61,12 +61,7 @@ def export(
 
     check_installed()
     run = find_run(model)
-    if (exports or card) and not run:
-        raise ValueError(
-            "An export record and a card name the run that a model came of. "
-            f"Received: {model} without record.json beside it. Give the model "
-            "in the run's folder, or leave --exports and --card out."
-        )
+    _check_run(run, model, exports or card)
     for name, file in (("exports", exports), ("layer_figure", layer_figure)):
         if file:
             check_writable(file, name)
@@ -104,6 +99,15 @@ def export(
         raise ValueError(
             f"The file does not fit {report.target!r}: "
             f"{'; '.join(report.faults)}."
+        )
+
+
+def _check_run(run, model, needed):
+    if needed and not run:
+        raise ValueError(
+            "An export record and a card name the run that a model came of. "
+            f"Received: {model} without record.json beside it. Give the model "
+            "in the run's folder, or leave --exports and --card out."
         )
 
 

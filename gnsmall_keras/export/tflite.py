@@ -176,18 +176,13 @@ def export_tflite(
     report_path = path.with_suffix(".json")
     with replacing(path) as file, replacing(report_path) as report_file:
         file.write_bytes(data)
+        images = evaluation_images
+        images = calibration_images[:0] if images is None else images
         measured, faults = _measure(
-            file,
-            deployed,
-            config.target,
-            calibration_images[:0]
-            if evaluation_images is None
-            else evaluation_images,
-            evaluation_labels,
+            file, deployed, config.target, images, evaluation_labels
         )
-        described["faults"] += [
-            fault.replace(str(file), path.name) for fault in faults
-        ]
+        found = [fault.replace(str(file), path.name) for fault in faults]
+        described["faults"] += found
         report = ExportReport(
             path=path.name,
             source=source,
