@@ -40,6 +40,24 @@ class Recipe:
     start: Younger[str] = "random"  # or "cifar10": models/pretrained.py
 
 
+# Ours, for few epochs; what it was chosen by is in docs/log.md.
+_BEST = Recipe(
+    epochs=8,
+    batch_size=64,
+    peak_learning_rate=0.1,
+    warmup_fraction=0.25,
+    momentum=0.9,
+    weight_decay=5e-4,
+    decay_all=False,
+    label_smoothing=0.05,
+    drop_remainder=True,
+    optimizer="muon",
+    schedule="linear",
+    padding=2,
+    border="reflect",
+    alternate_flip=True,
+)
+
 RECIPES = {
     # The paper's, see docs/provenance.md.
     "paper": Recipe(
@@ -79,59 +97,18 @@ RECIPES = {
         label_smoothing=0.1,
         drop_remainder=True,
     ),
-    # Ours, for few epochs; what it was chosen by is in docs/log.md.
-    "best": Recipe(
-        epochs=8,
-        batch_size=64,
-        peak_learning_rate=0.1,
-        warmup_fraction=0.25,
-        momentum=0.9,
-        weight_decay=5e-4,
-        decay_all=False,
-        label_smoothing=0.05,
-        drop_remainder=True,
-        optimizer="muon",
-        schedule="linear",
-        padding=2,
-        border="reflect",
-        alternate_flip=True,
-    ),
+    "best": _BEST,
     # "best" for 50 epochs and more (docs/log.md): views vary more, and gates
     # learn. Networks of width 0.5 and more want holes as well, `cutout=8`.
-    "long": Recipe(
-        epochs=50,
-        batch_size=64,
-        peak_learning_rate=0.1,
-        warmup_fraction=0.25,
-        momentum=0.9,
-        weight_decay=5e-4,
-        decay_all=False,
-        label_smoothing=0.05,
-        drop_remainder=True,
-        optimizer="muon",
-        schedule="linear",
-        padding=4,
-        border="reflect",
-        alternate_flip=True,
-        muon_gates=False,
-    ),
+    "long": dataclasses.replace(_BEST, epochs=50, padding=4, muon_gates=False),
     # For few images of your own: batch and epochs are set by their number
     # (config/images.py), and training starts from CIFAR-10's weights.
-    "finetune": Recipe(
+    "finetune": dataclasses.replace(
+        _BEST,
         epochs=30,
         batch_size=32,
         peak_learning_rate=0.05,
         warmup_fraction=0.2,
-        momentum=0.9,
-        weight_decay=5e-4,
-        decay_all=False,
-        label_smoothing=0.05,
-        drop_remainder=True,
-        optimizer="muon",
-        schedule="linear",
-        padding=2,
-        border="reflect",
-        alternate_flip=True,
         start="cifar10",
     ),
 }

@@ -67,8 +67,7 @@ def export(
             check_writable(file, name)
     if layer_errors or layer_figure:
         _check_layers(layer_figure, config)
-    runs = model.resolve().parent.parent
-    teachers = []
+    runs, teachers = model.resolve().parent.parent, []
     if card:
         teachers = teachers_of(
             run, lambda name: find_run(runs / name / MODEL_FILE)
