@@ -7,8 +7,12 @@ BIN := $(VENV)/bin
 BACKEND ?= tensorflow
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml gnsmall_keras/__init__.py
+LOCKS := export dev
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+  --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
+  --custom-compile-command 'make lock' --upgrade pyproject.toml
 
-.PHONY: help quickstart test test-all mutants fuzz native-check browser mcu lint types results notebooks gallery docs bench clean
+.PHONY: help quickstart test test-all mutants fuzz native-check browser mcu lint types lock outdated results notebooks gallery docs bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,14 +23,14 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gnsmall_keras needs Python 3.11 to 3.13; set PYTHON=python3.x")'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/export.stamp: $(SOURCES) | $(BIN)/python
+$(VENV)/export.stamp: $(SOURCES) requirements/export.txt | $(BIN)/python
 	@echo "== installing the package with TensorFlow and the runtimes (about 700 MB, minutes)"
-	@$(PIP) install --quiet --editable '.[export]'
+	@requirements/install.sh $(BIN)/python export
 	@touch $@
 
-$(VENV)/test.stamp: $(SOURCES) | $(BIN)/python
+$(VENV)/test.stamp: $(SOURCES) requirements/dev.txt | $(BIN)/python
 	@echo "== installing the package with the test and lint tools (about 900 MB, minutes)"
-	@$(PIP) install --quiet --editable '.[dev]'
+	@requirements/install.sh $(BIN)/python dev
 	@touch $@
 
 $(VENV)/browser.stamp: $(SOURCES) | $(BIN)/python
@@ -96,6 +100,14 @@ lint: $(VENV)/test.stamp types ## check style, notebooks' pairing and types
 types: $(VENV)/test.stamp ## check types
 	@echo "== pyright"
 	@$(BIN)/pyright
+
+lock: $(VENV)/test.stamp ## write requirements/*.txt anew, with the newest versions
+	@for extra in $(LOCKS); do $(COMPILE) --extra $$extra -o requirements/$$extra.txt; done
+
+outdated: $(VENV)/test.stamp ## name locked versions (<) that have newer ones (>)
+	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
+	$(COMPILE) --extra dev -o "$$folder/dev.txt" >/dev/null && \
+	diff <(grep == requirements/dev.txt) <(grep == "$$folder/dev.txt") | grep '^[<>]' || echo "All locked versions are the newest."
 
 STUDIES := $(addprefix papermill_runs/sweeps/,study_cpu_selection.toml study_cpu.toml study_cpu_paper.toml study_gpu_widths.toml)
 results: $(VENV)/test.stamp ## write README's table and the docs' results from the records
