@@ -18,7 +18,7 @@ elif grep -q "DO NOT MATCH THE HASHES" "$log"; then
   echo "A package is not the file that $lock names. Ask why before you go on; \`make lock\` makes the lock anew." >&2
   exit 1
 else
-  grep -m 1 "^ERROR" "$log" >&2 || tail -n 1 "$log" >&2
+  grep "^ERROR" "$log" | tail -n 1 >&2 || tail -n 1 "$log" >&2
   echo "== $lock cannot be installed here; installing the newest versions that pyproject.toml allows"
   "${pip[@]}" install --quiet --editable ".[$2]"
 fi
