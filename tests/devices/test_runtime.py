@@ -1,17 +1,22 @@
 """Files on the runtimes of devices, in environments that hold nothing else."""
 
 import re
+import runpy
 import subprocess
+import sys
 
 import numpy as np
 import pytest
+from data import photos
 from PIL import Image
 from support import ROOT
 
+from gnsmall_keras.data.decoding import decode
 from gnsmall_keras.devices.runtime import TFLiteModel
 
 pytestmark = pytest.mark.export
 BY_SCRIPT = 50
+ENLARGED = 300  # images
 SCRIPT = ROOT / "tflite/run_model.py"
 # The script on some images and the package's runner on all, with the default
 # kernels and with the reference's.
@@ -197,3 +202,28 @@ def test_the_edge_tpus_script_runs_without_one(
 
 def test_the_script_is_short():
     assert len(SCRIPT.read_text().splitlines()) <= 45
+
+
+# The script ends after one image; of a GIF Pillow keeps the file open.
+@pytest.mark.slow  # 300 starts of a runtime
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_script_and_the_loader_find_the_same_class(real_data, tmp_path):
+    """Images enlarged to 320 x 240, as files of all kinds in turn."""
+    model = ROOT / "tflite/gns-w0.5-cifar10-micro.tflite"
+    kinds = sorted(photos.KINDS | photos.GREY_KINDS)
+    loaded, by_script = [], []
+    for index, image in enumerate(real_data.test_images[:ENLARGED]):
+        large = Image.fromarray(image).resize((320, 240), Image.BICUBIC)
+        kind = kinds[index % len(kinds)]
+        file = tmp_path / f"{index} {kind}"
+        file.write_bytes(photos.encode(kind, large))
+        loaded.append(
+            decode(file.read_bytes(), image_size=32, channels=3, aspect="crop")
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [str(SCRIPT), str(model), str(file)])
+            patch.setattr(sys, "excepthook", sys.excepthook)
+            by_script.append(runpy.run_path(str(SCRIPT))["raw"])
+    found = TFLiteModel(model, runtime="litert").predict_raw(np.stack(loaded))
+    np.testing.assert_array_equal(np.stack(by_script), found)
+    assert len(set(found.argmax(axis=-1))) > 3
