@@ -118,7 +118,8 @@ def _parse(arguments):
         {name: _command(name, told=1) for name in COMMANDS},
         args=arguments,
         prog="gnsmall",
-        description="GhostNetV3-Small: train, deploy, check.",
+        description="GhostNetV3-Small: train, deploy, check. `gnsmall COMMAND "
+        "--help` has its options; `gnsmall --version` prints the version.",
         registry=options.registry(brief=False),
     )
 

@@ -22,8 +22,8 @@ class Running:
     index: Path | None = None
     """JSON-lines file of records; by default index.jsonl in `out`."""
     time_budget: str | None = None
-    """When to stop, with a checkpoint and exit status 75: "540", "540s", "9m"
-    or "1.5h"."""
+    """Time limit, after which a checkpoint is saved and the exit status is 75:
+    "540", "540s", "9m" or "1.5h"."""
     device: Device = "auto"
     """"cpu", "gpu", or "auto": a GPU if there is one."""
     tensorboard: bool = False

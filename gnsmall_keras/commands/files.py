@@ -34,17 +34,17 @@ def export(
 ) -> None:
     """Fuses and quantises a .keras file into a .tflite file, and checks it.
 
-    A model in the folder of a run gets a record, for `gnsmall report`.
+    For a model in a run's folder, appends a record for `gnsmall report`.
 
     Args:
         model: the .keras file.
-        data: where calibration images (training split) and test images are
-            from: "digits", "cifar10", "cifar100" or a path.
+        data: source of calibration images (training split) and test images:
+            "digits", "cifar10", "cifar100" or a path.
         config: what kind of file.
         out: the new file; by default beside `model`.
         exports: JSON-lines file of export records; by default exports.jsonl
             in the folder of all runs. A model outside a run's has none.
-        details: prints a table of all that the report says.
+        details: prints the whole report as a table.
         layer_errors: prints how far an int8 file departs from the float
             network, operator by operator; the report has it too.
         layer_figure: the same as a picture, .png or .svg.
@@ -200,7 +200,7 @@ def benchmark(
     out: Path | None = None,
     exports: Path | None = None,
 ) -> None:
-    """Prints how long .tflite files take, beside MLPerf Tiny's ResNet-8.
+    """Prints the latency of .tflite files and of MLPerf Tiny's ResNet-8.
 
     Args:
         files: classifiers, as `gnsmall export` writes them.

@@ -29,22 +29,23 @@ def fit(
 ) -> None:
     """Finds the best network for your images that fits a device.
 
-    It makes the file, checks it on the runtimes and ranks what was tried.
+    Exports and checks the .tflite files, and ranks the networks tried.
 
-    The same command goes on where an interrupted one was.
+    After an interruption, the same command resumes.
 
     Args:
         data: a folder, tar or zip of images, or an .npz.
-        budget: of a microcontroller: 256 KB of flash and 64 KB of arena, 512
-            and 128 KB, or 1 MB and 256 KB; 72 KB of the flash are for code.
+        budget: memory of the microcontroller: 256 KB of flash and 64 KB of
+            arena, 512 and 128 KB, or 1 MB and 256 KB; 72 KB of the flash are
+            reserved for code.
         max_bytes: of the .tflite file, in the budget's place.
         max_arena: bytes of working memory, in the budget's place.
-        time: when to end: "20m" or "1.5h".
+        time: time limit: "20m" or "1.5h".
         sizes: how many sizes of the network are tried, the largest that fit.
-        image_size: pixels of a side, a multiple of 8 from 32 to 128.
+        image_size: image side in pixels, a multiple of 8 from 32 to 128.
         channels: 3 for RGB, 1 for grey.
         aspect: of images that are not square: "crop", "pad" or "squash".
-        flip: whether a mirrored image keeps its class (--flip, --no-flip).
+        flip: whether mirroring preserves the class (--flip, --no-flip).
         skip_broken: goes on without images that cannot be read.
         seed: of everything random.
         out: folder of all runs.

@@ -23,7 +23,7 @@ def sweep(
     dry_run: bool = False,
     kernels: Literal["auto", "keras", "native"] = "auto",
 ) -> int:
-    """Does the runs of a sweep file, each in the notebook 02_train.
+    """Executes the runs of a sweep file, each in the notebook 02_train.
 
     Runs with a record in the index are left out, so that the same command goes
     on where an interrupted one was. A run that fails is named in failed.jsonl
@@ -95,7 +95,7 @@ def records(
     indices: Annotated[tuple[Path, ...], tyro.conf.Positional],
     out: Path,
 ) -> int:
-    """Merges files of records into one, each record once.
+    """Merges record files into one, without duplicates.
 
     Lines that are no records are left out, named, and make the exit status 1.
 
@@ -139,7 +139,7 @@ def report(
     images: str | None = None,
     min_epochs: int = 0,
 ) -> None:
-    """Makes a page, figures and a README's results from records alone.
+    """Makes a page, figures and a README's results from run records.
 
     Lines that are no records are reported and skipped.
 

@@ -26,7 +26,7 @@ _CIFAR_QUICKSTART = RunConfig(data="cifar10", width=0.5, epochs=1)
 
 
 def quickstart(out: Path = Path("runs"), details: bool = False) -> None:
-    """Trains a network, fuses it, quantises it and checks the file: minutes.
+    """Trains, fuses and quantises a network, checks the file; takes minutes.
 
     It uses scikit-learn's digits, or CIFAR-10 with a smaller budget where the
     environment variable GNSMALL_DATA says where that is.
@@ -75,7 +75,7 @@ def quickstart(out: Path = Path("runs"), details: bool = False) -> None:
 def train(config: Flat[RunConfig], running: Flat[Running]) -> None:
     """Trains one network and appends a record of the run.
 
-    The same command goes on where an interrupted one was.
+    After an interruption, the same command resumes.
 
     Args:
         config: the experiment.
@@ -96,7 +96,7 @@ def train(config: Flat[RunConfig], running: Flat[Running]) -> None:
 def distill(config: Flat[Distilling], running: Flat[Running]) -> None:
     """Trains a student from teachers and appends a record of the run.
 
-    The same command goes on where an interrupted one was.
+    After an interruption, the same command resumes.
 
     Args:
         config: the experiment.

@@ -28,8 +28,8 @@ class ExportConfig:
     Microcontrollers; "web": browsers, by LiteRT.js."""
     quantization: Quantization = "int8"
     """"float32"; "float16": weights in 16 bits; "dynamic": weights in 8 bits;
-    "int8": full integer, after training; "int16x8": activations in 16 bits;
-    "int8-qat": full integer, after some more training with its rounding."""
+    "int8": full integer, post-training; "int16x8": activations in 16 bits;
+    "int8-qat": full integer, after quantisation-aware training."""
     calibration: Literal["mse", "minmax"] = "mse"
     """Of int8: "mse" makes channels' ranges alike and clips rare values where
     that lessens the squared error; "minmax" keeps all that was seen."""

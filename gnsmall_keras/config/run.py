@@ -75,13 +75,13 @@ class RunConfig:
     """"digits", "cifar10", "cifar100", or a path to images."""
     recipe: str = AUTO
     """Named hyper-parameters: "best", "long", "quick", "paper", "teacher" or
-    "finetune"; "auto": "finetune" for few images of your own, else "quick"."""
+    "finetune"; "auto": "finetune" for few custom images, else "quick"."""
     epochs: Count | None = None
     """Passes over the training split; None: the recipe's."""
     batch_size: Count | None = None
     """Images per step; None: the recipe's."""
     peak_learning_rate: LearningRate | None = None
-    """Reached after the warm-up; None: the recipe's."""
+    """Learning rate at the end of the warm-up; None: the recipe's."""
     protocol: Protocol = "validation"
     """"validation" holds out a part of the training split and reads the test
     split once; "paper" trains on everything and watches the test split."""
@@ -95,7 +95,7 @@ class RunConfig:
     """Random crops, flips where classes allow, cutout, mixup and CutMix, as
     the recipe has them; False: the plain images."""
     seed: Annotated[int, Range(least=0)] = 0
-    """Of the split, the initial weights, the order and the augmentation."""
+    """Seed of the split, initial weights, data order and augmentation."""
     precision: Precision = "float32"
     """Of the computation; "mixed_..." keeps weights in float32, for GPUs."""
     cutout: Younger[Annotated[int, Range(least=0)] | None] = None

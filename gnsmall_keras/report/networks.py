@@ -164,9 +164,9 @@ def tabulate_networks(networks: Networks) -> Table:
         {name for one in networks.ours for name in one.latencies}
     )
     header = (
-        *("network", "int8, %", "bytes", "arena, bytes"),
+        *("network", "int8 accuracy, %", "file, bytes", "arena, bytes"),
         "Cortex-M4 instructions",
-        *(f"time / IC2's, {_short(name)}" for name in processors),
+        *(f"latency / IC2's, {_short(name)}" for name in processors),
     )
     return Table(
         header,
@@ -243,14 +243,14 @@ def _compare(ours: Network, theirs: Network) -> str:
     for name, what in (
         ("macs", "multiply-accumulates"),
         ("instructions", "instructions"),
-        ("size_bytes", "bytes"),
+        ("size_bytes", "file size"),
         ("arena_bytes", "arena"),
     ):
         mine, other = getattr(ours, name), getattr(theirs, name)
         if mine and other:
-            parts.append(f"{mine / other:.2f} of the {what}")
+            parts.append(f"{mine / other:.2f}x the {what}")
     parts += [
-        f"{ratio:.2f} of the time on {_short(name)}"
+        f"{ratio:.2f}x the latency on {_short(name)}"
         for name, ratio in sorted(ours.latencies.items())
     ]
-    return f"{ours.name} beside {theirs.name}: {'; '.join(parts)}."
+    return f"{ours.name} compared with {theirs.name}: {'; '.join(parts)}."

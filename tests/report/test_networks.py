@@ -64,7 +64,7 @@ def test_the_table_has_the_reports_numbers(networks):
 def test_where_it_loses_is_told(networks):
     """More than 1 of the arena or of a time is beside what is less."""
     told = describe_networks(networks)[0]
-    shares = [float(x) for x in re.findall(r"(\d\.\d\d) of the", told)]
+    shares = [float(x) for x in re.findall(r"(\d\.\d\d)x the", told)]
     assert any(share > 1 for share in shares)
     assert any(share < 1 for share in shares)
 

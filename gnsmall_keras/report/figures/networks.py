@@ -78,9 +78,9 @@ def draw_networks(networks: Networks, theme: str = "light") -> Drawing:
         "Accuracy on CIFAR-10's test images over the bytes of the int8 file, "
         "and over the multiply-accumulates of an image: this package's "
         f"{names}; MLPerf Tiny's ResNet-8s and other published networks.",
-        "Filled: the int8 file's accuracy. Hollow: no int8 file is published, "
-        "so the accuracy is the float network's and a parameter counts as a "
-        "byte. Up and left is better.",
+        "Filled markers: accuracy of the int8 file. Hollow markers: no int8 "
+        "file is published, so the accuracy is the float network's and the "
+        "size is one byte per parameter. Higher and further left is better.",
         figure,
     )
 

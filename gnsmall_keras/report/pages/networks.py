@@ -71,10 +71,14 @@ def make_networks(networks: Networks, alt: str, caption: str) -> str:
             figure,
             caption,
             tabulate_networks(networks).to_markdown(),
-            "CIFAR-10's 10,000 test images. IC1 and IC2 are the ResNet-8s of "
-            "MLPerf Tiny's image classification. Time: XNNPACK, one thread, "
-            "as a ratio to IC2 in the same run. Arena: TensorFlow Lite Micro "
-            "on a PC. Instructions: one image, Cortex-M4 in QEMU, CMSIS-NN. "
+            "Accuracy: CIFAR-10's 10,000 test images. GN-S 1 is "
+            'GhostNetV3-Small of width 1; "head" is the number of units '
+            "before the classifier (1,280 if not given). IC1 and IC2 are the "
+            "small and the large ResNet-8 of MLPerf Tiny. Latency: XNNPACK, "
+            "one thread, divided by IC2's in the same run. Arena: measured "
+            "with TensorFlow Lite Micro on a PC. Instructions: per image, "
+            "CMSIS-NN on an emulated Cortex-M4 (QEMU). -: not measured or not "
+            "applicable. "
             "Sources: "
             "`papermill_runs/exports.jsonl` and "
             "`gnsmall_keras/records/cited.jsonl`.",
