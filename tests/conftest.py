@@ -4,6 +4,7 @@ Networks and .tflite files are made once for all tests of a process.
 """
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -23,6 +24,17 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 "
     "--xla_llvm_disable_expensive_passes=true",
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _freeze_garbage():
+    """Spares Python's collector the modules before.
+
+    TensorFlow's graphs are cycles: the collector looks at hundreds of them
+    again and again, a quarter of the time of all tests of training.
+    """
+    yield
+    gc.freeze()
 
 
 @pytest.fixture

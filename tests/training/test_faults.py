@@ -1,5 +1,6 @@
 """What is told of files that cannot be written, read or trusted any more."""
 
+import contextlib
 import errno
 import os
 import resource
@@ -40,24 +41,27 @@ def tiny(monkeypatch):
     monkeypatch.setattr(fit, "create_model", _network)
 
 
-@pytest.fixture
-def full_disk():
-    """Files end at 100 bytes."""
+@contextlib.contextmanager
+def _full_disk():
+    """Files end at 100 bytes; in a test alone, for pytest's output is one."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_what_does_not_fit_on_a_disk_is_named(tmp_path, full_disk):
+def test_what_does_not_fit_on_a_disk_is_named(tmp_path):
     path = tmp_path / "record.json"
     with (
         pytest.raises(OSError, match=f"{path}") as error,
+        _full_disk(),
         replacing(path) as unfinished,
     ):
         unfinished.write_text("x" * 1000)
     assert error.value.errno == errno.EFBIG
-    with pytest.raises(OSError, match="index.jsonl"):
+    with pytest.raises(OSError, match="index.jsonl"), _full_disk():
         append_line("x" * 1000, tmp_path / "index.jsonl")
 
 
