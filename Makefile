@@ -12,7 +12,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
   --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
   --custom-compile-command 'make lock' --upgrade pyproject.toml
 
-.PHONY: help quickstart test test-all mutants fuzz native-check browser mcu lint types lock outdated results notebooks gallery docs bench clean
+.PHONY: help quickstart test test-all mutants fuzz kills native-check browser mcu lint types lock outdated results notebooks gallery docs bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ COUNT ?= 50
 SEED ?= 0
 fuzz: $(VENV)/test.stamp ## read COUNT damaged files of each kind, from SEED on
 	@KERAS_BACKEND=$(BACKEND) $(BIN)/python tests/fuzz/run.py $(COUNT) $(SEED)
+
+kills: $(VENV)/test.stamp ## kill trainings, sweeps and exports COUNT times each, and run them again
+	@KERAS_BACKEND=$(BACKEND) $(BIN)/python tests/kills/run.py $(COUNT) $(SEED)
 
 # Compiled anew each time, a minute or two on one core.
 CXX ?= c++

@@ -41,6 +41,7 @@ LEVELS = {
     "quantization": 4,
     "export": 4.3,
     "sweeps": 4,
+    "sweeps.fitted": 4.5,
     "sweeps.fit": 4.5,  # what was found, with its files and its page
     "sweeps.candidates": 4.5,
     "sweeps.plan": 0.7,  # what a file asks for: values made of configs
@@ -48,6 +49,7 @@ LEVELS = {
     "report": 4.4,
     "commands": 5,
     "cli": 5.5,
+    "__main__": 6,
 }
 HEAVY = {
     "tensorflow",

@@ -13,7 +13,7 @@ from gnsmall_keras.config import DIGEST_LENGTH, ExportConfig, RunConfig
 from gnsmall_keras.config.fit import FitConfig
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.data.sources import check_source, load_data
-from gnsmall_keras.export.tflite import ExportReport, export_network
+from gnsmall_keras.export.tflite import export_network
 from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.models.spec import COUNTS, HEAD_UNITS
 from gnsmall_keras.records.export import EXPORTS_FILE
@@ -29,6 +29,7 @@ from gnsmall_keras.sweeps.candidates import (
     Limits,
     find_candidates,
 )
+from gnsmall_keras.sweeps.fitted import Entry, Fitted, better, ranked
 from gnsmall_keras.training.interruption import TrainingInterrupted
 from gnsmall_keras.training.run import train
 from gnsmall_keras.training.splits import settled
@@ -47,51 +48,6 @@ _IN_NO_NAME = ["data", "budget", "max_bytes", "max_arena", "seconds", "sizes"]
 _TEACHER_WIDTHS = (0.5, 1.0, 1.6, 2.2)
 
 Tell = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A network that was trained, and its file."""
-
-    width: float
-    head_units: int
-    how: str
-    """"alone", or from whom it learned."""
-    record: RunRecord
-    report: ExportReport | None
-    path: Path | None
-    misses: str
-    """Why it is not the one to take; empty if it could be."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Fitted:
-    """What came of a search; entries are ranked by validation accuracy."""
-
-    folder: Path
-    entries: tuple[Entry, ...]
-    missed: tuple[Candidate, ...]
-    """Sizes that nearly fitted."""
-    page: Path | None
-    seconds: float
-
-    @property
-    def best(self) -> Entry:
-        """The first that fits and has no fault.
-
-        Raises:
-            ValueError: if there is none.
-        """
-        for entry in self.entries:
-            if not entry.misses:
-                return entry
-        why = "; ".join(
-            f"{entry.record.slug}: {entry.misses}" for entry in self.entries
-        )
-        raise ValueError(
-            f"No file fits and has no fault: {why}. Give a larger budget, or "
-            "more time."
-        )
 
 
 def fit(
@@ -143,6 +99,7 @@ class _Search:
         if plan.is_file():
             self._plan |= json.loads(plan.read_text("utf-8"))
         self._rate = (0, 0.0)  # MACs of the largest trained, seconds for each
+        self._step = 0.0  # seconds, of a training that ran out of time
 
     def run(self) -> Fitted:
         """Does all stages."""
@@ -166,7 +123,7 @@ class _Search:
         trials = self._trials(fitting)
         long = self._long(trials)
         done = [one for one in (long, self._taught(long or trials[0])) if one]
-        final = _ranked(done or trials[:1])
+        final = ranked(done or trials[:1])
         entries = [self._export(record) for record in final]
         return Fitted(
             folder=self._folder,
@@ -208,15 +165,40 @@ class _Search:
             )
             config = dataclasses.replace(config, epochs=epochs)
             record = self._train(config, self._left() / 2)
-            if record:
-                done.append(record)
+            if not record:
+                break  # later ones would have less time
+            done.append(record)
         if not done:
-            raise ValueError(
-                f"`time` is too short for one short training. Received: "
-                f"{self._config.seconds:g} s. Give twice that; the same "
-                "command goes on."
+            done.append(self._shorter(min(fitting, key=lambda one: one.width)))
+        return ranked(done)
+
+    def _shorter(self, one: Candidate) -> RunRecord:
+        """A training of the epochs that the time left is worth, by its pace.
+
+        Raises:
+            ValueError: if that is none.
+        """
+        config = self._of_size(one.width, one.head_units)
+        steps = max(
+            1, len(self._data.train_images) // config.resolved_recipe.batch_size
+        )
+        pace = self._step * steps
+        epochs = int(_SHARE_STUDENT * self._left() / pace) if pace else 0
+        record = None
+        if epochs:
+            self._tell(
+                "this machine is slower than estimated; shorter: width "
+                f"{one.width:g}, epochs {epochs}"
             )
-        return _ranked(done)
+            config = dataclasses.replace(config, epochs=epochs)
+            record = self._train(config, self._left())
+        if record:
+            return record
+        raise ValueError(
+            "`time` is too short for one short training. Received: "
+            f"{self._config.seconds:g} s. Give twice that; the same command "
+            "goes on."
+        )
 
     def _long(self, trials: list[RunRecord]) -> RunRecord | None:
         """A long training of the best size."""
@@ -250,7 +232,7 @@ class _Search:
         self._tell(f"teacher: width {wider[0]:g}, epochs {epochs}")
         config = dataclasses.replace(base, epochs=epochs)
         teacher = self._train(config, self._left(), _TEACHERS)
-        if not teacher or not _better(teacher, alone):
+        if not teacher or not better(teacher, alone):
             self._tell("the larger network is not better: it does not teach")
             return None
         epochs = self._affordable(
@@ -297,6 +279,7 @@ class _Search:
             return self._learn_rate(record)
         if seconds <= 0:
             return None
+        began = time.monotonic()
         try:
             record = train(
                 config,
@@ -309,6 +292,7 @@ class _Search:
             if "time budget" not in str(stop):
                 raise
             self._tell("out of time in this training")
+            self._step = (time.monotonic() - began) / max(1, stop.steps)
             return None
         self._tell(
             f"  validation {_percent(record.validation_accuracy)} of "
@@ -367,23 +351,6 @@ class _Search:
             self._tell(f"no page: {error}")
             return None
         return page
-
-
-def _ranked(records: list[RunRecord]) -> list[RunRecord]:
-    """By validation accuracy; of equal ones the longer trained one."""
-    return sorted(
-        records,
-        key=lambda one: (
-            -(one.validation_accuracy or 0.0),
-            -one.recipe["epochs"],
-            one.deployed_parameters,
-        ),
-    )
-
-
-def _better(teacher: RunRecord, alone: RunRecord) -> bool:
-    mine, other = teacher.validation_accuracy, alone.validation_accuracy
-    return mine is not None and other is not None and mine > other
 
 
 def _folder_name(config: FitConfig, data: Dataset, limits: Limits) -> str:

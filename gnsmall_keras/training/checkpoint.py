@@ -350,7 +350,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
         raise TrainingInterrupted(
             f"{self._stop.reason}. {self._path} holds "
             f"{self.progress.epochs} epochs and {self._steps} steps: the same "
-            "command goes on there."
+            "command goes on there.",
+            self._stop.steps,
         )
 
 

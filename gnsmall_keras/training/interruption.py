@@ -11,7 +11,15 @@ from typing import Self
 
 
 class TrainingInterrupted(RuntimeError):
-    """A training has stopped before its end; its checkpoint is complete."""
+    """A training has stopped before its end; its checkpoint is complete.
+
+    Args:
+        steps: done in this call.
+    """
+
+    def __init__(self, message: str, steps: int = 0):
+        super().__init__(message)
+        self.steps = steps
 
 
 class StopRequest:

@@ -38,7 +38,9 @@ def labels(real_data):
     return list(real_data.class_names)
 
 
-@pytest.mark.parametrize("published", ["", *PUBLISHED])
+@pytest.mark.parametrize(
+    "published", [pytest.param("", marks=pytest.mark.slow), *PUBLISHED]
+)
 def test_mediapipe_names_the_class_that_litert_finds(
     phone_file, device_images, labels, tmp_path, published
 ):

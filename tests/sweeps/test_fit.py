@@ -1,6 +1,7 @@
 """From images to the best file that fits: stages, time, what is refused."""
 
 import dataclasses
+import itertools
 import types
 
 import numpy as np
@@ -28,12 +29,15 @@ class Pretend:
         self.seconds = seconds
         self.trained = []
         self.stops_at = None
+        self.most_epochs, self.steps = 10**9, 0
 
     def train(self, config, *, out, index, progress, time_budget):
         how = "taught" if config.teachers else config.width
         epochs = config.resolved_recipe.epochs
         if len(self.trained) == self.stops_at:
             raise TrainingInterrupted("SIGTERM was received. The same command")
+        if epochs > self.most_epochs:
+            raise TrainingInterrupted("the time budget is used up", self.steps)
         self.trained.append((how, epochs))
         record = dataclasses.replace(
             SOME,
@@ -246,3 +250,16 @@ def test_from_images_to_a_checked_file(folder, tmp_path, monkeypatch, capsys):
     (names / "a").rename(names / "z")
     assert cli.main(["evaluate", str(path), "--data", str(names)]) == 2
     assert "['a', 'b', 'c']" in capsys.readouterr().err
+
+
+def test_on_a_slow_machine_one_network_is_trained_for_less(search, monkeypatch):
+    pretend = Pretend({0.25: 0.8, 0.375: 0.9})
+    pretend.most_epochs, pretend.steps = 10, 1
+    clock = itertools.count(step=5.0)  # seconds, at each look
+    monkeypatch.setattr(fit.time, "monotonic", lambda: next(clock))
+    found, told = search(pretend, seconds=60)
+    ((width, epochs),) = pretend.trained
+    assert (width, 1 <= epochs <= 10) == (0.25, True)
+    assert "out of time in this training" in told
+    assert any("slower than estimated" in line for line in told)
+    assert found.best.width == 0.25

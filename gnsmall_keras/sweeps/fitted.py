@@ -1,0 +1,72 @@
+"""What a search for the best network came to, in its order."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from gnsmall_keras.export.tflite import ExportReport
+from gnsmall_keras.records.run import RunRecord
+from gnsmall_keras.sweeps.candidates import Candidate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A network that was trained, and its file."""
+
+    width: float
+    head_units: int
+    how: str
+    """"alone", or from whom it learned."""
+    record: RunRecord
+    report: ExportReport | None
+    path: Path | None
+    misses: str
+    """Why it is not the one to take; empty if it could be."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What came of a search; entries are ranked by validation accuracy."""
+
+    folder: Path
+    entries: tuple[Entry, ...]
+    missed: tuple[Candidate, ...]
+    """Sizes that nearly fitted."""
+    page: Path | None
+    seconds: float
+
+    @property
+    def best(self) -> Entry:
+        """The first that fits and has no fault.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        for entry in self.entries:
+            if not entry.misses:
+                return entry
+        why = "; ".join(
+            f"{entry.record.slug}: {entry.misses}" for entry in self.entries
+        )
+        raise ValueError(
+            f"No file fits and has no fault: {why}. Give a larger budget, or "
+            "more time."
+        )
+
+
+def ranked(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """By validation accuracy; of equal ones the longer trained one."""
+    return sorted(
+        records,
+        key=lambda one: (
+            -(one.validation_accuracy or 0.0),
+            -one.recipe["epochs"],
+            one.deployed_parameters,
+        ),
+    )
+
+
+def better(teacher: RunRecord, alone: RunRecord) -> bool:
+    """Whether a teacher's validation accuracy is above a network's own."""
+    mine, other = teacher.validation_accuracy, alone.validation_accuracy
+    return mine is not None and other is not None and mine > other
