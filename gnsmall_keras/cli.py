@@ -24,7 +24,7 @@ from gnsmall_keras.commands import (
     training,
 )
 from gnsmall_keras.config import check_backend
-from gnsmall_keras.quiet import quieten_tensorflow
+from gnsmall_keras.quiet import quieten_matplotlib, quieten_tensorflow
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
 # A full disk, a full quota, a file beyond its limit.
@@ -62,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, value in _TENSORFLOW.items():
         os.environ.setdefault(name, value)
     quieten_tensorflow()
+    quieten_matplotlib()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments == ["--version"]:
         printing.show(f"gnsmall-keras {gnsmall_keras.__version__}")
