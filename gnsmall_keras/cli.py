@@ -157,6 +157,13 @@ def _run_tyro(cli, *commands, **settings):
     try:
         with contextlib.redirect_stderr(messages):
             return cli(*commands, **settings)
+    except ImportError as error:
+        if "shtab" not in str(error):
+            raise
+        raise ValueError(
+            "completion for tcsh needs the package shtab, which is not "
+            "installed. Install it: pip install shtab."
+        ) from None
     except SystemExit as stop:
         if not stop.code:  # help, or a completion
             raise
@@ -164,7 +171,7 @@ def _run_tyro(cli, *commands, **settings):
         text = " ".join(re.sub(r"[│╭╮╰╯─]+", " ", messages.getvalue()).split())
         text = re.sub(r"^(\w+ \w+) (?=\1)", "", text, flags=re.IGNORECASE)
         text = re.sub(r"Value error Error parsing \S+config: ", "", text)
-        text = re.sub(r"For full helptext, (see|run) ", "Help: ", text)
+        text = re.sub(r"For full helptext, (see|run):? ", "Help: ", text)
         raise ValueError(text) from None
 
 
