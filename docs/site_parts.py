@@ -234,6 +234,14 @@ def _mathml(latex, *, display):
     # MathML's parentheses grow by themselves.
     plain = re.sub(r"\\[bB]igg?[lr]?(?![a-zA-Z])", "", latex)
     tree = latex2mathml.tex2mathml(plain, as_block=display)
+    # What stands below an underbrace, docutils writes as a subscript.
+    tree = re.sub(
+        r"<msub>(\s*<munder>.*?<mo>⏟</mo>\s*</munder>\s*<mtext>.*?</mtext>\s*)"
+        r"</msub>",
+        r"<munder>\1</munder>",
+        tree,
+        flags=re.S,
+    )
     label = html.escape(latex, quote=True)
     return tree.replace("<math ", f'<math aria-label="{label}" ', 1)
 
