@@ -16,7 +16,9 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import gnsmall_keras
+from gnsmall_keras.quiet import quieten_tensorflow
 
+quieten_tensorflow()
 project = "gnsmall_keras"
 author = "The gnsmall_keras developers"
 version = release = gnsmall_keras.__version__
