@@ -16,7 +16,9 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import gnsmall_keras
+from gnsmall_keras.quiet import quieten_tensorflow
 
+quieten_tensorflow()
 project = "gnsmall_keras"
 author = "The gnsmall_keras developers"
 version = release = gnsmall_keras.__version__
@@ -51,6 +53,8 @@ default_role = "code"  # docstrings write `x`, as Markdown does
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "both"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 60  # then a parameter a line
 autodoc_typehints_description_target = "documented_params"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True

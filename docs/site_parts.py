@@ -67,7 +67,8 @@ def write_api(folder: Path) -> None:
         if heading == "More":
             names = sorted(left)
         if names:
-            lines += [heading, "-" * len(heading), "", ".. toctree::", ""]
+            lines += [heading, "-" * len(heading), ""]
+            lines += [".. toctree::", "   :hidden:", ""]
             lines += [f"   {name}" for name in names] + [""]
             lines += [".. list-table::", "   :widths: 30 70", ""]
         for name in names:
@@ -104,9 +105,8 @@ def sign(app, what, name, found, options, signature, returned):
     """Signs Keras models by their `__init__`: `__new__` takes anything."""
     if what != "class" or not issubclass(found, keras.Model):
         return None
-    return stringify_signature(
-        signature_of(found.__init__, bound_method=True)
-    ), None
+    shown = signature_of(found.__init__, bound_method=True)
+    return stringify_signature(shown, unqualified_typehints=True), None
 
 
 class CommandOutput(Directive):
@@ -211,7 +211,7 @@ def _table(header, rows, *, link):
         cell = nodes.paragraph("", "", reference)
         body += _row([cell, *(nodes.paragraph(text=t) for t in others)])
     group += [head, body]
-    return nodes.table("", group)
+    return nodes.table("", group, classes=["networks"])
 
 
 def _row(cells):
@@ -234,6 +234,14 @@ def _mathml(latex, *, display):
     # MathML's parentheses grow by themselves.
     plain = re.sub(r"\\[bB]igg?[lr]?(?![a-zA-Z])", "", latex)
     tree = latex2mathml.tex2mathml(plain, as_block=display)
+    # What stands below an underbrace, docutils writes as a subscript.
+    tree = re.sub(
+        r"<msub>(\s*<munder>.*?<mo>⏟</mo>\s*</munder>\s*<mtext>.*?</mtext>\s*)"
+        r"</msub>",
+        r"<munder>\1</munder>",
+        tree,
+        flags=re.S,
+    )
     label = html.escape(latex, quote=True)
     return tree.replace("<math ", f'<math aria-label="{label}" ', 1)
 

@@ -24,7 +24,7 @@ from gnsmall_keras.commands import (
     training,
 )
 from gnsmall_keras.config import check_backend
-from gnsmall_keras.quiet import quieten_tensorflow
+from gnsmall_keras.quiet import quieten_matplotlib, quieten_tensorflow
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
 # A full disk, a full quota, a file beyond its limit.
@@ -62,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, value in _TENSORFLOW.items():
         os.environ.setdefault(name, value)
     quieten_tensorflow()
+    quieten_matplotlib()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments == ["--version"]:
         printing.show(f"gnsmall-keras {gnsmall_keras.__version__}")
@@ -156,6 +157,13 @@ def _run_tyro(cli, *commands, **settings):
     try:
         with contextlib.redirect_stderr(messages):
             return cli(*commands, **settings)
+    except ImportError as error:
+        if "shtab" not in str(error):
+            raise
+        raise ValueError(
+            "completion for tcsh needs the package shtab, which is not "
+            "installed. Install it: pip install shtab."
+        ) from None
     except SystemExit as stop:
         if not stop.code:  # help, or a completion
             raise
@@ -163,7 +171,7 @@ def _run_tyro(cli, *commands, **settings):
         text = " ".join(re.sub(r"[│╭╮╰╯─]+", " ", messages.getvalue()).split())
         text = re.sub(r"^(\w+ \w+) (?=\1)", "", text, flags=re.IGNORECASE)
         text = re.sub(r"Value error Error parsing \S+config: ", "", text)
-        text = re.sub(r"For full helptext, (see|run) ", "Help: ", text)
+        text = re.sub(r"For full helptext, (see|run):? ", "Help: ", text)
         raise ValueError(text) from None
 
 

@@ -1,6 +1,7 @@
 """Keeps frameworks' own lines off the terminal, unless something fails."""
 
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -89,6 +90,28 @@ def quieten_tensorflow() -> None:
     """
     if "tensorflow" not in sys.modules:
         sys.meta_path.insert(0, AroundImport("tensorflow", _quietly))
+
+
+def quieten_matplotlib() -> None:
+    """Imports Keras without Matplotlib, and keeps Matplotlib's remarks away.
+
+    Keras imports it for `keras.visualization`, which no command draws with.
+    Matplotlib remarks on a home folder that is not writable, and on its fonts.
+    """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    if "keras" not in sys.modules:
+        sys.meta_path.insert(0, AroundImport("keras", _without_matplotlib))
+
+
+def _without_matplotlib(import_keras, _):
+    if "matplotlib" in sys.modules:
+        import_keras()
+        return
+    sys.modules["matplotlib"] = None  # type: ignore  # to import it is an error
+    try:
+        import_keras()
+    finally:
+        del sys.modules["matplotlib"]
 
 
 def quieten_notebook() -> None:

@@ -20,6 +20,25 @@ def test_a_start_writes_nothing_to_stderr():
     assert done.stderr == ""
 
 
+def test_a_home_that_is_not_writable_is_not_remarked_on(tmp_path):
+    """Matplotlib does, which Keras imports if it is there."""
+    (tmp_path / "file").touch()
+    left = ("MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
+    kept = {k: v for k, v in os.environ.items() if k not in left}
+    script = (
+        "import sys; from gnsmall_keras import cli; cli.main(['info']); "
+        "import keras; assert 'matplotlib' not in sys.modules; "
+        "import matplotlib.pyplot"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**kept, "HOME": str(tmp_path / "file" / "home")},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_training_writes_nothing_to_stderr(backend, tmp_path):

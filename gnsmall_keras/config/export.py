@@ -20,6 +20,10 @@ class ExportConfig:
 
     Raises:
         ValueError: if a value is not one of those named.
+
+    Example:
+        >>> gns.ExportConfig(target="android").quantization
+        'int8'
     """
 
     target: Target = "micro"

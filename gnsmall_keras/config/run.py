@@ -63,6 +63,10 @@ class RunConfig:
 
     Raises:
         ValueError: if a value breaks its rule; the message has the cure.
+
+    Example:
+        >>> gns.RunConfig(data="digits", width=0.5, epochs=8).strategy
+        'baseline'
     """
 
     model: str = "gns"
@@ -202,9 +206,8 @@ class RunConfig:
             )
 
     def _check_size(self):
-        default = (1.0, HEAD_UNITS)
-        given = (self.width, self.head_units)
-        if not check_network(self.model).scales and given != default:
+        given = (self.width, self.head_units) != (1.0, HEAD_UNITS)
+        if given and not check_network(self.model).scales:
             raise ValueError(
                 "`width` and `head_units` are sizes of GhostNets (gns, gnd); "
                 f"{self.model!r} has one size. Received: width={self.width!r}, "
@@ -280,11 +283,8 @@ class RunConfig:
     @property
     def resolved_recipe(self) -> Recipe:
         """The recipe with this config's own values in their places."""
-        own = {
-            name: getattr(self, name)
-            for name in _OF_RECIPES
-            if getattr(self, name) is not None
-        }
+        asked = {name: getattr(self, name) for name in _OF_RECIPES}
+        own = {k: value for k, value in asked.items() if value is not None}
         return dataclasses.replace(RECIPES[self._recipe], **own)
 
     @property
@@ -294,8 +294,7 @@ class RunConfig:
     @property
     def sources(self) -> tuple[str, ...]:
         """Whom it learns from: runs, files and networks."""
-        cache = (self.cache,) if self.cache else ()
-        return (*self.teachers, *self.assistants, *cache)
+        return (*self.teachers, *self.assistants, *filter(None, [self.cache]))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -349,7 +348,7 @@ class RunConfig:
 
     def _named(self, how: str, identity: dict[str, Any]) -> Name:
         recipe = self.resolved_recipe
-        values = {**identity, "recipe_values": fields.identity(recipe)}
+        values = identity | {"recipe_values": fields.identity(recipe)}
         text = json.dumps(values, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
         data = self.data.rstrip("/").rsplit("/", 1)[-1].split(".")[0]

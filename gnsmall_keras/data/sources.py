@@ -72,6 +72,11 @@ def load_data(
         ValueError: if the source is unknown, missing or damaged, images are in
             no known layout, a class has too few, or an option is outside its
             range.
+
+    Example:
+        >>> data = gns.load_data("digits")
+        >>> data.train_images.shape, data.classes
+        ((1437, 32, 32, 3), 10)
     """
     options = Options(
         image_size=image_size,

@@ -83,6 +83,22 @@ def cache_teacher(
     Raises:
         ValueError: if the teacher does not fit the data, `views` is no count,
             or the folder holds a cache of something else.
+
+    Example:
+        >>> layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+        >>> cached = gns.cache_teacher(
+        ...     keras.Sequential([keras.Input((32, 32, 3)), *layers]),
+        ...     np.zeros((4, 32, 32, 3), "uint8"),
+        ...     np.arange(4),
+        ...     path="views",
+        ...     views=2,
+        ...     seed=0,
+        ...     augment=True,
+        ...     flip=True,
+        ...     progress=False,
+        ... )
+        >>> [view.shape for view in cached.logits]
+        [(4, 10), (4, 10)]
     """
     _check_views(views, augment)
     description = _describe(teacher, images, labels) | {

@@ -31,6 +31,23 @@ class CachedTeacher:
         augment, flip, alternate, padding, border: of `Views`.
         images: how many.
         classes: how many.
+
+    Example:
+        >>> layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+        >>> teacher = keras.Sequential([keras.Input((32, 32, 3)), *layers])
+        >>> cached = gns.cache_teacher(
+        ...     teacher,
+        ...     np.zeros((4, 32, 32, 3), "uint8"),
+        ...     np.arange(4),
+        ...     path="cached",
+        ...     views=1,
+        ...     seed=0,
+        ...     augment=False,
+        ...     flip=False,
+        ...     progress=False,
+        ... )
+        >>> cached.images, cached.classes, cached.logits[0].dtype
+        (4, 10, dtype('float16'))
     """
 
     logits: tuple[np.ndarray, ...]

@@ -46,6 +46,13 @@ def load_teacher(
     Raises:
         ValueError: if it cannot be loaded, takes other images or tells other
             classes apart, or does not end in logits.
+
+    Example:
+        >>> layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+        >>> model = keras.Sequential([keras.Input((32, 32, 3)), *layers])
+        >>> model.save("teacher.keras")
+        >>> gns.load_teacher("teacher.keras", classes=10).output_shape
+        (None, 10)
     """
     path = Path(path)
     if (path / MODEL_FILE).is_file():

@@ -62,6 +62,13 @@ class ExportReport:
     LiteRT; `micro_accuracy` and the differences, which are in steps of the
     output's quantisation (LSB), on the first `compared_images`. All are None
     where no images were given.
+
+    Example:
+        >>> import json, pathlib
+        >>> text = pathlib.Path("tflite/gns-w1-cifar10-micro.json").read_text()
+        >>> report = json.loads(text)  # what is beside a file
+        >>> report["arena_bytes"], report["faults"]
+        (147344, [])
     """
 
     path: str
@@ -156,6 +163,16 @@ def export_tflite(
     Raises:
         ValueError: if an argument is out of range or the conversion fails;
             nothing is written then.
+
+    Example:
+        >>> layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+        >>> model = keras.Sequential([keras.Input((32, 32, 3)), *layers])
+        >>> images = gns.load_data("digits").train_images[:32]
+        >>> report = gns.export_tflite(
+        ...     model, "digits.tflite", calibration_images=images
+        ... )
+        >>> report.target, report.quantization, report.faults
+        ('micro', 'int8', [])
     """
     config = _settled(config, options)
     check_installed()

@@ -27,6 +27,20 @@ class LayerError:
             None where nothing differs or all is zero.
         clipped: part of the values at an end of the range, where ReLU's zero
             is not counted.
+
+    Example:
+        >>> error = gns.LayerError(
+        ...     layer="stem",
+        ...     op="CONV_2D",
+        ...     shape=(1, 32, 32, 16),
+        ...     scale=0.1,
+        ...     error=0.029,
+        ...     error_steps=0.29,
+        ...     sqnr_db=38.0,
+        ...     clipped=0.0,
+        ... )
+        >>> error.error_steps < 1
+        True
     """
 
     layer: str

@@ -62,6 +62,14 @@ class QuantizationTraining:
 
     Raises:
         ValueError: if a value breaks its rule.
+
+    Example:
+        >>> data = gns.load_data("digits")
+        >>> training = gns.QuantizationTraining(
+        ...     images=data.train_images, labels=data.train_labels, epochs=2
+        ... )
+        >>> training.batch_size
+        64
     """
 
     images: np.ndarray

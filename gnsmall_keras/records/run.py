@@ -33,6 +33,12 @@ class RunRecord:
 
     A record of an older schema stays of it, also when it is written again;
     fields that came later are None.
+
+    Example:
+        >>> records = gns.read_records("papermill_runs/index.jsonl")
+        >>> record = max(records, key=lambda one: one.test_accuracy or 0)
+        >>> record.test_accuracy > 0.9, record.test_images
+        (True, 10000)
     """
 
     slug: str

@@ -16,6 +16,11 @@ class Report:
 
     Args:
         reading: the records.
+
+    Example:
+        >>> report = gns.read_report("papermill_runs/index.jsonl")
+        >>> report.faults
+        []
     """
 
     def __init__(self, reading: Reading):

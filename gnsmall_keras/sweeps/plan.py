@@ -38,6 +38,12 @@ class SweepConfig:
     Raises:
         ValueError: if it asks for no run, or a value does not fit; the message
             has the key.
+
+    Example:
+        >>> baseline = {"strategy": "baseline", "data": "digits"}
+        >>> grid = {"width": [0.25, 0.5], "seed": [0, 1, 2]}
+        >>> len(gns.SweepConfig(parameters=baseline, grid=grid).configs)
+        6
     """
 
     parameters: Mapping[str, Any] = dataclasses.field(
@@ -131,10 +137,7 @@ class SweepConfig:
             tuple(configs),
             tuple(teachers.configs.values()),
             arms,
-            {
-                name: [*found.values()]
-                for name, found in teachers.by_name.items()
-            },
+            {k: [*found.values()] for k, found in teachers.by_name.items()},
             build_contrasts(self.contrasts, arms),
         )
 
@@ -143,11 +146,7 @@ class SweepConfig:
     ) -> Iterator[tuple[str, dict[str, Any], str | None]]:
         """The runs' values, with where they come from, and their arms."""
         for where, grid in self._grids():
-            axes = {
-                name: _axis(where, name, grid[name])
-                for name in grid
-                if name != "arm"
-            }
+            axes = {k: _axis(where, k, grid[k]) for k in grid if k != "arm"}
             _check_count(where, math.prod(map(len, axes.values())))
             for values in itertools.product(*axes.values()):
                 own = dict(zip(axes, values, strict=True))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import sys
 
 import pytest
 
@@ -110,3 +111,11 @@ def test_the_version_is_printed(capsys):
 def test_shells_get_a_completion(capsys):
     script = _help(capsys, "--tyro-print-completion", "bash")
     assert all(word in script for word in ("complete", "--epochs", "c-array"))
+
+
+def test_a_completion_that_needs_a_package_names_it(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)  # as if not installed
+    assert cli.main(["--tyro-print-completion", "tcsh"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "pip install shtab" in told

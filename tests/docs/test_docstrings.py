@@ -16,21 +16,8 @@ import gnsmall_keras
 NAMES = sorted(gnsmall_keras.__all__)
 # What costs more than a test may, or is shown as a whole elsewhere.
 WITHOUT_EXAMPLE = {
-    "CachedTeacher": "docs/howto/teacher.md",
-    "ExportConfig": "docs/start.md",
     "Fitted": "docs/howto/own-photos.md",
     "fit": "docs/howto/own-photos.md",
-    "ExportReport": "docs/start.md",
-    "LayerError": "docs/questions.md",
-    "QuantizationTraining": "docs/questions.md",
-    "Report": "notebooks/04_report.py",
-    "RunRecord": "docs/start.md",
-    "SweepConfig": "docs/sweeps.md",
-    "RunConfig": "docs/start.md",
-    "cache_teacher": "docs/howto/teacher.md",
-    "export_tflite": "docs/start.md",
-    "load_data": "docs/start.md",
-    "load_teacher": "docs/howto/teacher.md",
     "train": "notebooks/02_train.py",
 }
 

@@ -107,11 +107,11 @@ def draw_differences(name: str, comparisons: Iterable[Comparison]):
     texts = [
         textwrap.fill(
             f"{row.group.short}, {row.group.epochs} epochs (n={row.test.n})",
-            78,
+            72,
         )
         for row in rows
     ]
-    heights = [0.35 + 0.14 * (text.count("\n") + 1) for text in texts]
+    heights = [0.35 + 0.15 * (text.count("\n") + 1) for text in texts]
     figure, axes = new_figure(0.8 + sum(heights))
     axes.axvline(0, color=GREY, linewidth=1)
     bottom = 0.0  # in inches, from above
@@ -119,7 +119,7 @@ def draw_differences(name: str, comparisons: Iterable[Comparison]):
         axes.text(
             *(0.01, bottom - 0.06),
             text,
-            fontsize=7,
+            fontsize=7.5,
             va="top",
             bbox={"facecolor": "white", "alpha": 0.8, "pad": 0, "lw": 0},
             transform=axes.get_yaxis_transform(),  # x in parts of the axes

@@ -23,7 +23,7 @@ SHOWN_WIDTH = 600  # pixels at most, on the page and in a notebook
 GREY = "#666666"
 BLACK = "#000000"
 _COLOURS = 128  # of a notebook's picture
-_WIDTH = 5.2  # inches: text of 8 points stays legible on a phone
+_WIDTH = 4.4  # inches: on a phone, text of 8 points is 8 pixels high
 STYLE = {
     "font.size": 9,
     "legend.fontsize": 7.5,
@@ -113,7 +113,7 @@ def new_figure(height, places=(1, 1)):
 def add_legend(figure, axes, height=3.2):
     """Puts the legend below, as long as its labels are."""
     handles, labels = axes.get_legend_handles_labels()
-    labels = [textwrap.fill(label, 68) for label in labels]
+    labels = [textwrap.fill(label, 64) for label in labels]
     lines = sum(label.count("\n") + 1 for label in labels)
     figure.set_figheight(height + 0.15 * lines)
     figure.legend(handles, labels, loc="outside lower left", frameon=False)

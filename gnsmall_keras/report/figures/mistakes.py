@@ -23,7 +23,7 @@ def draw_confusion(name: str, record: RunRecord) -> Drawing | None:
         return None
     counts = record.test_predictions["confusion"]
     classes = len(counts)
-    figure, axes = new_figure(5.2)
+    figure, axes = new_figure(4.5)
     wrong = [
         [None if row == column else count for column, count in enumerate(line)]
         for row, line in enumerate(counts)

@@ -14,6 +14,7 @@ from gnsmall_keras.report.networks import Network, Networks
 
 MOST_BYTES, MOST_MACS = 1_000_000, 150_000_000  # of what is drawn
 LEAST_ACCURACY = 82.0
+_STAR, _DOT = 12.0, 5.5  # points across
 
 
 class Theme(NamedTuple):
@@ -138,7 +139,7 @@ def _draw_panel(axes, points, cost, colours):
             marker,
             color=colour,
             markerfacecolor=colour if filled else colours.background,
-            markersize=13 if ours else 5.5,
+            markersize=_STAR if ours else _DOT,
             label=label,
         )
     axes.set_xscale("log")
@@ -163,4 +164,5 @@ def _label(figure, axes, points, cost, colours):
         ],
         background=colours.background,
         size=8,
+        radii=[_STAR / 2 if one.ours else _DOT / 2 for one, _, _ in shown],
     )

@@ -88,7 +88,7 @@ def _draw_contrasts(study: Study) -> Drawing | None:
             markersize=5,
             capsize=3,
         )
-    axes.set_xlabel("difference of test accuracy (percentage points)")
+    axes.set_xlabel("difference of test accuracy\n(percentage points)")
     return Drawing(
         f"{study.name}-contrasts",
         f"{study.name}: what was compared",
