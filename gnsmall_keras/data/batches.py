@@ -2,17 +2,19 @@
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from gnsmall_keras.data.augment import (
     Augmentation,
+    Crops,
     Views,
     first_flips,
     normalize,
 )
-from gnsmall_keras.data.mixing import Mixing
+from gnsmall_keras.data.mixing import Drawn, Mixing
 
 # Parts of a batch that brings its targets along.
 IMAGES = "images"
@@ -102,19 +104,36 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def __getitem__(self, batch):
         epoch = max(self._epoch, 0)
-        indices = self.indices(epoch, batch)
-        generator = np.random.default_rng((self._seed, epoch, batch + 1))
-        images = normalize(self._pixels(indices, epoch, generator))
+        indices, crops, generator = self._draw(epoch, batch)
+        images = self._images[indices]
+        if self._augmentation and crops:
+            images = self._augmentation.cut(indices, crops)
+        images = normalize(images)
         labels = self._labels[indices]
         if self._views.augment:  # drawn last: what was before stays as it was
             images, labels = self._mixing(
                 images, labels, generator, self._classes
             )
-        if self._teacher_logits is None:
+        logits = self.teacher_logits(epoch)
+        if logits is None:
             return images, labels
-        logits = self._teacher_logits[self._view(epoch)][indices]
-        logits = np.asarray(logits, np.float32)
+        logits = np.asarray(logits[indices], np.float32)
         return {IMAGES: images, TEACHER_LOGITS: logits}, labels
+
+    def draw(self, epoch: int, batch: int) -> "Draw":
+        """Returns which images a batch has and what happens to them."""
+        indices, crops, generator = self._draw(epoch, batch)
+        mixed = None
+        if self._views.augment:
+            shape = (len(indices), *self._images.shape[1:3])
+            mixed = self._mixing.draw(shape, generator)
+        return Draw(indices, crops, mixed)
+
+    def teacher_logits(self, epoch: int) -> np.ndarray | None:
+        """Returns what a teacher says of an epoch's views of all images."""
+        if self._teacher_logits is None:
+            return None
+        return self._teacher_logits[self._view(epoch)]
 
     def on_epoch_begin(self):
         """Moves on to the next epoch's order and views."""
@@ -134,23 +153,35 @@ class TrainingBatches(keras.utils.PyDataset):
             return np.arange(len(self._images))
         return _shuffled(len(self._images), self._seed, epoch)
 
-    def _pixels(self, indices, epoch, generator):
+    def _draw(self, epoch, batch):
+        """Which images, how they are cut, and the generator of the rest."""
+        indices = self.indices(epoch, batch)
+        generator = np.random.default_rng((self._seed, epoch, batch + 1))
+        return indices, self._crops(indices, epoch, generator), generator
+
+    def _crops(self, indices, epoch, generator):
         if not self._augmentation:
-            return self._images[indices]
+            return None
         if self._teacher_logits is not None:
-            return self._augmentation.view(
-                indices,
-                seed=self._view_seed,
-                view=self._view(epoch),
+            return self._augmentation.draw_view(
+                indices, seed=self._view_seed, view=self._view(epoch)
             )
         mirrored = None
         if self._views.alternate:
             first = first_flips(len(self._images), self._seed)
             mirrored = first[indices] ^ bool(epoch % 2)
-        return self._augmentation(indices, generator, mirrored)
+        return self._augmentation.draw(len(indices), generator, mirrored)
 
     def _view(self, epoch):
         return epoch % len(self._teacher_logits)
+
+
+class Draw(NamedTuple):
+    """One batch, before there are images."""
+
+    indices: np.ndarray  # (batch,)
+    crops: Crops | None  # None: images as they are
+    mixed: Drawn | None  # None: nothing is done to them
 
 
 @functools.lru_cache(maxsize=2)  # an epoch asks for it with every batch
