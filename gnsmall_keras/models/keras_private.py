@@ -6,6 +6,7 @@ must do.
 
 import contextlib
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -33,6 +34,30 @@ def is_synced(model: keras.Model) -> bool:
 
 def set_synced(model: keras.Model) -> None:
     """Notes that a model on JAX was given its weights again."""
+    model._jax_state_synced = True
+
+
+def bring_state(model: keras.Model, state: Mapping[str, Sequence[Any]]) -> None:
+    """Gives a model on JAX the values that it takes when it is asked for them.
+
+    Args:
+        model: any.
+        state: values of "trainable_variables", "non_trainable_variables",
+            "optimizer_variables" and "metrics_variables", or some of them;
+            each is read with `get` when it is needed.
+    """
+    model._jax_state = state
+    model._jax_state_synced = False
+
+
+def schedule_of(optimizer: keras.Optimizer) -> Any:
+    """Returns the schedule of an optimiser's learning rate."""
+    return optimizer._learning_rate
+
+
+def drop_state(model: keras.Model) -> None:
+    """Has a model on JAX forget what `bring_state` gave to it."""
+    model._jax_state = None
     model._jax_state_synced = True
 
 

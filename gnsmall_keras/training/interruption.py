@@ -32,6 +32,7 @@ class StopRequest:
             )
         self.seconds = seconds
         self.steps = 0  # done in this call, by all of its stages
+        self.ahead = 0.0  # seconds until the next look, where that is known
         self._began = time.monotonic()
         self._signal = ""
 
@@ -46,10 +47,11 @@ class StopRequest:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether the time is up."""
+        """Whether the time is up, or will be before the next look."""
         if self.seconds is None:
             return False
-        return time.monotonic() - self._began >= self.seconds
+        passed = time.monotonic() - self._began
+        return passed + self.ahead >= self.seconds
 
     @contextlib.contextmanager
     def listening(self) -> Generator[Self]:
