@@ -30,6 +30,8 @@ from gnsmall_keras.config.run import Distilling as Distilling
 from gnsmall_keras.config.run import Name as Name
 from gnsmall_keras.config.run import RunConfig as RunConfig
 from gnsmall_keras.config.run import complete as complete
+from gnsmall_keras.config.together import check_together as check_together
+from gnsmall_keras.config.together import fits as fits
 from gnsmall_keras.config.weights import normalize_weights as normalize_weights
 
 if TYPE_CHECKING:

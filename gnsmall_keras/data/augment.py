@@ -84,17 +84,22 @@ class Augmentation:
     """
 
     def __init__(self, images: np.ndarray, views: Views):
-        padded = pad(images, views)
-        height, width, channels = images.shape[1:]
-        # Rows of pixels as rows of bytes, which are copied as a whole. Views,
-        # nothing is copied here: (n, shifts, shifts, height, width * 3).
-        rows = padded.reshape(*padded.shape[:2], -1)
-        self._windows = np.lib.stride_tricks.sliding_window_view(
-            rows, (height, width * channels), axis=(1, 2)
-        )[:, :, ::channels]
+        self._images = images
         self._shape = images.shape[1:]
         self._views = views
         self._shifts = 2 * views.padding + 1
+
+    @functools.cached_property
+    def _windows(self) -> np.ndarray:
+        """All crops of all images: `(n, shifts, shifts, height, width * 3)`."""
+        padded = pad(self._images, self._views)
+        height, width, channels = self._shape
+        # Rows of pixels as rows of bytes, which are copied as a whole. Views,
+        # nothing is copied here.
+        rows = padded.reshape(*padded.shape[:2], -1)
+        return np.lib.stride_tricks.sliding_window_view(
+            rows, (height, width * channels), axis=(1, 2)
+        )[:, :, ::channels]
 
     def __call__(
         self,
@@ -136,10 +141,10 @@ class Augmentation:
     def draw_view(self, indices: np.ndarray, *, seed: int, view: int) -> Crops:
         """Returns how the fixed views of images are cut; see `view`."""
         shifts, mirrored = _draw_view(
-            len(self._windows), self._shifts, seed, view
+            len(self._images), self._shifts, seed, view
         )
         if self._views.alternate:
-            mirrored = first_flips(len(self._windows), seed) ^ bool(view % 2)
+            mirrored = first_flips(len(self._images), seed) ^ bool(view % 2)
         return Crops(shifts[:, indices], mirrored[indices] & self._views.flip)
 
     def cut(self, indices: np.ndarray, crops: Crops) -> np.ndarray:

@@ -145,6 +145,14 @@ def restore_checkpoint(
     return progress
 
 
+def how_far(path: str | os.PathLike) -> tuple[int, int]:
+    """Returns the epochs and steps of a checkpoint; zeros without one."""
+    path = Path(path)
+    found = filter(None, map(_read, (path, previous_of(path))))
+    state = next((state for state, _ in found), {})
+    return state.get("epochs", 0), state.get("steps", 0)
+
+
 def kernels_to_go_on_with(path: str | os.PathLike) -> str:
     """Returns the kernels a training has begun with, or those asked for.
 

@@ -104,13 +104,7 @@ def learn(
     stage: Stage,
 ) -> checkpoint.Progress:
     """Trains one network in place; returns how it went."""
-    recipe = stage.experiment.learning.recipe
-    teaching = stage.experiment.teaching
-    options = teaching.options if teaching else {}
-    path = stage.folder / checkpoint.FILE
-    options["kernels"] = checkpoint.kernels_to_go_on_with(path)
-    distiller = Distiller(student=model, teacher=teachers, **options)
-    compile_model(distiller, recipe, steps=recipe.epochs * len(batches))
+    distiller = make_distiller(model, teachers, len(batches), stage)
     loop = choose_loop(stage.loop, distiller, stage.experiment.learning.devices)
     fitting = prepare(distiller, batches, monitored, stage, loop=loop)
     try:
@@ -123,6 +117,23 @@ def learn(
     finally:
         fitting.close()
     return fitting.finish()
+
+
+def make_distiller(
+    model: keras.Model,
+    teachers: keras.Model | TeacherEnsemble | None,
+    steps_per_epoch: int,
+    stage: Stage,
+) -> Distiller:
+    """Returns a compiled Distiller that trains a model."""
+    recipe = stage.experiment.learning.recipe
+    teaching = stage.experiment.teaching
+    options = teaching.options if teaching else {}
+    path = stage.folder / checkpoint.FILE
+    options["kernels"] = checkpoint.kernels_to_go_on_with(path)
+    distiller = Distiller(student=model, teacher=teachers, **options)
+    compile_model(distiller, recipe, steps=recipe.epochs * steps_per_epoch)
+    return distiller
 
 
 def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:

@@ -35,10 +35,21 @@ class StopRequest:
         self.ahead = 0.0  # seconds until the next look, where that is known
         self._began = time.monotonic()
         self._signal = ""
+        self._seen: str | None = None
+
+    def look(self) -> None:
+        """Makes `reason` stay what it is now, until the next look.
+
+        So that several runs stop after the same step.
+        """
+        self._seen = None
+        self._seen = self.reason
 
     @property
     def reason(self) -> str:
         """Why to stop, or an empty string."""
+        if self._seen is not None:
+            return self._seen
         if self._signal:
             return self._signal
         if self.out_of_time:

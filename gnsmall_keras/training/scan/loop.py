@@ -133,6 +133,7 @@ class Loop:
             self._put(state)
             if number:  # the first may have been compiled
                 self._stop.ahead = time.perf_counter() - began
+            self._look()
             self._tell("on_train_batch_end", first + size - 1 - step, logs)
             if len(self.errors) == len(self._runs):
                 return logs
@@ -144,6 +145,7 @@ class Loop:
             run.model.jax_state_sync()
         self._validate(logs)
         self._copy_ahead()
+        self._look()
         self._tell("on_epoch_end", epoch, logs)
         return logs
 
@@ -272,6 +274,10 @@ class Loop:
             for values in state_of(run.model):
                 for value in values:
                     value.copy_to_host_async()
+
+    def _look(self):
+        if self._several:
+            self._stop.look()
 
     def _tell(self, event: str, *args):
         """Calls all callbacks; lists are of values for each run."""

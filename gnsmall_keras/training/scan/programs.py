@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gnsmall_keras.distill.distiller import Distiller
-from gnsmall_keras.models import keras_private
-from gnsmall_keras.native.choice import is_on_cpu
+from gnsmall_keras.models import keras_private, kernels
 from gnsmall_keras.training.scan.canonical import with_canonical_convolutions
 from gnsmall_keras.training.scan.images import make_batch
 
@@ -32,7 +31,7 @@ class Programs:
 
         self._model = model
         self._train_step, self._test_step = model.train_step, model.test_step
-        if is_on_cpu(model):
+        if not kernels.is_jax_on_gpu():
             self._train_step, self._test_step = map(
                 with_canonical_convolutions, (model.train_step, model.test_step)
             )
