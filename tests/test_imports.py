@@ -12,6 +12,7 @@ PACKAGE = ROOT / "gnsmall_keras"
 LEVELS = {
     "importing": 0,
     "child": 0,
+    "backend": 0,
     "quiet": 0.1,
     "registration": 0.1,  # names a module, imports it when asked
     "": 4.9,  # __init__ imports by name only, when asked
@@ -66,6 +67,7 @@ ALLOWED = {
     ("tf_keras", "quantization.twin"),
     ("tensorflow_model_optimization", "quantization.twin"),
     ("torch", "models.torch.files"),
+    ("jax", "backend"),
     ("tensorflow", "models.kernels"),
     ("jax", "models.kernels"),
     ("torch", "models.kernels"),
@@ -82,6 +84,8 @@ ALLOWED = {
     ("jax", "training.scan.images"),
     ("jax", "training.scan.loop"),
     ("jax", "training.scan.programs"),
+    ("jax", "training.scan.single"),
+    ("jax", "training.scan.together"),
     ("papermill", "sweeps.notebook"),
     ("papermill", "sweeps.worker"),
     ("ray", "sweeps.cluster"),

@@ -1,5 +1,8 @@
 """One run by chunks of steps."""
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 
@@ -12,12 +15,20 @@ from gnsmall_keras.training.scan.loop import Loop, Part, Run
 
 
 def fit_by_chunks(fitting: Fitting) -> None:
-    """Trains from the last checkpoint to the end, as Keras's `fit` would."""
+    """Trains from the last checkpoint to the end, as Keras's `fit` would.
+
+    Raises:
+        MemoryError: if the device's memory is not enough.
+        OSError: if the device fails.
+    """
     before = fitting.before
     if before.epochs >= fitting.epochs:
         return
     distiller, batches = fitting.distiller, fitting.batches
-    with distiller.fitting(batches.labels, fitting.validation):
+    with (
+        plain_errors(),
+        distiller.fitting(batches.labels, fitting.validation),
+    ):
         loop = Loop(
             [run_of(fitting)],
             training_part(batches, batches.images, batches.labels),
@@ -25,6 +36,27 @@ def fit_by_chunks(fitting: Fitting) -> None:
             fitting.stage.stop,
         )
         loop.train(before.epochs, before.steps, fitting.epochs)
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Says in plain words what a device could not do."""
+    from jax.errors import JaxRuntimeError
+
+    try:
+        yield
+    except JaxRuntimeError as error:
+        first = str(error).partition("\n")[0]
+        if "RESOURCE_EXHAUSTED" in first:
+            raise MemoryError(
+                f"The device has too little for a chunk of steps: {first}. "
+                "Lower `batch_size`, or set loop='steps'; the last checkpoint "
+                "is kept."
+            ) from None
+        raise OSError(
+            f"The device failed: {first}. The last checkpoint is kept; the "
+            "same command goes on once the device is there."
+        ) from None
 
 
 def run_of(fitting: Fitting, **own) -> Run:

@@ -38,6 +38,7 @@ from gnsmall_keras.training.interruption import (
 from gnsmall_keras.training.scan.choice import why_no_chunks
 from gnsmall_keras.training.scan.loop import Loop
 from gnsmall_keras.training.scan.single import (
+    plain_errors,
     run_of,
     training_part,
     validation_part,
@@ -103,6 +104,7 @@ def train_together(
         held.enter_context(using("keras"))
         machine = {**provenance.describe_hardware(), "devices": devices}
         group = _Group(dataset, Path(out), stop, machine, progress, {})
+        held.enter_context(plain_errors())
         for part in _alike_in_progress(experiments, Path(out)):
             _train(part, group, errors)
     return errors
