@@ -6,7 +6,6 @@ must do.
 
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -37,14 +36,14 @@ def set_synced(model: keras.Model) -> None:
     model._jax_state_synced = True
 
 
-def bring_state(model: keras.Model, state: Mapping[str, Sequence[Any]]) -> None:
+def bring_state(model: keras.Model, state: Any) -> None:
     """Gives a model on JAX the values that it takes when it is asked for them.
 
     Args:
         model: any.
-        state: values of "trainable_variables", "non_trainable_variables",
-            "optimizer_variables" and "metrics_variables", or some of them;
-            each is read with `get` when it is needed.
+        state: a dict, or what has its `get`, which is called when they are
+            needed: values of "trainable_variables", "non_trainable_variables",
+            "optimizer_variables" and "metrics_variables", or some of them.
     """
     model._jax_state = state
     model._jax_state_synced = False

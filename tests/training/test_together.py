@@ -50,6 +50,23 @@ def _assert_close(found, expected):
         )
 
 
+def _stop_together(configs, out, monkeypatch):
+    """Stops runs in their first epoch."""
+
+    class Stop(fit.StopRequest):
+        def __init__(self, seconds):
+            super().__init__(1.0)
+
+        @property
+        def out_of_time(self):
+            return self.steps >= 12
+
+    with monkeypatch.context() as patch:
+        patch.setattr(together, "StopRequest", Stop)
+        with pytest.raises(TrainingInterrupted):
+            together.train_together(configs, out=out, progress=False)
+
+
 @pytest.mark.parametrize("strategy", ["baseline", "kd"])
 @on_jax
 def test_each_is_as_it_would_be_alone(tmp_path, monkeypatch, strategy):
@@ -85,21 +102,13 @@ def test_each_is_as_it_would_be_alone(tmp_path, monkeypatch, strategy):
 
 
 @on_jax
-def test_stopped_together_they_go_on_together(tmp_path, monkeypatch):
-    """Bit for bit; what then goes on alone says so."""
+def test_what_goes_on_apart_says_so(tmp_path, monkeypatch):
+    """To rounding; in a group of another size, or alone."""
     configs = [RunConfig(**{**SMOKE, **own}) for own in EACH]
     together.train_together(configs, out=tmp_path / "a", progress=False)
     out = tmp_path / "b"
 
-    class Stop(fit.StopRequest):
-        @property
-        def reason(self):
-            return "enough" if self.steps >= 12 else ""
-
-    with monkeypatch.context() as patch:
-        patch.setattr(together, "StopRequest", Stop)
-        with pytest.raises(TrainingInterrupted):
-            together.train_together(configs, out=out, progress=False)
+    _stop_together(configs, out, monkeypatch)
     far = {checkpoint.how_far(out / c.slug / checkpoint.FILE) for c in configs}
     assert len(far) == 1
     assert far != {(2, 0)}
@@ -109,6 +118,19 @@ def test_stopped_together_they_go_on_together(tmp_path, monkeypatch):
     for config in configs[:2]:
         found = _arrays(out / config.slug)
         _assert_close(found, _arrays(tmp_path / "a" / config.slug))
+
+
+@on_jax
+def test_all_of_them_go_on_bit_for_bit(tmp_path, monkeypatch):
+    configs = [RunConfig(**{**SMOKE, **own}) for own in EACH[:2]]
+    together.train_together(configs, out=tmp_path / "a", progress=False)
+    out = tmp_path / "b"
+    _stop_together(configs, out, monkeypatch)
+    together.train_together(configs, out=out, progress=False)
+    for config in configs:
+        found = _arrays(out / config.slug)
+        for name, values in _arrays(tmp_path / "a" / config.slug).items():
+            np.testing.assert_array_equal(found[name], values)
 
 
 @on_jax

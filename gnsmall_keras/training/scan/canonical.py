@@ -1,31 +1,49 @@
-"""Convolutions of a step as XLA computes them best on a CPU.
+"""Convolutions of a step, written for the loop that the step is in.
 
 XLA for CPUs brings the axes of a convolution into its fastest order, but not in
 the body of a loop. Gradients of kernels come in another order: there they would
 be slow, and their sums rounded otherwise than in a step by itself.
+
+Of several runs a convolution would be one in groups, which is slow everywhere;
+products of matrices are not.
 """
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 _CALLS = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call"}
+_MOST_TAPS = 9
 
 
-def with_canonical_convolutions(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function of arrays whose convolutions are in XLA's order."""
+def rewritten(
+    step: Callable[..., Any], *, products: bool = False
+) -> Callable[..., Any]:
+    """Returns a function of arrays whose convolutions are in XLA's order.
+
+    Args:
+        step: of arrays.
+        products: whether small ones are products of matrices, which rounds
+            otherwise.
+    """
     import jax
 
+    convolve = _as_product if products else _convolve
+
     @functools.wraps(step)
-    def canonical(*args):
+    def other(*args):
         traced, shapes = jax.make_jaxpr(step, return_shape=True)(*args)
-        values = _evaluate(traced.jaxpr, traced.consts, jax.tree.leaves(args))
+        values = _evaluate(
+            traced.jaxpr, traced.consts, jax.tree.leaves(args), convolve
+        )
         return jax.tree.unflatten(jax.tree.structure(shapes), values)
 
-    return canonical
+    return other
 
 
-def _evaluate(jaxpr, consts, args) -> list[Any]:
+def _evaluate(jaxpr, consts, args, convolve) -> list[Any]:
     """Computes a program of JAX, calls in it included."""
     names = (*jaxpr.constvars, *jaxpr.invars)
     found = dict(zip(names, (*consts, *args), strict=True))
@@ -35,18 +53,18 @@ def _evaluate(jaxpr, consts, args) -> list[Any]:
 
     for equation in jaxpr.eqns:
         inputs = [value(atom) for atom in equation.invars]
-        outputs = _results(equation, inputs)
+        outputs = _results(equation, inputs, convolve)
         found.update(zip(equation.outvars, outputs, strict=True))
     return [value(atom) for atom in jaxpr.outvars]
 
 
-def _results(equation, inputs) -> Sequence[Any]:
+def _results(equation, inputs, convolve) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
-        return [_convolve(*inputs, **params)]
+        return [_in_order(convolve, *inputs, **params)]
     if name in _CALLS:
         inner = params.get("jaxpr") or params["call_jaxpr"]
-        return _evaluate(inner.jaxpr, inner.consts, inputs)
+        return _evaluate(inner.jaxpr, inner.consts, inputs, convolve)
     return _bind(equation, inputs)
 
 
@@ -59,22 +77,70 @@ def _bind(equation, inputs):
     return found if equation.primitive.multiple_results else [found]
 
 
-def _convolve(images, kernel, *, dimension_numbers, **params):
-    """Batch, sides, channels; sides, channels in and out."""
-    import jax
-
+def _in_order(convolve, images, kernel, *, dimension_numbers, **params):
+    """Batch, sides, channels; of the kernel sides, channels in and out."""
     left, right, out = dimension_numbers
     images = images.transpose(left[0], *left[2:], left[1])
     kernel = kernel.transpose(*right[2:], right[1], right[0])
-    axes = tuple(range(len(left)))
+    found = convolve(images, kernel, params)
+    order = (out[0], *out[2:], out[1])  # where each axis of it belongs
+    return found.transpose(*(order.index(axis) for axis in range(len(order))))
+
+
+def _convolve(images, kernel, params):
+    import jax
+
+    axes = tuple(range(images.ndim))
     last = axes[-1]
+    of_images = (0, last, *axes[1:-1])
     plain = jax.lax.ConvDimensionNumbers(
-        (0, last, *axes[1:-1]),
-        (last, last - 1, *axes[:-2]),
-        (0, last, *axes[1:-1]),
+        of_images, (last, last - 1, *axes[:-2]), of_images
     )
-    found = jax.lax.conv_general_dilated_p.bind(
+    return jax.lax.conv_general_dilated_p.bind(
         images, kernel, dimension_numbers=plain, **params
     )
-    order = (out[0], *out[2:], out[1])  # where each axis of it belongs
-    return found.transpose(*(order.index(axis) for axis in axes))
+
+
+def _as_product(images, kernel, params):
+    """One product where the kernel or the output has few places."""
+    import jax.numpy as jnp
+
+    steps = (
+        *params["window_strides"],
+        *params["lhs_dilation"],
+        *params["rhs_dilation"],
+        *(params["feature_group_count"], params["batch_group_count"]),
+    )
+    padding = [tuple(sides) for sides in params["padding"]]
+    if {*steps} != {1} or min(itertools.chain(*padding)) < 0:
+        return _convolve(images, kernel, params)
+    images = jnp.pad(images, [(0, 0), *padding, (0, 0)])
+    sides = kernel.shape[:-2]
+    places = tuple(
+        whole - side + 1
+        for whole, side in zip(images.shape[1:-1], sides, strict=True)
+    )
+    product = functools.partial(jnp.matmul, precision=params["precision"])
+    if math.prod(sides) <= _MOST_TAPS:  # places of the kernel side by side
+        parts = [_window(images, at, places) for at in _all(sides)]
+        return product(
+            jnp.concatenate(parts, -1), kernel.reshape(-1, kernel.shape[-1])
+        )
+    if math.prod(places) <= _MOST_TAPS:  # a gradient of a kernel
+        flat = kernel.reshape(-1, kernel.shape[-1])
+        found = [
+            product(_window(images, at, sides).reshape(len(images), -1), flat)
+            for at in _all(places)
+        ]
+        shape = (len(images), *places, kernel.shape[-1])
+        return jnp.stack(found, 1).reshape(shape)
+    return _convolve(images, kernel, params)
+
+
+def _all(sides):
+    return itertools.product(*map(range, sides))
+
+
+def _window(images, at, sides):
+    parts = (slice(a, a + side) for a, side in zip(at, sides, strict=True))
+    return images[(slice(None), *parts)]

@@ -46,6 +46,14 @@ class Part(NamedTuple):
     plan: Sequence[plans.Plan] = ()
 
 
+class _Planned(NamedTuple):
+    """An epoch that is drawn, on the device."""
+
+    epoch: int
+    parts: list[plans.Plan]  # of whole batches, then of a short one
+    logits: dict[str, Any]  # of cached teachers
+
+
 class Loop:
     """Trains by chunks; the callbacks look on as they do in Keras's `fit`.
 
@@ -83,7 +91,7 @@ class Loop:
         self._programs = Programs(
             runs[0].model, runs=len(runs), same_teachers=same
         )
-        self._planned: tuple[int, list[Any], dict[str, Any]] | None = None
+        self._planned: _Planned | None = None
 
     def train(self, epoch: int, step: int, epochs: int) -> None:
         """Trains from a step of an epoch, both counted from 0, to the end.
@@ -110,7 +118,7 @@ class Loop:
         for run in self._runs:
             run.model.reset_metrics()
         self._tell("on_epoch_begin", epoch)
-        planned, logits = self._plan(epoch)
+        _, planned, logits = self._plan(epoch)
         data = {**self._training.data, **logits}
         state = self._take()
         logs = [{}] * len(self._runs)
@@ -128,7 +136,7 @@ class Loop:
                 length=size,
             )
             if number == len(chunks) - 1 and epoch + 1 < epochs:
-                self._prepare(epoch + 1)  # while the device works
+                self._planned = self._draw(epoch + 1)  # while the device works
             logs = self._fetch(found)
             self._put(state)
             if number:  # the first may have been compiled
@@ -187,18 +195,18 @@ class Loop:
         found = [(0, *c) for c in plans.chunks_of(step, whole, length)]
         return [*found, (1, whole, 1)] if short else found
 
-    def _plan(self, epoch):
+    def _plan(self, epoch) -> _Planned:
         """The arrays of an epoch, on the device."""
-        if self._planned is None or self._planned[0] != epoch:
-            self._prepare(epoch)
-        (_, *found), self._planned = self._planned, None
-        return found
+        planned, self._planned = self._planned, None
+        if planned is None or planned.epoch != epoch:
+            planned = self._draw(epoch)
+        return planned
 
-    def _prepare(self, epoch):
+    def _draw(self, epoch) -> _Planned:
         import jax
 
         parts = [plans.plan_epoch(run.batches, epoch) for run in self._runs]
-        joined = [
+        together = [
             {name: self._joined([p[name] for p in part]) for name in part[0]}
             for part in zip(*parts, strict=True)
         ]
@@ -207,7 +215,7 @@ class Loop:
         if logits[0] is not None:
             given = {"logits": self._joined(logits)}
         self.trips += 1
-        self._planned = (epoch, *jax.device_put((joined, given)))
+        return _Planned(epoch, *jax.device_put((together, given)))
 
     def _with_own(self, part, own):
         """Images on the device, with what each run has for itself."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.models import keras_private, kernels
-from gnsmall_keras.training.scan.canonical import with_canonical_convolutions
+from gnsmall_keras.training.scan.canonical import rewritten
 from gnsmall_keras.training.scan.images import make_batch
 
 # What several runs have each for itself; they share all other data.
@@ -31,9 +31,10 @@ class Programs:
 
         self._model = model
         self._train_step, self._test_step = model.train_step, model.test_step
-        if not kernels.is_jax_on_gpu():
-            self._train_step, self._test_step = map(
-                with_canonical_convolutions, (model.train_step, model.test_step)
+        if runs > 1 or not kernels.is_jax_on_gpu():
+            self._train_step, self._test_step = (
+                rewritten(step, products=runs > 1)
+                for step in (model.train_step, model.test_step)
             )
         self._runs = runs
         self._same_teachers = same_teachers

@@ -223,7 +223,9 @@ def _loop_of(fittings, experiments, group) -> Loop:
     for fitting, recipe, (fitted, held) in zip(
         fittings, recipes, of_each, strict=True
     ):
-        numbers = {n: np.float32(getattr(recipe, n)) for n in differ}
+        numbers: dict[str, Any] = {
+            n: np.float32(getattr(recipe, n)) for n in differ
+        }
         own = {"rows": fitted.astype(np.int32), **numbers}
         validated = {**numbers}
         if len(held):
