@@ -64,7 +64,7 @@ def train(
     Writes `out/<slug>/model.keras` (the branched student) and
     `out/<slug>/record.json`, and appends the record to `index`. While it
     trains, a checkpoint is there after every epoch, and after the step (on JAX
-    with a GPU: the 25 steps) in which the time was up, SIGTERM came or Ctrl-C
+    with a GPU: the chunk) in which the time was up, SIGTERM came or Ctrl-C
     was pressed: the same call goes on where an interrupted one was, and ends
     with the same weights.
 
