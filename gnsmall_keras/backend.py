@@ -3,8 +3,10 @@
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 
+_PATIENCE = 60  # seconds to wait for an answer
 _VARIABLE = "KERAS_BACKEND"
 _PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 
@@ -36,14 +38,19 @@ def choose_backend(default: str = "") -> str:
 
 
 def _jax_sees_gpu() -> bool:
-    """JAX is asked only where there may be a GPU: it takes seconds."""
+    """JAX is asked only where there may be a GPU: it takes seconds.
+
+    In a process of its own, for JAX takes most of a GPU's memory.
+    """
     if not shutil.which("nvidia-smi"):
         return False
     if not any(map(importlib.util.find_spec, _PLUGINS)):
         return False
+    ask = [sys.executable, "-c", "import jax; jax.devices('gpu')"]
     try:
-        import jax
-
-        return bool(jax.devices("gpu"))
-    except (ImportError, RuntimeError):  # none that this build can use
+        done = subprocess.run(
+            ask, capture_output=True, check=False, timeout=_PATIENCE
+        )
+    except (OSError, subprocess.TimeoutExpired):
         return False
+    return done.returncode == 0

@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         if backend := os.environ.get("KERAS_BACKEND"):
             check_backend(backend)
         command = _parse(arguments)
-        if arguments[0].replace("_", "-") in _TRAINING:
+        if "".join(arguments[:1]).replace("_", "-") in _TRAINING:
             choose_backend()
         return command() or 0
     except (ValueError, OSError) as error:

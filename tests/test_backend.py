@@ -1,6 +1,7 @@
 """JAX is taken where it sees a GPU and nobody has named a backend."""
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -40,10 +41,20 @@ def test_without_a_gpu_the_default_is_taken(unset):
     assert backend.choose_backend("tensorflow") == "tensorflow"
 
 
-def test_jax_is_not_imported_where_there_is_no_driver(monkeypatch):
+def test_jax_is_asked_only_where_there_may_be_a_gpu(monkeypatch):
+    asked = []
+
+    def ask(command, **options):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, returncode=1)
+
+    monkeypatch.setattr(backend.subprocess, "run", ask)
     monkeypatch.setattr(backend.shutil, "which", lambda name: None)
-    monkeypatch.setitem(sys.modules, "jax", None)
     assert not backend._jax_sees_gpu()
     monkeypatch.setattr(backend.shutil, "which", lambda name: "/bin/nvidia-smi")
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
     assert not backend._jax_sees_gpu()
+    assert not asked
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: 1)
+    assert not backend._jax_sees_gpu(), "a build that cannot use it"
+    assert len(asked) == 1

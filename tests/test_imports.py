@@ -67,7 +67,6 @@ ALLOWED = {
     ("tf_keras", "quantization.twin"),
     ("tensorflow_model_optimization", "quantization.twin"),
     ("torch", "models.torch.files"),
-    ("jax", "backend"),
     ("tensorflow", "models.kernels"),
     ("jax", "models.kernels"),
     ("torch", "models.kernels"),

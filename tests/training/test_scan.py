@@ -14,7 +14,10 @@ from gnsmall_keras.data.mixing import Mixing
 from gnsmall_keras.models.saving.files import save_model
 from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
-from gnsmall_keras.training.interruption import TrainingInterrupted
+from gnsmall_keras.training.interruption import (
+    StopRequest,
+    TrainingInterrupted,
+)
 from gnsmall_keras.training.scan import loop as scanned
 from gnsmall_keras.training.scan.images import Shape, make_batch
 from gnsmall_keras.training.scan.plan import (
@@ -24,6 +27,7 @@ from gnsmall_keras.training.scan.plan import (
     plan_epoch,
     plan_in_order,
 )
+from gnsmall_keras.training.scan.single import plain_errors
 
 pytestmark = [
     pytest.mark.contract,
@@ -243,3 +247,31 @@ def test_a_chunk_is_a_part_of_an_epoch_without_rest():
 def test_what_cannot_be_is_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         fit.train(RunConfig(**SMOKE), out=tmp_path, progress=False, **options)
+
+
+def test_a_budget_ends_before_a_chunk_that_would_pass_it():
+    stop = StopRequest(60.0)
+    assert not stop.reason
+    stop.ahead = 61.0
+    assert "time budget of 60 s" in stop.reason
+    stop.look()
+    stop.ahead = 0.0
+    assert stop.reason, "the same until the next look"
+    stop.look()
+    assert not stop.reason
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "words"),
+    [
+        ("RESOURCE_EXHAUSTED: 9 GiB", MemoryError, "Lower `batch_size`"),
+        ("INTERNAL: device lost", OSError, "the same command goes on"),
+    ],
+)
+def test_what_a_device_cannot_do_is_one_line(message, kind, words):
+    from jax.errors import JaxRuntimeError
+
+    with pytest.raises(kind, match="last checkpoint") as error, plain_errors():
+        raise JaxRuntimeError(f"{message}\nand more")
+    assert words in str(error.value)
+    assert "and more" not in str(error.value)

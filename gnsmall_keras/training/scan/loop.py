@@ -92,6 +92,7 @@ class Loop:
             runs[0].model, runs=len(runs), same_teachers=same
         )
         self._planned: _Planned | None = None
+        self._compiled: set[tuple[int, int]] = set()  # kinds of chunks
 
     def train(self, epoch: int, step: int, epochs: int) -> None:
         """Trains from a step of an epoch, both counted from 0, to the end.
@@ -108,6 +109,7 @@ class Loop:
                 if len(self.errors) == len(self._runs):
                     break
         finally:
+            self._stop.ahead = 0.0
             for run in self._runs:
                 run.model.jax_state_sync()
         self._tell("on_train_end", logs)
@@ -139,8 +141,9 @@ class Loop:
                 self._planned = self._draw(epoch + 1)  # while the device works
             logs = self._fetch(found)
             self._put(state)
-            if number:  # the first may have been compiled
+            if (part, size) in self._compiled:
                 self._stop.ahead = time.perf_counter() - began
+            self._compiled.add((part, size))
             self._look()
             self._tell("on_train_batch_end", first + size - 1 - step, logs)
             if len(self.errors) == len(self._runs):
