@@ -90,14 +90,21 @@ def _teachers(folder):
             },
             id="short batch, averages, mixed",
         ),
-        pytest.param({"recipe": "best", "augment": False}, id="plain, muon"),
+        pytest.param(
+            {"recipe": "best", "augment": False},
+            id="plain, muon",
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"strategy": "kd", "mixup": 0.4}, id="kd"),
         pytest.param(
-            {"strategy": "ensemble", "confidence_weights": True}, id="ensemble"
+            {"strategy": "ensemble", "confidence_weights": True},
+            id="ensemble",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             {"strategy": "assistant", "assistants": ("gns-w0.5",)},
             id="assistant",
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -67,7 +67,9 @@ def _stop_together(configs, out, monkeypatch):
             together.train_together(configs, out=out, progress=False)
 
 
-@pytest.mark.parametrize("strategy", ["baseline", "kd"])
+@pytest.mark.parametrize(
+    "strategy", [pytest.param("baseline", marks=pytest.mark.slow), "kd"]
+)
 @on_jax
 def test_each_is_as_it_would_be_alone(tmp_path, monkeypatch, strategy):
     configs = [RunConfig(**{**SMOKE, **own}) for own in EACH]
@@ -101,6 +103,7 @@ def test_each_is_as_it_would_be_alone(tmp_path, monkeypatch, strategy):
         )
 
 
+@pytest.mark.slow
 @on_jax
 def test_what_goes_on_apart_says_so(tmp_path, monkeypatch):
     """To rounding; in a group of another size, or alone."""
