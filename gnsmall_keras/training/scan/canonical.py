@@ -80,11 +80,52 @@ def _bind(equation, inputs):
 def _in_order(convolve, images, kernel, *, dimension_numbers, **params):
     """Batch, sides, channels; of the kernel sides, channels in and out."""
     left, right, out = dimension_numbers
+    if convolve is _as_product and _is_sum(images, kernel, left, right, params):
+        found = _sum_over_all(images, kernel, left, right, params)
+        return found.transpose(*_order_of(out))
     images = images.transpose(left[0], *left[2:], left[1])
     kernel = kernel.transpose(*right[2:], right[1], right[0])
     found = convolve(images, kernel, params)
-    order = (out[0], *out[2:], out[1])  # where each axis of it belongs
-    return found.transpose(*(order.index(axis) for axis in range(len(order))))
+    return found.transpose(*_order_of(out))
+
+
+def _order_of(out) -> list[int]:
+    """How batch, sides and channels become the axes that are asked for."""
+    order = (out[0], *out[2:], out[1])
+    return [order.index(axis) for axis in range(len(order))]
+
+
+def _is_sum(images, kernel, left, right, params) -> bool:
+    """Whether the kernel is as large as the image: there is one place."""
+    return (
+        [images.shape[axis] for axis in left[2:]]
+        == [kernel.shape[axis] for axis in right[2:]]
+        and {*itertools.chain(*params["padding"])} == {0}
+        and {*_steps(params)} == {1}
+    )
+
+
+def _sum_over_all(images, kernel, left, right, params):
+    """One product; axes stay where they are, or large maps would be copied."""
+    import jax
+
+    pairs = sorted(zip(left[1:], right[1:], strict=True))
+    found = jax.lax.dot_general(
+        images,
+        kernel,
+        (tuple(zip(*pairs, strict=True)), ((), ())),
+        precision=params["precision"],
+    )
+    return found.reshape(len(found), *[1] * len(left[2:]), -1)
+
+
+def _steps(params):
+    return (
+        *params["window_strides"],
+        *params["lhs_dilation"],
+        *params["rhs_dilation"],
+        *(params["feature_group_count"], params["batch_group_count"]),
+    )
 
 
 def _convolve(images, kernel, params):
@@ -105,14 +146,8 @@ def _as_product(images, kernel, params):
     """One product where the kernel or the output has few places."""
     import jax.numpy as jnp
 
-    steps = (
-        *params["window_strides"],
-        *params["lhs_dilation"],
-        *params["rhs_dilation"],
-        *(params["feature_group_count"], params["batch_group_count"]),
-    )
     padding = [tuple(sides) for sides in params["padding"]]
-    if {*steps} != {1} or min(itertools.chain(*padding)) < 0:
+    if {*_steps(params)} != {1} or min(itertools.chain(*padding)) < 0:
         return _convolve(images, kernel, params)
     images = jnp.pad(images, [(0, 0), *padding, (0, 0)])
     sides = kernel.shape[:-2]
