@@ -15,6 +15,11 @@ if ! "$python" -c "import keras, sklearn, jax; jax.devices('$device')" 2>/dev/nu
 fi
 export KERAS_BACKEND=jax GNSMALL_DATA=$work/data PYTHONPATH=$work/code
 export JAX_COMPILATION_CACHE_DIR=$work/runs-gpu/jax-cache
+# Half the time to compile, of which the H100 had enough (docs/log.md).
+if [ "$device" = gpu ]; then
+  export XLA_FLAGS=${XLA_FLAGS:-"--xla_gpu_enable_triton_gemm=false \
+--xla_gpu_experimental_enable_fusion_autotuner=false --xla_gpu_autotune_level=2"}
+fi
 { date; nvidia-smi; "$python" -m pip list; } > runs-gpu/machine.txt 2>&1
 left=$(($3 - ($(date +%s) - began)))
 timeout --signal=TERM --kill-after=25 "$left" \
