@@ -110,10 +110,11 @@ def _sum_over_all(images, kernel, left, right, params):
     import jax
 
     pairs = sorted(zip(left[1:], right[1:], strict=True))
+    of_images, of_kernel = zip(*pairs, strict=True)
     found = jax.lax.dot_general(
         images,
         kernel,
-        (tuple(zip(*pairs, strict=True)), ((), ())),
+        ((of_images, of_kernel), ((), ())),
         precision=params["precision"],
     )
     return found.reshape(len(found), *[1] * len(left[2:]), -1)
