@@ -2,14 +2,16 @@
 
 Usage: pip install "jax[cuda13]"
        KERAS_BACKEND=jax JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 \
-           python benchmarks/gpu_kernels.py [batch] [width] [recipe]
+           python benchmarks/gpu_kernels.py [batch] [width] [recipe] [runs ...]
 
 XLA compiles for a GPU that is described to it. Of the step of GN-S, for what is
 done at once on GPUs (branches, and matrices of Muon) and for the ways of CPUs
 in both (docs/adr/0011): kernels by kind, what they read and write, seconds to
-compile. Products of matrices and convolutions are chosen without trying them,
-which on a GPU would make the step several times slower than it is
-(docs/log.md); their number is right. Minutes on a CPU.
+compile. With numbers of runs, such as 1 8: of a step in the loop of a chunk,
+for so many runs in one program (docs/adr/0026). Products of matrices and
+convolutions are chosen without trying them, which on a GPU would make the step
+several times slower than it is (docs/log.md); their number is right. Minutes on
+a CPU.
 """
 
 import collections
@@ -23,10 +25,19 @@ import numpy as np
 from branches_at_once import WAYS, state_of
 
 from gnsmall_keras import ghostnetv3_small
+from gnsmall_keras.data.batches import TrainingBatches
+from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.models import kernels
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training.devices import on_devices
 from gnsmall_keras.training.fit import compile_model
+from gnsmall_keras.training.scan import programs
+from gnsmall_keras.training.scan.images import Shape
+from gnsmall_keras.training.scan.plan import (
+    chunk_length,
+    pixel_values,
+    plan_epoch,
+)
 
 # NVIDIA's numbers of an H100 SXM.
 _H100 = """
@@ -56,8 +67,8 @@ _LINE = re.compile(r"\s+(?:ROOT )?%(\S+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
 _NO_KERNELS = {"parameter", "constant", "bitcast", "tuple", "get-tuple-element"}
 
 
-def compile_step(batch_size: int, width: float, recipe: str) -> str:
-    """Returns the optimised program of the way that is set, as text."""
+def on_h100():
+    """Returns what describes an array there, `lead` being axes in front."""
     import jax
     from jax.experimental import topologies
 
@@ -66,9 +77,18 @@ def compile_step(batch_size: int, width: float, recipe: str) -> str:
     )
     sharding = jax.sharding.SingleDeviceSharding(target.devices[0])
 
-    def described(array):
-        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+    def described(array, lead=()):
+        shape = (*lead, *array.shape)
+        return jax.ShapeDtypeStruct(shape, array.dtype, sharding=sharding)
 
+    return described
+
+
+def compile_step(batch_size: int, width: float, recipe: str) -> str:
+    """Returns the optimised program of the way that is set, as text."""
+    import jax
+
+    described = on_h100()
     model = ghostnetv3_small(width)
     compile_model(model, RECIPES[recipe], steps=39_200)
     batch = (
@@ -81,10 +101,72 @@ def compile_step(batch_size: int, width: float, recipe: str) -> str:
     return lowered.compile(compiler_options=_FLAGS).as_text()
 
 
+def compile_chunk(
+    batch_size: int, width: float, recipe: str, runs: int
+) -> tuple[str, float]:
+    """Returns a chunk's program for so many runs, and seconds to compile it."""
+    import jax
+
+    described = on_h100()
+    model = Distiller(ghostnetv3_small(width), kernels="keras")
+    compile_model(model, RECIPES[recipe], steps=39_200)
+    lead = (runs,) if runs > 1 else ()
+
+    def of_each(tree):
+        return jax.tree.map(lambda array: described(array, lead), tree)
+
+    images, steps = 45_000, 45_000 // batch_size
+    batches = TrainingBatches(
+        np.zeros((batch_size, 32, 32, 3), np.uint8),
+        np.zeros(batch_size, np.int32),
+        batch_size=batch_size,
+        seed=0,
+    )
+    plan = {
+        name: np.broadcast_to(values[0], (steps, *values[0].shape))
+        for name, values in plan_epoch(batches, 0)[0].items()
+    }
+    shared = {
+        "images": np.broadcast_to(np.uint8(0), (50_000, 40, 40, 3)),
+        "labels": np.zeros(50_000, np.int32),
+        "values": pixel_values(3),
+    }
+    own = {}
+    if runs > 1:
+        own = {
+            "rows": np.zeros(images, np.int32),
+            "peak_learning_rate": np.float32(0),
+            "label_smoothing": np.float32(0),
+        }
+    lowered = programs.Programs(model, runs=runs).train.lower(
+        of_each(programs.state_of(model)),
+        [],
+        jax.tree.map(described, shared) | of_each(own),
+        of_each(plan),
+        0,
+        shape=Shape(32, 32, 10),
+        length=chunk_length(steps),
+    )
+    began = time.perf_counter(), time.process_time()
+    program = lowered.compile(compiler_options=_FLAGS).as_text()
+    print(f"{time.process_time() - began[1]:.0f} s of processors to compile")
+    return program, time.perf_counter() - began[0]
+
+
+def body_of(program: str) -> str:
+    """Returns what is done in each turn of the longest loop."""
+    names = re.findall(r"body=%([\w.\-]+)", program)
+    bodies = []
+    for name in names:
+        begin = program.index(f"\n%{name} ")
+        bodies.append(program[begin : program.index("\n}", begin)])
+    return max(bodies, key=len)
+
+
 def count(program: str) -> tuple[collections.Counter, float]:
     """Returns the kernels by kind, and the bytes they read and write."""
     found, sizes, moved = collections.Counter(), {}, 0
-    for line in program[program.index("\nENTRY") :].splitlines():
+    for line in program.splitlines():
         match = _LINE.match(line)
         if not match:
             continue
@@ -108,24 +190,46 @@ def _size(shape):
     )
 
 
+def count_steps(batch: int, width: float, recipe: str) -> None:
+    """Prints what a step by itself has, both ways."""
+    for way, at_once in WAYS.items():
+        kernels.is_jax_on_gpu = lambda at_once=at_once: at_once
+        began = time.perf_counter()
+        program = compile_step(batch, width, recipe)
+        seconds = time.perf_counter() - began
+        show(way, program[program.index("\nENTRY") :], seconds)
+
+
+def count_chunks(batch: int, width: float, recipe: str, runs: list) -> None:
+    """Prints what a step in a loop has, for each number of runs."""
+    kernels.is_jax_on_gpu = lambda: True
+    for number in runs:
+        program, seconds = compile_chunk(batch, width, recipe, number)
+        show(f"{number} in a loop", body_of(program), seconds, number)
+
+
+def show(title: str, text: str, seconds: float, runs: int = 1) -> None:
+    """Prints what a part of a program has."""
+    kinds, moved = count(text)
+    listed = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+    print(
+        f"{title}: {kinds.total()} kernels, {moved / runs / 1e9:.2f} GB a run, "
+        f"{seconds:.0f} s; {listed}",
+        flush=True,
+    )
+
+
 if __name__ == "__main__":
-    defaults = "256", "1.0", "paper"
-    batch, width, recipe = [*sys.argv[1:], *defaults[len(sys.argv) - 1 :]]
+    given, defaults = sys.argv[1:], ["256", "1.0", "paper"]
+    batch, width, recipe = [*given[:3], *defaults[len(given) :]]
     version = importlib.metadata.version("jax")
     print(
         f"GN-S {width}, {batch} images, recipe {recipe}, for an H100, "
         f"JAX {version}"
     )
     with on_devices():
-        for way, at_once in WAYS.items():
-            kernels.is_jax_on_gpu = lambda at_once=at_once: at_once
-            began = time.perf_counter()
-            program = compile_step(int(batch), float(width), recipe)
-            kinds, moved = count(program)
-            total = kinds.total()
-            kinds = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-            print(
-                f"{way}: {total} kernels, {moved / 1e9:.2f} GB, "
-                f"{time.perf_counter() - began:.0f} s; {kinds}",
-                flush=True,
-            )
+        if given[3:]:
+            runs = [int(number) for number in given[3:]]
+            count_chunks(int(batch), float(width), recipe, runs)
+        else:
+            count_steps(int(batch), float(width), recipe)

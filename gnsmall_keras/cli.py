@@ -13,6 +13,7 @@ from collections.abc import Callable
 import tyro
 
 import gnsmall_keras
+from gnsmall_keras.backend import choose_backend
 from gnsmall_keras.commands import (
     files,
     fit,
@@ -33,6 +34,9 @@ _TEMPORARY = 75  # EX_TEMPFAIL: the same command will go on
 # Read when TensorFlow is imported. Without AVX-512 it leaves oneDNN's kernels
 # out by itself, with which a training step takes half as long (docs/log.md).
 _TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "1"}
+
+# Where nobody has named a backend, these take JAX if it sees a GPU.
+_TRAINING = {"train", "distill", "cache-teacher", "sweep"}
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "quickstart": training.quickstart,
@@ -71,6 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
         if backend := os.environ.get("KERAS_BACKEND"):
             check_backend(backend)
         command = _parse(arguments)
+        if "".join(arguments[:1]).replace("_", "-") in _TRAINING:
+            choose_backend()
         return command() or 0
     except (ValueError, OSError) as error:
         full = isinstance(error, OSError) and error.errno in _FULL

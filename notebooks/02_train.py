@@ -24,16 +24,18 @@
 # cores.
 
 # %%
-import os
 import subprocess
 import sys
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 if "google.colab" in sys.modules:
     # Or the address of a wheel, until the package is on PyPI.
     package = "gnsmall-keras[report]"
     pip = [sys.executable, "-m", "pip", "install", "-q", package]
-    subprocess.run(pip, check=True)
+    subprocess.run(pip, check=True)  # what is missing; what is there stays
+
+from gnsmall_keras.backend import choose_backend
+
+choose_backend("tensorflow")  # or JAX, where it sees a GPU
 
 # %% [markdown]
 # The parameters are the fields of `RunConfig`, with their defaults, and where

@@ -12,6 +12,7 @@ PACKAGE = ROOT / "gnsmall_keras"
 LEVELS = {
     "importing": 0,
     "child": 0,
+    "backend": 0,
     "quiet": 0.1,
     "registration": 0.1,  # names a module, imports it when asked
     "": 4.9,  # __init__ imports by name only, when asked
@@ -80,6 +81,12 @@ ALLOWED = {
     ("tensorflow", "training.devices"),
     ("jax", "training.devices"),
     ("torch", "training.devices"),
+    ("jax", "training.scan.canonical"),
+    ("jax", "training.scan.images"),
+    ("jax", "training.scan.loop"),
+    ("jax", "training.scan.programs"),
+    ("jax", "training.scan.single"),
+    ("jax", "training.scan.together"),
     ("papermill", "sweeps.notebook"),
     ("papermill", "sweeps.worker"),
     ("ray", "sweeps.cluster"),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from gnsmall_keras.config import Aspect, Device, Kernels
+from gnsmall_keras.config import Aspect, Device, Kernels, Loop
 
 PositionalPath = Annotated[Path, tyro.conf.Positional]
 Flat = tyro.conf.OmitArgPrefixes
@@ -31,6 +31,9 @@ class Running:
     kernels: Kernels = "auto"
     """What computes GhostNets: "native", this package's own code for CPUs,
     "keras", or "auto": the first where it is possible."""
+    loop: Loop = "auto"
+    """"steps": a program for each; "chunks": on JAX, one for many of them, with
+    the images on the device; "auto": the second on a GPU."""
     again: bool = False
     """Trains a finished run anew."""
 

@@ -22,6 +22,8 @@ def sweep(
     resume: bool = True,
     dry_run: bool = False,
     kernels: Literal["auto", "keras", "native"] = "auto",
+    loop: Literal["auto", "steps", "chunks"] = "auto",
+    together: int = 1,
 ) -> int:
     """Executes the runs of a sweep file, each in the notebook 02_train.
 
@@ -45,8 +47,11 @@ def sweep(
             --no-resume is an error where there are any.
         dry_run: prints what would run, and writes nothing.
         kernels: what computes GhostNets, as in `gnsmall train`.
+        loop: how steps are taken, as in `gnsmall train`.
+        together: runs that train at a time as one program, on JAX; they differ
+            in seed, rate, smoothing, label weight, temperature and teachers.
     """
-    from gnsmall_keras.config import KERNELS_VARIABLE
+    from gnsmall_keras.config import KERNELS_VARIABLE, LOOP_VARIABLE
     from gnsmall_keras.records.run import INDEX_FILE
     from gnsmall_keras.sweeps import plan
     from gnsmall_keras.sweeps import sweep as sweeps
@@ -54,6 +59,8 @@ def sweep(
     config = sweeps.with_images(plan.read_sweep(file))
     index = index or out / INDEX_FILE
     check_writable(index, "index")
+    if together != 1:
+        _check_together(config.configs, engine, workers, kernels)
     if dry_run:
         todo = printing.print_todo(sweeps.list_todo(config, index, seeds))
         for run in todo.pending:
@@ -63,7 +70,14 @@ def sweep(
         return 0
     if kernels != "auto":
         os.environ[KERNELS_VARIABLE] = kernels  # of the processes that train
-    executing = _engine(engine, workers, address)
+    if loop != "auto":
+        os.environ[LOOP_VARIABLE] = loop
+    if together != 1:
+        from gnsmall_keras.sweeps.together import together_engine
+
+        executing = together_engine(together)
+    else:
+        executing = _engine(engine, workers, address)
     sweeps.check_sweep(out)
     with sweeps.locked(out, index):
         todo = printing.print_todo(sweeps.list_todo(config, index, seeds))
@@ -75,6 +89,25 @@ def sweep(
         )
         failed = printing.print_outcomes(outcomes, len(todo.pending))
     return 1 if failed else 0
+
+
+def _check_together(configs, engine, workers, kernels):
+    """Refuses what does not go together with `together`."""
+    from gnsmall_keras.config import check_together
+
+    given = {
+        "engine": (engine, "local"),
+        "workers": (workers, None),
+        "kernels": (kernels if kernels == "native" else "auto", "auto"),
+    }
+    for name, (value, usual) in given.items():
+        if value != usual:
+            raise ValueError(
+                "Runs that train together are one program of JAX on this "
+                f"machine. Received: {name}={value!r}. Leave it out, or leave "
+                "`together` out."
+            )
+    check_together(configs)
 
 
 def _engine(name, workers, address):

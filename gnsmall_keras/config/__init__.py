@@ -10,10 +10,13 @@ from gnsmall_keras.config.images import Facts as Facts
 from gnsmall_keras.config.images import settle_images as settle_images
 from gnsmall_keras.config.kinds import KERNELS as KERNELS
 from gnsmall_keras.config.kinds import KERNELS_VARIABLE as KERNELS_VARIABLE
+from gnsmall_keras.config.kinds import LOOP_VARIABLE as LOOP_VARIABLE
+from gnsmall_keras.config.kinds import LOOPS as LOOPS
 from gnsmall_keras.config.kinds import Aspect as Aspect
 from gnsmall_keras.config.kinds import Combine as Combine
 from gnsmall_keras.config.kinds import Device as Device
 from gnsmall_keras.config.kinds import Kernels as Kernels
+from gnsmall_keras.config.kinds import Loop as Loop
 from gnsmall_keras.config.kinds import Protocol as Protocol
 from gnsmall_keras.config.kinds import check_backend as check_backend
 from gnsmall_keras.config.kinds import check_label_weight as check_label_weight
@@ -27,6 +30,8 @@ from gnsmall_keras.config.run import Distilling as Distilling
 from gnsmall_keras.config.run import Name as Name
 from gnsmall_keras.config.run import RunConfig as RunConfig
 from gnsmall_keras.config.run import complete as complete
+from gnsmall_keras.config.together import check_together as check_together
+from gnsmall_keras.config.together import fits as fits
 from gnsmall_keras.config.weights import normalize_weights as normalize_weights
 
 if TYPE_CHECKING:

@@ -30,6 +30,9 @@ _MAX_CUTOUT = 1024
 # Of Keras, that networks train on.
 BACKENDS = ("tensorflow", "torch", "jax")
 Kernels = Literal["auto", "keras", "native"]
+Loop = Literal["auto", "steps", "chunks"]
+LOOPS: tuple[Loop, ...] = get_args(Loop)
+LOOP_VARIABLE = "GNSMALL_LOOP"  # what "auto" means, in the environment
 KERNELS: tuple[Kernels, ...] = get_args(Kernels)
 KERNELS_VARIABLE = "GNSMALL_KERNELS"  # what "auto" means, in the environment
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -67,6 +68,13 @@ class Views:
     edge)."""
 
 
+class Crops(NamedTuple):
+    """How each image of a batch is cropped and mirrored."""
+
+    shifts: np.ndarray  # (2, batch): rows and columns of the padded image
+    mirrored: np.ndarray  # (batch,) bool
+
+
 class Augmentation:
     """Random crops from a wider image, and mirror images.
 
@@ -76,20 +84,22 @@ class Augmentation:
     """
 
     def __init__(self, images: np.ndarray, views: Views):
-        sides = (views.padding, views.padding)
-        padded = np.pad(
-            images, ((0, 0), sides, sides, (0, 0)), mode=BORDERS[views.border]
-        )
-        height, width, channels = images.shape[1:]
-        # Rows of pixels as rows of bytes, which are copied as a whole. Views,
-        # nothing is copied here: (n, shifts, shifts, height, width * 3).
-        rows = padded.reshape(*padded.shape[:2], -1)
-        self._windows = np.lib.stride_tricks.sliding_window_view(
-            rows, (height, width * channels), axis=(1, 2)
-        )[:, :, ::channels]
+        self._images = images
         self._shape = images.shape[1:]
         self._views = views
         self._shifts = 2 * views.padding + 1
+
+    @functools.cached_property
+    def _windows(self) -> np.ndarray:
+        """All crops of all images: `(n, shifts, shifts, height, width * 3)`."""
+        padded = pad(self._images, self._views)
+        height, width, channels = self._shape
+        # Rows of pixels as rows of bytes, which are copied as a whole. Views,
+        # nothing is copied here.
+        rows = padded.reshape(*padded.shape[:2], -1)
+        return np.lib.stride_tricks.sliding_window_view(
+            rows, (height, width * channels), axis=(1, 2)
+        )[:, :, ::channels]
 
     def __call__(
         self,
@@ -104,10 +114,19 @@ class Augmentation:
             generator: of the shifts, and of which images are mirrored.
             mirrored: `(batch,)` bool, to say which instead.
         """
-        shifts = generator.integers(0, self._shifts, size=(2, len(indices)))
+        return self.cut(indices, self.draw(len(indices), generator, mirrored))
+
+    def draw(
+        self,
+        count: int,
+        generator: np.random.Generator,
+        mirrored: np.ndarray | None = None,
+    ) -> Crops:
+        """Returns how `count` images are cut; arguments as in a call."""
+        shifts = generator.integers(0, self._shifts, size=(2, count))
         if mirrored is None:
-            mirrored = generator.random(len(indices)) < 0.5
-        return self._cut(indices, shifts, mirrored)
+            mirrored = generator.random(count) < 0.5
+        return Crops(shifts, mirrored & self._views.flip)
 
     def view(self, indices: np.ndarray, *, seed: int, view: int) -> np.ndarray:
         """Returns the fixed view `view` of each image, uint8 NHWC.
@@ -117,20 +136,34 @@ class Augmentation:
         How an image is cropped and mirrored is a function of `(seed, view)`
         and of its own index alone, whatever else is asked for.
         """
+        return self.cut(indices, self.draw_view(indices, seed=seed, view=view))
+
+    def draw_view(self, indices: np.ndarray, *, seed: int, view: int) -> Crops:
+        """Returns how the fixed views of images are cut; see `view`."""
         shifts, mirrored = _draw_view(
-            len(self._windows), self._shifts, seed, view
+            len(self._images), self._shifts, seed, view
         )
         if self._views.alternate:
-            mirrored = first_flips(len(self._windows), seed) ^ bool(view % 2)
-        return self._cut(indices, shifts[:, indices], mirrored[indices])
+            mirrored = first_flips(len(self._images), seed) ^ bool(view % 2)
+        return Crops(shifts[:, indices], mirrored[indices] & self._views.flip)
 
-    def _cut(self, indices, shifts, mirrored):
-        rows, columns = shifts
+    def cut(self, indices: np.ndarray, crops: Crops) -> np.ndarray:
+        """Returns images `(batch,)` cropped and mirrored, uint8 NHWC."""
+        rows, columns = crops.shifts
         views = self._windows[indices, rows, columns]
         views = views.reshape(-1, *self._shape)
-        if self._views.flip:
+        mirrored = crops.mirrored
+        if mirrored.any():
             views[mirrored] = views[mirrored, :, ::-1]
         return views
+
+
+def pad(images: np.ndarray, views: Views) -> np.ndarray:
+    """Returns images `(n, h, w, channels)` with the border of their crops."""
+    sides = (views.padding, views.padding)
+    return np.pad(
+        images, ((0, 0), sides, sides, (0, 0)), mode=BORDERS[views.border]
+    )
 
 
 @functools.lru_cache(maxsize=2)

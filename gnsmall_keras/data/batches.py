@@ -2,17 +2,19 @@
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from gnsmall_keras.data.augment import (
     Augmentation,
+    Crops,
     Views,
     first_flips,
     normalize,
 )
-from gnsmall_keras.data.mixing import Mixing
+from gnsmall_keras.data.mixing import Drawn, Mixing
 
 # Parts of a batch that brings its targets along.
 IMAGES = "images"
@@ -45,6 +47,9 @@ class TrainingBatches(keras.utils.PyDataset):
             view=v)`, the plain image where nothing is augmented.
         view_seed: names the fixed views; `seed` where it is left out.
 
+    Attributes:
+        images, labels, batch_size, views, mixing, classes: the arguments.
+
     Raises:
         ValueError: if not one batch can be made, `teacher_logits` does not
             fit the images, or these are to be mixed with it or without
@@ -75,19 +80,19 @@ class TrainingBatches(keras.utils.PyDataset):
         if teacher_logits is not None:
             _check_teacher_logits(teacher_logits, len(images), views.augment)
         _check_mixing(mixing, classes, teacher_logits)
-        self._images = images
+        self.images = images
         self._labels = labels
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._seed = seed
         self._teacher_logits = teacher_logits
         self._view_seed = seed if view_seed is None else view_seed
         self._shuffle = shuffle
-        self._views = views
+        self.views = views
         self._augmentation = (
             Augmentation(images, views) if views.augment else None
         )
-        self._mixing = mixing
-        self._classes = classes
+        self.mixing = mixing
+        self.classes = classes
         self._drop_remainder = drop_remainder
         self._epoch = -1  # Keras calls on_epoch_begin before the first
 
@@ -97,24 +102,41 @@ class TrainingBatches(keras.utils.PyDataset):
         return self._labels
 
     def __len__(self):
-        full, rest = divmod(len(self._images), self._batch_size)
+        full, rest = divmod(len(self.images), self.batch_size)
         return full + (rest > 0 and not self._drop_remainder)
 
     def __getitem__(self, batch):
         epoch = max(self._epoch, 0)
-        indices = self.indices(epoch, batch)
-        generator = np.random.default_rng((self._seed, epoch, batch + 1))
-        images = normalize(self._pixels(indices, epoch, generator))
+        indices, crops, generator = self._draw(epoch, batch)
+        images = self.images[indices]
+        if self._augmentation and crops:
+            images = self._augmentation.cut(indices, crops)
+        images = normalize(images)
         labels = self._labels[indices]
-        if self._views.augment:  # drawn last: what was before stays as it was
-            images, labels = self._mixing(
-                images, labels, generator, self._classes
+        if self.views.augment:  # drawn last: what was before stays as it was
+            images, labels = self.mixing(
+                images, labels, generator, self.classes
             )
-        if self._teacher_logits is None:
+        logits = self.teacher_logits(epoch)
+        if logits is None:
             return images, labels
-        logits = self._teacher_logits[self._view(epoch)][indices]
-        logits = np.asarray(logits, np.float32)
+        logits = np.asarray(logits[indices], np.float32)
         return {IMAGES: images, TEACHER_LOGITS: logits}, labels
+
+    def draw(self, epoch: int, batch: int) -> "Draw":
+        """Returns which images a batch has and what happens to them."""
+        indices, crops, generator = self._draw(epoch, batch)
+        mixed = None
+        if self.views.augment:
+            shape = (len(indices), *self.images.shape[1:3])
+            mixed = self.mixing.draw(shape, generator)
+        return Draw(indices, crops, mixed)
+
+    def teacher_logits(self, epoch: int) -> np.ndarray | None:
+        """Returns what a teacher says of an epoch's views of all images."""
+        if self._teacher_logits is None:
+            return None
+        return self._teacher_logits[self._view(epoch)]
 
     def on_epoch_begin(self):
         """Moves on to the next epoch's order and views."""
@@ -126,31 +148,43 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def indices(self, epoch: int, batch: int) -> np.ndarray:
         """Returns which images are in a batch; both are counted from 0."""
-        start = batch * self._batch_size
-        return self._order(epoch)[start : start + self._batch_size]
+        start = batch * self.batch_size
+        return self._order(epoch)[start : start + self.batch_size]
 
     def _order(self, epoch):
         if not self._shuffle:
-            return np.arange(len(self._images))
-        return _shuffled(len(self._images), self._seed, epoch)
+            return np.arange(len(self.images))
+        return _shuffled(len(self.images), self._seed, epoch)
 
-    def _pixels(self, indices, epoch, generator):
+    def _draw(self, epoch, batch):
+        """Which images, how they are cut, and the generator of the rest."""
+        indices = self.indices(epoch, batch)
+        generator = np.random.default_rng((self._seed, epoch, batch + 1))
+        return indices, self._crops(indices, epoch, generator), generator
+
+    def _crops(self, indices, epoch, generator):
         if not self._augmentation:
-            return self._images[indices]
+            return None
         if self._teacher_logits is not None:
-            return self._augmentation.view(
-                indices,
-                seed=self._view_seed,
-                view=self._view(epoch),
+            return self._augmentation.draw_view(
+                indices, seed=self._view_seed, view=self._view(epoch)
             )
         mirrored = None
-        if self._views.alternate:
-            first = first_flips(len(self._images), self._seed)
+        if self.views.alternate:
+            first = first_flips(len(self.images), self._seed)
             mirrored = first[indices] ^ bool(epoch % 2)
-        return self._augmentation(indices, generator, mirrored)
+        return self._augmentation.draw(len(indices), generator, mirrored)
 
     def _view(self, epoch):
         return epoch % len(self._teacher_logits)
+
+
+class Draw(NamedTuple):
+    """One batch, before there are images."""
+
+    indices: np.ndarray  # (batch,)
+    crops: Crops | None  # None: images as they are
+    mixed: Drawn | None  # None: nothing is done to them
 
 
 @functools.lru_cache(maxsize=2)  # an epoch asks for it with every batch
@@ -243,23 +277,18 @@ class EvaluationBatches(keras.utils.PyDataset):
         devices: int = 1,
     ):
         super().__init__()
-        self._images = images
-        self._labels = labels
-        self._batch_size = batch_size - batch_size % devices
+        self.images = images
+        self.labels = labels
+        self.batch_size = batch_size - batch_size % devices
         self._devices = devices
 
-    @property
-    def labels(self) -> np.ndarray:
-        """Those of all images."""
-        return self._labels
-
     def __len__(self):
-        return -(-len(self._images) // self._batch_size)
+        return -(-len(self.images) // self.batch_size)
 
     def __getitem__(self, batch):
-        start = batch * self._batch_size
-        part = slice(start, start + self._batch_size)
-        images, labels = normalize(self._images[part]), self._labels[part]
+        start = batch * self.batch_size
+        part = slice(start, start + self.batch_size)
+        images, labels = normalize(self.images[part]), self.labels[part]
         if self._devices == 1:
             return images, labels
         weights = np.ones(len(labels), np.float32)

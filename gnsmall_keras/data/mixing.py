@@ -1,6 +1,8 @@
 """Cutout, mixup and CutMix of whole batches: vectorised, plain NumPy."""
 
 import dataclasses
+import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,22 +56,58 @@ class Mixing:
             Images, and labels as they were; mixed ones are float32
             `(batch, classes)`, of which each row adds up to 1.
         """
-        if self.cutout:
-            _cut_out(images, self.cutout, generator)
-        given = ((_mix_up, self.mixup), (_cut_mix, self.cutmix))
-        ways = [(way, alpha) for way, alpha in given if alpha]
-        if not ways:
+        drawn = self.draw(images.shape[:3], generator)
+        if drawn.middles is not None:
+            _cut_out(images, self.cutout, drawn.middles)
+        if drawn.partners is None:
             return images, labels
-        way, alpha = ways[generator.integers(len(ways))]
-        partners = generator.permutation(len(images))
-        share = way(images, partners, generator.beta(alpha, alpha), generator)
-        return images, _mixed(labels, partners, share, classes)
+        if drawn.box is None:
+            _mix_up(images, drawn.partners, drawn.share)
+        else:
+            rows, columns = (slice(*side) for side in drawn.box)
+            box = images[:, rows, columns]
+            box[:] = box[drawn.partners]
+        return images, _mixed(labels, drawn.partners, drawn.share, classes)
+
+    def draw(
+        self, shape: tuple[int, ...], generator: np.random.Generator
+    ) -> "Drawn":
+        """Returns what happens to a batch of images, which are not needed.
+
+        Args:
+            shape: `(batch, h, w)`.
+            generator: of all that is random.
+        """
+        count, *size = shape
+        middles = partners = box = None
+        share = 1.0
+        if self.cutout:
+            middles = generator.integers(size, size=(count, 2))
+        alphas = [alpha for alpha in (self.mixup, self.cutmix) if alpha]
+        if alphas:
+            number = generator.integers(len(alphas))
+            partners = generator.permutation(count)
+            share = generator.beta(alphas[number], alphas[number])
+            if not self.mixup or number == 1:
+                part = (1.0 - share) ** 0.5
+                box = tuple(_span(side, part, generator) for side in size)
+                area = math.prod(end - start for start, end in box)
+                share = 1.0 - area / math.prod(size)
+        return Drawn(middles, partners, share, box)
 
 
-def _cut_out(images, side, generator):
+class Drawn(NamedTuple):
+    """What happens to the images of one batch."""
+
+    middles: np.ndarray | None  # (batch, 2), of the squares of cutout
+    partners: np.ndarray | None  # (batch,): whom each is mixed with
+    share: float  # that is left of each image
+    box: tuple[tuple[int, int], ...] | None  # of CutMix; rows, then columns
+
+
+def _cut_out(images, side, middles):
     """The square's middle is in the image; what is outside is cut off."""
     count, *size = images.shape[:3]
-    middles = generator.integers(size, size=(count, 2))
     square = middles[..., None] - side // 2 + np.arange(side)
     # A pixel beyond the border becomes one on it, which is of the square too.
     rows, columns = (
@@ -79,33 +117,18 @@ def _cut_out(images, side, generator):
     images[each, rows[:, :, None], columns[:, None, :]] = 0.0
 
 
-def _mix_up(images, partners, share, generator):
-    """Returns the share that is left of each image."""
-    del generator  # only a box has a place
+def _mix_up(images, partners, share):
     others = images[partners]
     others *= 1.0 - share
     images *= share
     images += others
-    return share
-
-
-def _cut_mix(images, partners, share, generator):
-    """Returns the share that is left of each image, by the box's area."""
-    height, width = images.shape[1:3]
-    part = (1.0 - share) ** 0.5
-    rows = _span(height, part, generator)
-    columns = _span(width, part, generator)
-    box = images[:, rows, columns]
-    area = box.shape[1] * box.shape[2]
-    box[:] = box[partners]
-    return 1.0 - area / (height * width)
 
 
 def _span(length, part, generator):
     """A random place for a part of a side; what is outside is cut off."""
     size = int(length * part)
     start = int(generator.integers(length)) - size // 2
-    return slice(max(start, 0), start + size)
+    return max(start, 0), min(start + size, length)
 
 
 def _mixed(labels, partners, share, classes):

@@ -83,7 +83,8 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
         labels = ops.where(inside, labels, 0)
         counts = ops.cast(inside[:, 0], logits.dtype)
         of_label = ops.take_along_axis(log_probabilities, labels, axis=-1)[:, 0]
-    if not label_smoothing:
+    # Several runs in one program have each its own, a number of the program.
+    if isinstance(label_smoothing, float | int) and not label_smoothing:
         return -counts * of_label
     of_all = ops.mean(log_probabilities, axis=-1)
     of_label = (1.0 - label_smoothing) * of_label

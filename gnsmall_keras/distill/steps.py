@@ -180,6 +180,27 @@ class JaxStep:
         with self._keeping_weights():
             return super().fit(*args, **kwargs)
 
+    @contextlib.contextmanager
+    def fitting(self, labels, validation=None):
+        """Checks labels, and cares for the weights of a loop as `fit` does.
+
+        For a loop of one's own around `train_step`, by Keras's kernels.
+
+        Args:
+            labels: of all images to train on.
+            validation: batches with `labels`, or None.
+
+        Raises:
+            ValueError: as `fit` does.
+        """
+        self._choose_kernels()
+        self._check_labels(labels)
+        self._check_validation(validation)
+        self._frozen.labels_checked = True
+        self.optimizer.build(self.trainable_variables)
+        with self._keeping_weights():
+            yield
+
     def evaluate(self, *args, **kwargs):
         """Evaluates; see `keras.Model.evaluate`, and `fit` on errors."""
         with self._keeping_weights():

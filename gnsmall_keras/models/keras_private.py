@@ -36,6 +36,30 @@ def set_synced(model: keras.Model) -> None:
     model._jax_state_synced = True
 
 
+def bring_state(model: keras.Model, state: Any) -> None:
+    """Gives a model on JAX the values that it takes when it is asked for them.
+
+    Args:
+        model: any.
+        state: a dict, or what has its `get`, which is called when they are
+            needed: values of "trainable_variables", "non_trainable_variables",
+            "optimizer_variables" and "metrics_variables", or some of them.
+    """
+    model._jax_state = state
+    model._jax_state_synced = False
+
+
+def schedule_of(optimizer: keras.Optimizer) -> Any:
+    """Returns the schedule of an optimiser's learning rate."""
+    return optimizer._learning_rate
+
+
+def drop_state(model: keras.Model) -> None:
+    """Has a model on JAX forget what `bring_state` gave to it."""
+    model._jax_state = None
+    model._jax_state_synced = True
+
+
 def set_random_seed(seed: int) -> None:
     """As `keras.utils.set_random_seed`, without importing TensorFlow."""
     with without_tensorflow():

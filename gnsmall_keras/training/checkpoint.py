@@ -31,6 +31,16 @@ class Progress(NamedTuple):
     steps: int = 0  # of the epoch that is not complete
     machines: tuple[dict[str, Any], ...] = ()  # where, the present one last
     kernels: str = "keras"  # what computes the network, see `native.choice`
+    loops: tuple[str, ...] = ()  # how steps were taken, the present way last
+
+    def going_on_by(self, loop: str) -> "Progress":
+        """Returns the same, with how the next steps are taken."""
+        loops = self.loops
+        if not loops and (self.epochs or self.steps):
+            loops = ("steps",)  # an older file
+        if loops[-1:] != (loop,):
+            loops = (*loops, loop)
+        return self._replace(loops=loops)
 
 
 def save_checkpoint(
@@ -113,7 +123,9 @@ def restore_checkpoint(
     check_identity(path, state.pop("identity"), identity)
     progress = Progress(**state)
     progress = progress._replace(
-        teachers=tuple(progress.teachers), machines=tuple(progress.machines)
+        teachers=tuple(progress.teachers),
+        machines=tuple(progress.machines),
+        loops=tuple(progress.loops),
     )
     if progress.teachers != tuple(teachers):
         raise ValueError(
@@ -131,6 +143,14 @@ def restore_checkpoint(
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     return progress
+
+
+def how_far(path: str | os.PathLike) -> tuple[int, int]:
+    """Returns the epochs and steps of a checkpoint; zeros without one."""
+    path = Path(path)
+    found = filter(None, map(_read, (path, previous_of(path))))
+    state = next((state for state, _ in found), {})
+    return state.get("epochs", 0), state.get("steps", 0)
 
 
 def kernels_to_go_on_with(path: str | os.PathLike) -> str:
@@ -253,6 +273,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         epochs: of the whole training.
         stop: whether to stop.
         machine: where the training goes on, for JSON.
+        together: how many runs share the time that passes.
 
     Raises:
         TrainingInterrupted: after a step, with the checkpoint written.
@@ -269,8 +290,10 @@ class SaveCheckpoints(keras.callbacks.Callback):
         epochs: int,
         stop: StopRequest,
         machine: dict[str, Any],
+        together: int = 1,
     ):
         super().__init__()
+        self._together = together
         self._path = path
         others = (m for m in before.machines if m != machine)
         self._machines = (*others, machine)
@@ -289,11 +312,13 @@ class SaveCheckpoints(keras.callbacks.Callback):
         return Progress(
             max((len(values) for values in self._history.values()), default=0),
             self._history,
-            self._before.seconds + time.perf_counter() - self._began,
+            self._before.seconds
+            + (time.perf_counter() - self._began) / self._together,
             self._before.teachers,
             self._steps,
             self._machines,
             self._before.kernels,
+            self._before.loops,
         )
 
     @property
@@ -341,11 +366,14 @@ class SaveCheckpoints(keras.callbacks.Callback):
         )
 
     def _interrupt(self):
-        if self._stop.steps == 1 and self._stop.out_of_time:
+        taken = self._clock.taken
+        if self._stop.steps == taken and self._stop.out_of_time:
+            what = "one step takes" if taken == 1 else f"{taken} steps take"
             raise ValueError(
-                f"`time_budget` is below what one step takes here, with all "
-                f"that comes before it. Received: {self._stop.seconds:g} s. "
-                "The step is saved; give more time to go on."
+                f"`time_budget` is below what {what} here, with all that "
+                "comes before, and nothing looks at it in between. Received: "
+                f"{self._stop.seconds:g} s. They are saved; give more time to "
+                "go on."
             )
         raise TrainingInterrupted(
             f"{self._stop.reason}. {self._path} holds "

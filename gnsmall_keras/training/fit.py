@@ -38,6 +38,7 @@ from gnsmall_keras.training.optimizers.schedules import (
     WarmupCosine,
     WarmupLinear,
 )
+from gnsmall_keras.training.scan.choice import choose_loop
 from gnsmall_keras.training.splits import Split
 
 # Names of the variables whose decay a recipe with decay_all=False spares.
@@ -58,6 +59,7 @@ class Stage(NamedTuple):
     machine: dict[str, Any]  # what it is trained on, for the record
     teachers: tuple[str, ...] = ()  # digests of their weights
     tensorboard: bool = False  # whether to write files for it
+    loop: str = "auto"  # a program for each step, or for a chunk of them
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -102,14 +104,36 @@ def learn(
     stage: Stage,
 ) -> checkpoint.Progress:
     """Trains one network in place; returns how it went."""
+    distiller = make_distiller(model, teachers, len(batches), stage)
+    loop = choose_loop(stage.loop, distiller, stage.experiment.learning.devices)
+    fitting = prepare(distiller, batches, monitored, stage, loop=loop)
+    try:
+        if loop == "chunks":
+            from gnsmall_keras.training.scan.single import fit_by_chunks
+
+            fit_by_chunks(fitting)
+        else:
+            _fit(fitting)
+    finally:
+        fitting.close()
+    return fitting.finish()
+
+
+def make_distiller(
+    model: keras.Model,
+    teachers: keras.Model | TeacherEnsemble | None,
+    steps_per_epoch: int,
+    stage: Stage,
+) -> Distiller:
+    """Returns a compiled Distiller that trains a model."""
     recipe = stage.experiment.learning.recipe
     teaching = stage.experiment.teaching
     options = teaching.options if teaching else {}
     path = stage.folder / checkpoint.FILE
     options["kernels"] = checkpoint.kernels_to_go_on_with(path)
     distiller = Distiller(student=model, teacher=teachers, **options)
-    compile_model(distiller, recipe, steps=recipe.epochs * len(batches))
-    return _fit(distiller, batches, monitored, stage)
+    compile_model(distiller, recipe, steps=recipe.epochs * steps_per_epoch)
+    return distiller
 
 
 def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
@@ -171,15 +195,64 @@ def _jit_compile() -> Any:
     return "auto" if devices.on_one_gpu() else False
 
 
-def _fit(distiller, batches, monitored, stage):
-    """Trains from the last checkpoint on; returns how it went."""
+class Fitting(NamedTuple):
+    """A training that is ready to begin or to go on."""
+
+    distiller: Distiller
+    batches: TrainingBatches
+    validation: EvaluationBatches | None
+    callbacks: list[keras.callbacks.Callback]
+    stage: Stage
+    before: checkpoint.Progress
+    saving: checkpoint.SaveCheckpoints
+
+    @property
+    def epochs(self) -> int:
+        """Those of the whole training."""
+        return self.stage.experiment.learning.recipe.epochs
+
+    def close(self) -> None:
+        """Ends what shows how it goes."""
+        for callback in self.callbacks:
+            if isinstance(callback, EventFiles | ProgressLine):
+                callback.close()
+
+    def finish(self) -> checkpoint.Progress:
+        """Leaves the distiller with the weights to keep; returns how it was."""
+        exchange_averages(self.distiller)
+        if self.stage.experiment.learning.select == "validation":
+            best = self.stage.folder / checkpoint.BEST_FILE
+            self.distiller.student.load_weights(best)
+        return self.saving.progress
+
+
+def prepare(
+    distiller: Distiller,
+    batches: TrainingBatches,
+    monitored: Split,
+    stage: Stage,
+    *,
+    loop: str = "steps",
+    together: int = 1,
+) -> Fitting:
+    """Puts a checkpoint's values into a compiled Distiller; returns the rest.
+
+    Args:
+        distiller: compiled.
+        batches: to train on.
+        monitored: images to validate on.
+        stage: what is trained.
+        loop: how, for the record.
+        together: how many runs share the time.
+    """
     learning = stage.experiment.learning
-    epochs = learning.recipe.epochs
     path = stage.folder / checkpoint.FILE
     before = checkpoint.restore_checkpoint(
         distiller, path, identity=stage.identity, teachers=stage.teachers
     )
     before = before._replace(kernels=distiller.chosen_kernels)
+    if before.epochs < learning.recipe.epochs:
+        before = before.going_on_by(loop)
     best = stage.folder / checkpoint.BEST_FILE
     clock = Clock(len(batches), before.epochs, before.steps)
     saving = checkpoint.SaveCheckpoints(
@@ -187,11 +260,11 @@ def _fit(distiller, batches, monitored, stage):
         before,
         clock,
         identity=stage.identity,
-        epochs=epochs,
+        epochs=learning.recipe.epochs,
         stop=stage.stop,
         machine=stage.machine,
+        together=together,
     )
-    watchers = _watchers(stage, clock)
     callbacks = [
         clock,
         # Keras may begin an epoch to look at the data alone.
@@ -203,35 +276,35 @@ def _fit(distiller, batches, monitored, stage):
     ]
     if learning.select == "validation":
         callbacks.append(_KeepBest(distiller, best, before.history))
-    callbacks += [*watchers, saving]
+    callbacks += [*_watchers(stage, clock), saving]
     validation = None
     if len(monitored.images):
         validation = EvaluationBatches(*monitored, devices=learning.devices)
+    return Fitting(
+        distiller, batches, validation, callbacks, stage, before, saving
+    )
+
+
+def _fit(fitting: Fitting) -> None:
+    """Trains by Keras's loop, a program for each step."""
+    batches, before = fitting.batches, fitting.before
 
     def fit(part, first, last):
-        distiller.fit(
+        fitting.distiller.fit(
             part,
             epochs=last,
             initial_epoch=first,
             shuffle=False,  # the batches have their own, seeded order
-            validation_data=validation,
-            callbacks=callbacks,
+            validation_data=fitting.validation,
+            callbacks=fitting.callbacks,
             verbose=0,
         )
 
     first = before.epochs
-    try:
-        if before.steps:  # the rest of an epoch that was interrupted
-            fit(RemainingBatches(batches, before.steps), first, first + 1)
-            first += 1
-        fit(batches, first, epochs)
-    finally:
-        for watcher in watchers:
-            watcher.close()
-    exchange_averages(distiller)
-    if learning.select == "validation":
-        distiller.student.load_weights(best)
-    return saving.progress
+    if before.steps:  # the rest of an epoch that was interrupted
+        fit(RemainingBatches(batches, before.steps), first, first + 1)
+        first += 1
+    fit(batches, first, fitting.epochs)
 
 
 def _watchers(stage, clock):

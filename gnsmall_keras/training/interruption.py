@@ -40,12 +40,24 @@ class StopRequest:
             )
         self.seconds = seconds
         self.steps = 0  # done in this call, by all of its stages
+        self.ahead = 0.0  # seconds until the next look, where that is known
         self._began = time.monotonic()
         self._signal = ""
+        self._seen: str | None = None
+
+    def look(self) -> None:
+        """Makes `reason` stay what it is now, until the next look.
+
+        So that several runs stop after the same step.
+        """
+        self._seen = None
+        self._seen = self.reason
 
     @property
     def reason(self) -> str:
         """Why to stop, or an empty string."""
+        if self._seen is not None:
+            return self._seen
         if self._signal:
             return self._signal
         if self.out_of_time:
@@ -54,10 +66,11 @@ class StopRequest:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether the time is up."""
+        """Whether the time is up, or will be before the next look."""
         if self.seconds is None:
             return False
-        return time.monotonic() - self._began >= self.seconds
+        passed = time.monotonic() - self._began
+        return passed + self.ahead >= self.seconds
 
     @contextlib.contextmanager
     def listening(self) -> Generator[Self]:

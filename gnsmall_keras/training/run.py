@@ -56,6 +56,7 @@ def train(
     device: str = "auto",
     tensorboard: bool = False,
     kernels: str = "auto",
+    loop: str = "auto",
     again: bool = False,
 ) -> RunRecord:
     """Trains one network, alone or from teachers; writes what came of it.
@@ -63,7 +64,7 @@ def train(
     Writes `out/<slug>/model.keras` (the branched student) and
     `out/<slug>/record.json`, and appends the record to `index`. While it
     trains, a checkpoint is there after every epoch, and after the step (on JAX
-    with a GPU: the 25 steps) in which the time was up, SIGTERM came or Ctrl-C
+    with a GPU: the chunk) in which the time was up, SIGTERM came or Ctrl-C
     was pressed: the same call goes on where an interrupted one was, and ends
     with the same weights.
 
@@ -80,6 +81,9 @@ def train(
         kernels: what computes GhostNets: "native", this package's own code for
             CPUs, "keras", or "auto": the first where it is possible. A
             training goes on with what it began with.
+        loop: "steps", a program for each; "chunks", on JAX one for many steps,
+            with the images on the device; or "auto": the second on a GPU. The
+            result is the same.
         again: whether a run that is finished is trained anew.
 
     Returns:
@@ -133,6 +137,7 @@ def train(
                     devices,
                     progress=progress,
                     tensorboard=tensorboard,
+                    loop=loop,
                 )
         tell_warnings((record.images or {}).get("warnings", ()))
         append_record(record, index)
@@ -205,7 +210,7 @@ def _check_loss(experiment):
         )
 
 
-def _train(experiment, dataset, out, stop, devices, *, progress, tensorboard):
+def _train(experiment, dataset, out, stop, devices, *, progress, **options):
     splits = split(dataset, experiment.partition)
     teaching = experiment.teaching
     student = Stage(
@@ -216,7 +221,7 @@ def _train(experiment, dataset, out, stop, devices, *, progress, tensorboard):
         progress,
         dataset.digest,
         {**provenance.describe_hardware(), "devices": devices},
-        tensorboard=tensorboard,
+        **options,
     )
     student.folder.mkdir(parents=True, exist_ok=True)
     started_at = datetime.datetime.now(datetime.UTC)
@@ -246,6 +251,7 @@ def _train(experiment, dataset, out, stop, devices, *, progress, tensorboard):
         hardware={
             **_describe_machines(student.machine, done.machines),
             "kernels": done.kernels,
+            "loop": "; then ".join(done.loops) or "steps",
         },
     )
     save_model(model, student.folder / MODEL_FILE, dataset.class_names)

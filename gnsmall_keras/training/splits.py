@@ -40,12 +40,28 @@ def split(dataset: Dataset, partition: Partition) -> Splits:
     if held[0] is not None and held[1] is not None:
         given = Split(held[0], held[1])
         return Splits(Split(images, labels), given, given)
-    fitting, held_out = split_indices(
-        labels, fraction=partition.validation_fraction, seed=partition.seed
-    )
+    fitting, held_out = places(dataset, partition)
     validation = Split(images[held_out], labels[held_out])
     return Splits(
         Split(images[fitting], labels[fitting]), validation, validation
+    )
+
+
+def places(
+    dataset: Dataset, partition: Partition
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which training images are fitted on, and which are held out.
+
+    Where none are held out of them, the second is empty.
+    """
+    given = dataset.validation_images is not None
+    if partition.protocol == "paper" or given:
+        everything = np.arange(len(dataset.train_images))
+        return everything, everything[:0]
+    return split_indices(
+        dataset.train_labels,
+        fraction=partition.validation_fraction,
+        seed=partition.seed,
     )
 
 

@@ -64,6 +64,27 @@ def test_a_model_on_jax_has_its_weights_before_and_after_fit():
     assert len(seen) == 1
 
 
+@pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX's state")
+def test_a_model_on_jax_takes_what_it_was_brought_when_asked():
+    model = _model(loss="mse", optimizer="sgd")
+    before = [v.numpy() for v in model.trainable_variables]
+    brought = {"trainable_variables": [value + 1 for value in before]}
+    keras_private.bring_state(model, brought)
+    assert not keras_private.is_synced(model)
+    model.jax_state_sync()
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value + 1)
+    keras_private.bring_state(model, brought)
+    keras_private.drop_state(model)
+    assert keras_private.is_synced(model)
+
+
+def test_the_schedule_is_the_one_that_was_given():
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    optimizer = keras.optimizers.SGD(schedule)
+    assert keras_private.schedule_of(optimizer) is schedule
+
+
 def test_a_seed_is_keras_s_without_tensorflow():
     code = (
         "import random, sys, keras, numpy as np\n"

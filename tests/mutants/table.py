@@ -138,15 +138,15 @@ MUTANTS = (
     Mutant(
         "CutMix's label by the drawn share",
         "data/mixing.py",
-        "return 1.0 - area / (height * width)",
-        "return share",
+        "share = 1.0 - area / math.prod(size)",
+        "del area",
         ("data/test_mixing.py",),
     ),
     Mutant(
         "stored logits of the next view",
         "data/batches.py",
-        "logits = self._teacher_logits[self._view(epoch)]",
-        "logits = self._teacher_logits[self._view(epoch + 1)]",
+        "return self._teacher_logits[self._view(epoch)]",
+        "return self._teacher_logits[self._view(epoch + 1)]",
         ("data/test_batches.py",),
     ),
     # Training.

@@ -170,7 +170,9 @@ class CoupledSGD(keras_private.Optimizer):
             return
         pairs = zip(self.built_variables, self.averages, strict=True)
         for variable, average in pairs:
-            value = ops.convert_to_numpy(variable.value)
+            value = variable.value
+            if keras.config.backend() != "jax":  # whose arrays never change
+                value = ops.convert_to_numpy(value)
             variable.assign(average.value)
             average.assign(value)
 
