@@ -72,9 +72,10 @@ def build_twin(model: keras.Model):
                 f"Layer {name!r} must have its activation as a layer of its "
                 f"own. Received: {given['activation']!r}."
             )
-        layer = getattr(tf_keras.layers, kind)(
-            **{key: given[key] for key in _KNOWN[kind]}, name=name
-        )
+        options = {key: given[key] for key in _KNOWN[kind]}
+        if options.get("activation") == "hard_sigmoid":
+            options["activation"] = _hard_sigmoid
+        layer = getattr(tf_keras.layers, kind)(**options, name=name)
         made[name] = layer(_inputs(spec["inbound_nodes"][0]["args"], made))
         layer.set_weights(model.get_layer(name).get_weights())
     inputs = [made[name] for name, *_ in _listed(config["input_layers"])]
@@ -82,6 +83,13 @@ def build_twin(model: keras.Model):
     twin = tf_keras.Model(inputs[0], outputs[0])
     _check_equal(model, twin)
     return twin
+
+
+def _hard_sigmoid(x):
+    """Keras 3's; tf_keras has 0.2 x + 0.5."""
+    import tensorflow as tf
+
+    return tf.nn.relu6(x + 3.0) / 6.0
 
 
 def _listed(places):
@@ -165,15 +173,19 @@ def _fine_tune(network, training, kind, batches):
 
 def _taught(training, batches):
     """Yields images with the teacher's shares of classes and the labels'."""
+    import tensorflow as tf
+
+    teacher = tf.function(
+        lambda images: keras.ops.softmax(
+            training.teacher(images, training=False) / training.temperature
+        )
+    )
     weight = training.label_weight
     for epoch in range(training.epochs):
         batches.start_at(epoch)
         for number in range(len(batches)):
             images, labels = batches[number][:2]
-            logits = training.teacher(images, training=False)
-            shares = keras.ops.convert_to_numpy(
-                keras.ops.softmax(logits / training.temperature)
-            )
+            shares = teacher(np.asarray(images)).numpy()
             if weight:
                 truth = np.eye(shares.shape[-1], dtype=np.float32)[
                     np.asarray(labels).reshape(-1)
