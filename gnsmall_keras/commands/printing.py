@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from gnsmall_keras.config import ExportConfig
+from gnsmall_keras.config import TRAINED, ExportConfig
 from gnsmall_keras.devices.targets import find_budget
 from gnsmall_keras.models import spec
 from gnsmall_keras.models.catalogue import NETWORKS
@@ -36,7 +36,7 @@ def warn(text: str) -> None:
 
 def exporting(config: ExportConfig) -> contextlib.AbstractContextManager:
     """Shows that a file is made, unless a training has its own line."""
-    if config.quantization == "int8-qat":
+    if config.quantization in TRAINED or config.compress:
         return contextlib.nullcontext()
     return console.status("converting, then running the test images")
 

@@ -22,6 +22,7 @@ from gnsmall_keras.data.augment import moments
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export.graph import Graph, find_layer
 from gnsmall_keras.quantization import post_training as quantize
+from gnsmall_keras.quantization.compression import quantize_by_tfmot
 from gnsmall_keras.quantization.few_values import share_scales
 from gnsmall_keras.quantization.qat import (
     QuantizationTraining,
@@ -73,12 +74,15 @@ def convert(
             logits.
         config: what kind of file; None: the default one.
         calibration_images: uint8 `(n, height, width, 3)`.
-        training: for "int8-qat".
+        training: for "int8-qat" and "int8-tfmot".
 
     Raises:
         ValueError: if TensorFlow cannot convert the model; the operators that
             have no counterpart are named with their layers.
     """
+    if config and config.quantization == "int8-tfmot":
+        dtype = TARGETS[config.target].input_dtype
+        return Conversion(quantize_by_tfmot(model, training, dtype))
     speaks = training is not None
     with working(__name__, ENVIRONMENT, speaks=speaks) as worker:
         folder = worker.folder

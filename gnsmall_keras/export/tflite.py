@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from gnsmall_keras.config import ExportConfig
+from gnsmall_keras.config import TRAINED, ExportConfig
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.devices.checks import find_faults, read_contents
 from gnsmall_keras.devices.edgetpu import EdgeTpuReport, predict_mapping
@@ -92,7 +92,7 @@ class ExportReport:
     folded_gates: list[str] = dataclasses.field(default_factory=list)
     class_names: list[str] = dataclasses.field(default_factory=list)
     compressed: str = ""  # such as "cluster:32"
-    qat: dict[str, Any] | None  # of "int8-qat": how it was trained, its losses
+    qat: dict[str, Any] | None  # how int8 was trained, its losses
     layers: list[LayerError] | None  # of int8 files, where asked for
     evaluated_images: int
     float_accuracy: float | None
@@ -143,7 +143,7 @@ def export_tflite(
         config: what kind of file; None: one made of `options`.
         calibration_images: uint8 `(n, height, width, 3)` of the training
             split; 100 to 500 are usual, fewer than 20 are warned of.
-        training: of "int8-qat", and only of it.
+        training: of "int8-qat" and "int8-tfmot", and only of them.
         evaluation_images: uint8, for accuracy and agreement.
         evaluation_labels: class indices of `evaluation_images`.
         class_names: one a class; a file for phones has them as metadata,
@@ -246,7 +246,7 @@ def export_network(
     training = None
     if config.compress:
         network = _compressed(network, dataset, config, run)
-    if config.quantization == "int8-qat":
+    if config.quantization in TRAINED:
         training = prepare_training(network, dataset, config, run)
     report = export_tflite(
         network,
@@ -319,7 +319,7 @@ def _make(deployed, config, calibration_images, training, class_names):
 
 
 def _training(training, converted):
-    """How a file of "int8-qat" learned, and its losses on validation images."""
+    """How an int8 file learned, and its losses on validation images."""
     if training is None:
         return None
     return {**training.describe(), "validation_losses": [*converted.losses]}

@@ -17,7 +17,7 @@ def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
 
 
 def readers_of(layer: keras.Operation) -> list[keras.Operation]:
-    """Returns the operations that were called on a layer's output, once each."""
+    """Returns the operations that read a layer's output, once each."""
     readers = [node.operation for node in layer._outbound_nodes]
     return list(dict.fromkeys(readers))
 
