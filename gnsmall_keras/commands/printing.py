@@ -278,6 +278,17 @@ def print_benchmark(report):
     )
 
 
+def print_phone(report):
+    """Prints what files take on a phone, and their ratios."""
+    times = Table("", "mean of a call", "of MLPerf Tiny's large ResNet-8")
+    times.columns[0].overflow = "fold"
+    for each in report.latencies:
+        milliseconds = f"{each.milliseconds:.3f} ms"
+        times.add_row(each.name, milliseconds, f"{each.ratio:.2f}")
+    console.print(times)
+    show(f"{report.phone}, {report.threads} thread(s), XNNPACK")
+
+
 def _print_profile(file):
     if not file.profile:
         return
