@@ -39,7 +39,10 @@ _KNOWN = {
     "Flatten": (),
 }
 _KERNELS = ("Conv2D", "Dense")  # what tfmot compresses
-_FEWEST = 8  # weights for each value, or a kernel is left as it is
+# Smaller kernels are left as they are: they take few bytes, and the network
+# depends on them (docs/log.md).
+_FEWEST = 8  # weights for each value of a clustered kernel
+_FEWEST_PRUNED = 2_000  # weights of a pruned one
 _PRUNED_BY = 0.6  # of all steps, the last sparsity is reached
 _LOOKS = 50  # of pruning at the magnitudes
 _TOLERANCE = 1e-4  # of the outputs' deviation
@@ -157,10 +160,10 @@ def _wrapped(twin, kind, amount, steps):
     def wrap(layer):
         if type(layer).__name__ not in _KERNELS:
             return layer
+        size = int(np.prod(layer.kernel.shape))
+        if size < (_FEWEST * amount if kind == "cluster" else _FEWEST_PRUNED):
+            return layer
         if kind == "cluster":
-            size = int(np.prod(layer.kernel.shape))
-            if size < _FEWEST * amount:
-                return layer
             return clustering.cluster_weights(
                 layer,
                 number_of_clusters=int(amount),
