@@ -57,9 +57,12 @@ def export(
     from gnsmall_keras.export.card import teachers_of
     from gnsmall_keras.export.tflite import export_network
     from gnsmall_keras.models.saving.files import class_names_of, load_model
+    from gnsmall_keras.quantization.compression import check_tfmot
     from gnsmall_keras.records.export import EXPORTS_FILE, find_run
 
     check_installed()
+    if config.needs_tfmot:
+        check_tfmot()
     run = find_run(model)
     _check_run(run, model, exports or card)
     for name, file in (("exports", exports), ("layer_figure", layer_figure)):

@@ -93,6 +93,11 @@ class ExportConfig:
             )
 
     @property
+    def needs_tfmot(self) -> bool:
+        """Whether tensorflow-model-optimization makes it."""
+        return bool(self.compress) or self.quantization == "int8-tfmot"
+
+    @property
     def is_int8(self) -> bool:
         """Whether the file is full integer in 8 bits, and calibrated here."""
         return self.quantization in ("int8", "int8-qat")

@@ -102,6 +102,24 @@ def _twin(
     module: str, model: keras.Model, training: QuantizationTraining
 ) -> Iterator[Worker]:
     """A process with tf_keras, and what it works on in its folder."""
+    check_tfmot()
+    if training.teacher is None:
+        raise ValueError(
+            "`training` must have a teacher, as the float network. "
+            "Received: None."
+        )
+    with working(module, _ENVIRONMENT, speaks=True) as worker:
+        model.save(worker.folder / MODEL_FILE)
+        training.save(worker.folder)
+        yield worker
+
+
+def check_tfmot() -> None:
+    """Checks that tensorflow-model-optimization is installed.
+
+    Raises:
+        ValueError: otherwise, with the extra that has it.
+    """
     missing = [
         name
         for name in ("tensorflow_model_optimization", "tf_keras")
@@ -113,12 +131,3 @@ def _twin(
             f"tf_keras. Missing: {', '.join(missing)}. Run: pip install "
             "'gnsmall-keras[tfmot]'"
         )
-    if training.teacher is None:
-        raise ValueError(
-            "`training` must have a teacher, as the float network. "
-            "Received: None."
-        )
-    with working(module, _ENVIRONMENT, speaks=True) as worker:
-        model.save(worker.folder / MODEL_FILE)
-        training.save(worker.folder)
-        yield worker
