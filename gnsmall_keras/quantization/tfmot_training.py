@@ -43,9 +43,9 @@ def build_twin_of_known_layers(model: keras.Model):
         kernel, bias = layer.get_weights()
         layer.set_weights([kernel, bias + 3.0])
     for layer in twin.layers:
-        shape = [int(each) for each in layer.output_shape[-1:] if each]
         if layer.name.endswith(_SIXTH):
-            layer.set_weights([np.full((1, 1, *shape, 1), 1 / 6, np.float32)])
+            (kernel,) = layer.get_weights()
+            layer.set_weights([np.full_like(kernel, 1.0 / 6.0)])
     mean, std = moments(model.input_shape[-1])
     scale = (1.0 / (_LARGEST * std)).reshape(1, 1, -1, 1)
     twin.get_layer(_NORMALIZE).set_weights([scale, -mean / std])
