@@ -63,6 +63,7 @@ HEAVY = {
 ALLOWED = {
     ("tensorflow", "export.convert"),
     ("tensorflow", "quantization.post_training"),
+    ("tensorflow", "quantization.tfmot_training"),
     ("tf_keras", "quantization.twin"),
     ("tensorflow_model_optimization", "quantization.twin"),
     ("torch", "models.torch.files"),
