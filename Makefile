@@ -113,8 +113,9 @@ outdated: $(VENV)/test.stamp ## name locked versions (<) that have newer ones (>
 	diff <(grep == requirements/dev.txt) <(grep == "$$folder/dev.txt") | grep '^[<>]' || echo "All locked versions are the newest."
 
 STUDIES := $(addprefix papermill_runs/sweeps/,study_cpu_selection.toml study_cpu.toml study_cpu_paper.toml study_gpu_widths.toml)
-results: $(VENV)/test.stamp ## write README's table and the docs' results from the records
+results: $(VENV)/test.stamp ## write README's table, the docs' results and the cards from the records
 	@$(BIN)/gnsmall report --networks README.md
+	@$(BIN)/python benchmarks/cards.py > /dev/null
 	@$(BIN)/gnsmall report --readme docs/results.md
 	@$(BIN)/gnsmall report --study $(STUDIES) --readme docs/study-pilot.md
 

@@ -66,8 +66,11 @@ HEAVY = {
 ALLOWED = {
     ("tensorflow", "export.convert"),
     ("tensorflow", "quantization.post_training"),
+    ("tensorflow", "quantization.tfmot_training"),
     ("tf_keras", "quantization.twin"),
+    ("tf_keras", "quantization.tfmot_training"),
     ("tensorflow_model_optimization", "quantization.twin"),
+    ("tensorflow_model_optimization", "quantization.tfmot_training"),
     ("torch", "models.torch.files"),
     ("tensorflow", "models.kernels"),
     ("jax", "models.kernels"),

@@ -57,9 +57,12 @@ def export(
     from gnsmall_keras.export.card import teachers_of
     from gnsmall_keras.export.tflite import export_network
     from gnsmall_keras.models.saving.files import class_names_of, load_model
+    from gnsmall_keras.quantization.compression import check_tfmot
     from gnsmall_keras.records.export import EXPORTS_FILE, find_run
 
     check_installed()
+    if config.needs_tfmot:
+        check_tfmot()
     run = find_run(model)
     _check_run(run, model, exports or card)
     for name, file in (("exports", exports), ("layer_figure", layer_figure)):
@@ -199,6 +202,7 @@ def benchmark(
     profile: bool = False,
     out: Path | None = None,
     exports: Path | None = None,
+    adb: Path | None = None,
 ) -> None:
     """Prints the latency of .tflite files and of MLPerf Tiny's ResNet-8.
 
@@ -210,12 +214,22 @@ def benchmark(
         profile: prints what the operators take as well.
         out: a JSON file for the report.
         exports: JSON-lines file of export records that get the latencies.
+        adb: LiteRT's benchmark_model for Android; measures on the phone that
+            is connected, instead of here.
     """
     from gnsmall_keras.devices.benchmark import benchmark, record_latencies
 
     for name, file in (("out", out), ("exports", exports)):
         if file is not None:
             check_writable(file, name)
+    if adb is not None:
+        if runtimes or profile or exports or len(threads) != 1:
+            raise ValueError(
+                "--adb goes with --threads of one number, --rounds and --out "
+                "alone. Leave --runtimes, --profile and --exports out."
+            )
+        _benchmark_on_phone(files, adb, threads[0], rounds, out)
+        return
     report = benchmark(
         files,
         runtimes=runtimes,
@@ -224,12 +238,24 @@ def benchmark(
         profile=profile,
     )
     printing.print_benchmark(report)
+    _write(report, out)
+    if exports is not None:
+        record_latencies(report, exports)
+
+
+def _benchmark_on_phone(files, binary, threads, rounds, out):
+    from gnsmall_keras.devices.phone import benchmark_on_phone
+
+    report = benchmark_on_phone(files, binary, threads=threads, rounds=rounds)
+    printing.print_phone(report)
+    _write(report, out)
+
+
+def _write(report, out):
     if out is not None:
         with replacing(out) as unfinished:
             unfinished.write_text(report.to_json() + "\n", encoding="utf-8")
         printing.show(f"Wrote {out}")
-    if exports is not None:
-        record_latencies(report, exports)
 
 
 def _write_card(report, run, teachers, file):

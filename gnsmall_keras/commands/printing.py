@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from gnsmall_keras.config import ExportConfig
+from gnsmall_keras.config import TRAINED, ExportConfig
 from gnsmall_keras.devices.targets import find_budget
 from gnsmall_keras.models import spec
 from gnsmall_keras.models.catalogue import NETWORKS
@@ -36,7 +36,7 @@ def warn(text: str) -> None:
 
 def exporting(config: ExportConfig) -> contextlib.AbstractContextManager:
     """Shows that a file is made, unless a training has its own line."""
-    if config.quantization == "int8-qat":
+    if config.quantization in TRAINED or config.compress:
         return contextlib.nullcontext()
     return console.status("converting, then running the test images")
 
@@ -276,6 +276,17 @@ def print_benchmark(report):
         f"{report.hardware['processor']}, {report.hardware['cores']} cores; "
         "the last columns are medians over MLPerf Tiny's ResNet-8's"
     )
+
+
+def print_phone(report):
+    """Prints what files take on a phone, and their ratios."""
+    times = Table("", "mean of a call", "of MLPerf Tiny's large ResNet-8")
+    times.columns[0].overflow = "fold"
+    for each in report.latencies:
+        milliseconds = f"{each.milliseconds:.3f} ms"
+        times.add_row(each.name, milliseconds, f"{each.ratio:.2f}")
+    console.print(times)
+    show(f"{report.phone}, {report.threads} thread(s), XNNPACK")
 
 
 def _print_profile(file):

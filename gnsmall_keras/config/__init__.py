@@ -4,6 +4,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from gnsmall_keras.config.export import QUANTIZATIONS as QUANTIZATIONS
+from gnsmall_keras.config.export import TRAINED as TRAINED
 from gnsmall_keras.config.export import ExportConfig as ExportConfig
 from gnsmall_keras.config.export import check_compression as check_compression
 from gnsmall_keras.config.images import Facts as Facts

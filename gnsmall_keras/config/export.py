@@ -9,9 +9,13 @@ from gnsmall_keras.config.kinds import Count
 
 Target = Literal["android", "edgetpu", "ethos-u", "micro", "web"]
 Quantization = Literal[
-    "float32", "float16", "dynamic", "int8", "int16x8", "int8-qat"
+    "float32", "float16", "dynamic", "int8", "int16x8", "int8-qat", "int8-tfmot"
 ]
 QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
+TRAINED = ("int8-qat", "int8-tfmot")  # that learn from images with labels
+
+
+_PEOPLE = ("android", "web")  # that get probabilities
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,8 @@ class ExportConfig:
     quantization: Quantization = "int8"
     """"float32"; "float16": weights in 16 bits; "dynamic": weights in 8 bits;
     "int8": full integer, post-training; "int16x8": activations in 16 bits;
-    "int8-qat": full integer, after quantisation-aware training."""
+    "int8-qat": full integer, after quantisation-aware training; "int8-tfmot":
+    the same by tensorflow-model-optimization, to compare with."""
     calibration: Literal["mse", "minmax"] = "mse"
     """Of int8: "mse" makes channels' ranges alike and clips rare values where
     that lessens the squared error; "minmax" keeps all that was seen."""
@@ -42,29 +47,37 @@ class ExportConfig:
     float_layers: tuple[str, ...] = ()
     """Layers of the fused model that stay float in an int8 file."""
     compress: str = ""
-    """Of int8: "cluster:N", N values for each kernel, or "prune:S", a share S
-    of zeros, for files that pack better; fine-tuned with the float network as
+    """Of int8: "cluster:N", N values for each kernel of 8 N weights or more, or
+    "prune:S", a share S of zeros in each of 2,000 or more, for files that pack
+    better; fine-tuned with the float network as
     teacher, by tensorflow-model-optimization. Empty: as trained."""
-    compress_images: Count | None = None
-    """At most so many images of the training split for that; None: all."""
+    compress_images: Count | None = 6_400
+    """At most so many images of the training split for that, once each; None:
+    all."""
     qat_epochs: Count = 1
-    """Passes over the training split, for "int8-qat"."""
+    """Passes over the training split, for "int8-qat" and "int8-tfmot"."""
     qat_images: Count | None = None
-    """At most so many images of it, for "int8-qat"; None: all."""
+    """At most so many images of it, for these two; None: all."""
     teacher: str = ""
     """A .keras file or the folder of a run that teaches while the network
-    learns its quantisation, for "int8-qat", beside the labels; empty: the
+    learns its quantisation, for these two, beside the labels; empty: the
     float network itself does, alone."""
 
     def __post_init__(self):
         fields.settle(self)
         for name in ("teacher", "qat_images", "qat_epochs"):
             given = getattr(self, name) not in (None, getattr(type(self), name))
-            if given and self.quantization != "int8-qat":
+            if given and self.quantization not in TRAINED:
                 raise ValueError(
-                    f"`{name}` belongs to quantization='int8-qat'. "
-                    f"Received: quantization={self.quantization!r}."
+                    f"`{name}` belongs to quantization='int8-qat' and "
+                    "'int8-tfmot'. Received: quantization="
+                    f"{self.quantization!r}."
                 )
+        if self.quantization == "int8-tfmot" and self.target in _PEOPLE:
+            raise ValueError(
+                "quantization='int8-tfmot' makes files of logits, for 'micro', "
+                f"'edgetpu' and 'ethos-u'. Received: target={self.target!r}."
+            )
         if self.compress:
             check_compression(self.compress)
         if self.compress and self.quantization != "int8":
@@ -82,6 +95,11 @@ class ExportConfig:
                 "`calibration` belongs to quantization='int8' and 'int8-qat'. "
                 f"Received: quantization={self.quantization!r}."
             )
+
+    @property
+    def needs_tfmot(self) -> bool:
+        """Whether tensorflow-model-optimization makes it."""
+        return bool(self.compress) or self.quantization == "int8-tfmot"
 
     @property
     def is_int8(self) -> bool:

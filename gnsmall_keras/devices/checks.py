@@ -15,6 +15,7 @@ _NEEDED = {
     "int8": ("INT8",),
     "int16x8": ("INT8", "INT16"),
     "int8-qat": ("INT8",),
+    "int8-tfmot": ("INT8",),
 }
 
 

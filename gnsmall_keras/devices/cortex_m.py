@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gnsmall_keras.devices.cmsis_nn import write_sources
-from gnsmall_keras.devices.contents import read_file
+from gnsmall_keras.devices.engines import read_file
 from gnsmall_keras.devices.runtime import TFLiteModel
 
 COMPILER, EMULATOR = "arm-none-eabi-gcc", "qemu-system-arm"

@@ -1,22 +1,26 @@
 """One way to run a .tflite file on every runtime."""
 
-import functools
 import importlib
 import importlib.util
-import math
 import os
-import re
 from typing import Literal, get_args
 
 import numpy as np
 
-from gnsmall_keras.devices.contents import read_file
+from gnsmall_keras.devices.engines import (
+    ARENA_BYTES,
+    CompiledEngine,
+    InterpreterEngine,
+    MicroEngine,
+    read_file,
+    tflite_runtime,
+)
 from gnsmall_keras.devices.trial import try_file
-from gnsmall_keras.quiet import LITERT_REMARKS, captured, quiet_stderr
 
 Runtime = Literal[
     "litert",
     "litert-reference",
+    "litert-compiled",
     "tflite-runtime",
     "tflite-runtime-reference",
     "tflite-micro",
@@ -28,8 +32,6 @@ _INSTALL = {
     "tflite-runtime": "tflite-runtime 'numpy<2' (Python 3.11, no newer)",
     "tflite-micro": "'gnsmall-keras[export]' (Linux, x86-64)",
 }
-_ARENA_BYTES = 8 * 2**20  # offered to TensorFlow Lite Micro; it reports its use
-_ARENA_STEP = 16  # its alignment
 
 
 class TFLiteModel:
@@ -38,7 +40,8 @@ class TFLiteModel:
     Args:
         path: the file.
         runtime: "litert" (XNNPACK kernels, as on phones), "litert-reference"
-            (LiteRT's reference kernels), "tflite-runtime" and
+            (LiteRT's reference kernels), "litert-compiled" (its CompiledModel,
+            which replaces the interpreter), "tflite-runtime" and
             "tflite-runtime-reference" (its predecessor, as on many a Raspberry
             Pi) or "tflite-micro" (TensorFlow Lite for Microcontrollers).
         num_threads: of all runtimes but TensorFlow Lite Micro, which has one.
@@ -61,7 +64,7 @@ class TFLiteModel:
         *,
         runtime: str = "litert",
         num_threads: int = 1,
-        arena_bytes: int = _ARENA_BYTES,
+        arena_bytes: int = ARENA_BYTES,
         trial: bool = True,
     ):
         if runtime not in RUNTIMES:
@@ -76,9 +79,11 @@ class TFLiteModel:
             if trial:
                 try_file(path, data, runtime)
             if runtime == "tflite-micro":
-                self._engine = _Micro(data, arena_bytes)
+                self._engine = MicroEngine(data, arena_bytes)
+            elif runtime == "litert-compiled":
+                self._engine = CompiledEngine(path, data, num_threads)
             else:
-                self._engine = _Interpreter(path, runtime, num_threads)
+                self._engine = InterpreterEngine(path, runtime, num_threads)
         except ImportError as error:
             raise ValueError(
                 f"Runtime {runtime!r} is not installed ({error}). Install it "
@@ -176,13 +181,13 @@ def installed_runtimes() -> list[str]:
     return [
         name
         for name in RUNTIMES
-        if importlib.util.find_spec(modules[name.removesuffix("-reference")])
+        if importlib.util.find_spec(modules[_package(name)])
     ]
 
 
 def _check_installed(runtime):
     if runtime.startswith("tflite-runtime"):
-        _tflite_runtime()
+        tflite_runtime()
     elif runtime.startswith("litert"):
         importlib.import_module("ai_edge_litert.interpreter")
     else:
@@ -190,178 +195,8 @@ def _check_installed(runtime):
 
 
 def _to_install(runtime):
-    return _INSTALL[runtime.removesuffix("-reference")]
+    return _INSTALL[_package(runtime)]
 
 
-class _Tensor:
-    """An input or output: its shape, dtype, and scale and zero point."""
-
-    def __init__(self, shape, dtype, quantization):
-        self.shape = tuple(int(side) for side in shape)
-        self.dtype = np.dtype(dtype)
-        self.quantization = quantization
-
-    def encode(self, pixels):
-        if self.dtype == np.float32:
-            return pixels.astype(np.float32)
-        scale, zero_point = self.quantization
-        values = np.rint(pixels / np.float32(scale)) + zero_point
-        limits = np.iinfo(self.dtype)
-        return np.clip(values, limits.min, limits.max).astype(self.dtype)
-
-
-class _Interpreter:
-    """LiteRT, or tflite-runtime with the same interface."""
-
-    def __init__(self, path, runtime, num_threads):
-        if runtime.startswith("litert"):
-            from ai_edge_litert import interpreter
-        else:
-            interpreter = _tflite_runtime()
-        resolver = interpreter.OpResolverType
-        self._interpreter = interpreter.Interpreter(
-            model_path=os.fspath(path),
-            num_threads=num_threads,
-            experimental_op_resolver_type=(
-                resolver.BUILTIN_REF
-                if runtime.endswith("-reference")
-                else resolver.AUTO
-            ),
-        )
-        inputs = self._interpreter.get_input_details()
-        outputs = self._interpreter.get_output_details()
-        _check_classifier(
-            [tuple(each["shape_signature"]) for each in inputs],
-            [tuple(each["shape_signature"]) for each in outputs],
-        )
-        with quiet_stderr(LITERT_REMARKS):
-            self._interpreter.allocate_tensors()
-        self.input, self.output = (
-            _Tensor(each["shape"], each["dtype"], each["quantization"])
-            for each in (inputs[0], outputs[0])
-        )
-        self._input_index = inputs[0]["index"]
-        self._output_index = outputs[0]["index"]
-
-    def set_input(self, values):
-        self._interpreter.set_tensor(self._input_index, values)
-
-    def invoke(self):
-        self._interpreter.invoke()
-
-    def get_output(self):
-        return self._interpreter.get_tensor(self._output_index)
-
-
-def _tflite_runtime():
-    """Returns tflite-runtime's module.
-
-    Raises:
-        ImportError: if it is not installed or NumPy is too new for it.
-    """
-    if int(np.__version__.split(".")[0]) > 1:
-        raise ImportError(f"it needs numpy<2, not {np.__version__}")
-    from tflite_runtime import interpreter
-
-    return interpreter
-
-
-def _check_classifier(inputs, outputs):
-    """Checks the shapes of a file's inputs and outputs.
-
-    Raises:
-        ValueError: unless they are one RGB or grey image and one value a class.
-    """
-    received = f"Received: inputs {inputs}, outputs {outputs}."
-    if any(side < 1 for shape in inputs + outputs for side in shape):
-        raise ValueError(
-            "every shape must be fixed, batch included. "
-            f"{received} Convert with a static batch of 1."
-        )
-    if not (
-        len(inputs) == len(outputs) == 1
-        and len(inputs[0]) == 4
-        and inputs[0][0] == 1
-        and inputs[0][-1] in (1, 3)
-        and len(outputs[0]) > 1
-        and math.prod(outputs[0][:-1]) == 1
-    ):
-        raise ValueError(
-            "a classifier takes one image (1, height, width, 3), or 1 for "
-            "grey, and returns one vector (1, classes). "
-            f"{received} Give a classifier's file."
-        )
-
-
-class _Micro:
-    def __init__(self, data, arena_bytes):
-        self._data = data
-        with captured() as told:
-            try:
-                self._interpreter = _allocate(data, arena_bytes)
-            except RuntimeError as error:
-                if arena_bytes < _ARENA_BYTES:
-                    needed = _Micro(data, _ARENA_BYTES).arena_bytes
-                    raise ValueError(
-                        f"the arena must have {needed:,} bytes. Received: "
-                        f"{arena_bytes:,}. Give it more, or take a smaller "
-                        "network."
-                    ) from None
-                raise RuntimeError(f"{error} {told()}") from None
-            self._interpreter.print_allocations()
-            allocations = told()
-        found = re.search(r"Arena allocation total (\d+)", allocations)
-        if not found:
-            raise RuntimeError(f"No arena size in {allocations!r}.")
-        self._kept_bytes = int(found.group(1))
-        self.input = _micro_tensor(self._interpreter.get_input_details(0))
-        self.output = _micro_tensor(self._interpreter.get_output_details(0))
-        _check_classifier([self.input.shape], [self.output.shape])
-
-    @functools.cached_property
-    def arena_bytes(self):
-        """Planning may need more than is kept."""
-        low, high = self._kept_bytes, 2 * self._kept_bytes
-        with captured():
-            if _starts(self._data, low):
-                return low
-            while not _starts(self._data, high):
-                low, high = high, 2 * high
-            while high - low > _ARENA_STEP:
-                middle = (low + high) // 2 // _ARENA_STEP * _ARENA_STEP
-                if _starts(self._data, middle):
-                    high = middle
-                else:
-                    low = middle
-            return high
-
-    def set_input(self, values):
-        self._interpreter.set_input(values, 0)
-
-    def invoke(self):
-        self._interpreter.invoke()
-
-    def get_output(self):
-        return np.array(self._interpreter.get_output(0))
-
-
-def _allocate(data, arena_bytes):
-    import tflite_micro
-
-    make = tflite_micro.runtime.Interpreter.from_bytes
-    return make(data, arena_size=arena_bytes)
-
-
-def _starts(data, arena_bytes):
-    try:
-        _allocate(data, arena_bytes)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _micro_tensor(details):
-    parameters = details["quantization_parameters"]
-    found = parameters["scales"], parameters["zero_points"]
-    quantization = tuple(each[0] if len(each) else 0 for each in found)
-    return _Tensor(details["shape"], details["dtype"], quantization)
+def _package(runtime):
+    return runtime.removesuffix("-reference").removesuffix("-compiled")

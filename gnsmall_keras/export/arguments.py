@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from gnsmall_keras.config import TRAINED
 from gnsmall_keras.models.deploy import as_functional
 from gnsmall_keras.records.jsonl import check_writable
 
@@ -144,11 +145,12 @@ def check_training(training, quantization, model):
     Raises:
         ValueError: otherwise, with the cure.
     """
-    if (training is not None) != (quantization == "int8-qat"):
+    if (training is not None) != (quantization in TRAINED):
         raise ValueError(
-            "quantization='int8-qat', and nothing else, needs `training`, a "
-            f"QuantizationTraining. Received: quantization={quantization!r} "
-            f"and training of {type(training).__name__}."
+            "quantization='int8-qat' or 'int8-tfmot', and nothing else, needs "
+            "`training`, a QuantizationTraining. Received: "
+            f"quantization={quantization!r} and training of "
+            f"{type(training).__name__}."
         )
     if training is not None:
         training.check(model)

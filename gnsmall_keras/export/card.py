@@ -32,6 +32,7 @@ def make_card(
     for_people = TARGETS[report.target].probabilities
     parts = [
         f"# {report.path}",
+        _summary(report),
         f"{config['model']} of width {config['width']:g}, "
         f"{report.quantization}, for {report.target}: "
         f"{_input_of(report, record)} in, "
@@ -48,6 +49,25 @@ def make_card(
         "number of threads are; so is the file then.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _summary(report):
+    """What an engineer asks first."""
+    accuracy = "an accuracy that was not measured"
+    if report.accuracy is not None:
+        accuracy = (
+            f"{_percent(report.accuracy)} of {report.evaluated_images:,} test "
+            "images right"
+        )
+    text = f"{accuracy[0].upper()}{accuracy[1:]}; {report.size_bytes:,} bytes"
+    if report.arena_bytes is not None:
+        text += f", {report.arena_bytes:,} bytes of RAM on a microcontroller"
+    budget = find_budget(report.size_bytes, report.arena_bytes)
+    if budget:
+        text += f" (fits {budget})"
+    if report.micro_difference_lsb == 0:
+        text += "; TensorFlow Lite Micro gives the reference's very integers"
+    return text + "."
 
 
 def _input_of(report, record):
@@ -99,6 +119,8 @@ def _numbers(report, record):
             )
         ),
         "SHA-256": f"`{report.sha256}`",
+        **_gates(report),
+        **_devices(report),
         **_ethos_u(report),
     }
 
@@ -108,6 +130,33 @@ def _packed(report):
         return ""
     how = f", weights {report.compressed}" if report.compressed else ""
     return f", {report.gzip_bytes:,} by gzip{how}"
+
+
+def _gates(report):
+    if not report.folded_gates:
+        return {}
+    count = len(report.folded_gates)
+    return {
+        "constant gates left out": f"{count}, with the operators before them: "
+        "they gave every image the same factors, which the next kernels have"
+    }
+
+
+def _devices(report):
+    """Where else it runs, and by which command."""
+    integers = report.quantization.startswith("int8")
+    logits = not TARGETS[report.target].probabilities
+    rows = {
+        "PC, Raspberry Pi": f"`python tflite/run_model.py {report.path} "
+        "photo.png --labels labels.txt`"
+    }
+    if integers and logits:
+        rows["Cortex-M"] = f"`gnsmall c-array {report.path} --out DIR`"
+        if not report.ethos_u:
+            rows["Arm Ethos-U"] = "not checked; export with --target ethos-u"
+    if logits:
+        rows["browser"] = "export with --target web"
+    return rows
 
 
 def _ethos_u(report):
@@ -122,23 +171,33 @@ def _ethos_u(report):
 def _micro(report, compared):
     if report.arena_bytes is None:
         return "does not run it" if report.knows_micro else "unknown"
-    arena = f"arena of {report.arena_bytes:,} bytes"
+    arena = f"arena (RAM) of {report.arena_bytes:,} bytes"
     steps = report.micro_difference_lsb
     if steps is None:  # of a file that is not of integers
         return arena
+    if not steps:
+        return f"{arena}; LiteRT's reference integers on {compared}"
+    return f"{arena}; {_steps(steps)} on {compared}"
+
+
+def _steps(count):
     return (
-        f"{arena}; within {steps} steps of the reference kernels on {compared}"
+        f"at most {count} steps of the output's int8 scale from LiteRT's "
+        "reference kernels"
     )
 
 
 def _xnnpack(report, compared):
-    pieces = f"in {report.xnnpack_partitions} piece(s)"
+    count = report.xnnpack_partitions
+    pieces = f"{count} XNNPACK partition(s)"
+    if count > 1:
+        pieces += ", other operators between them by LiteRT's own kernels"
     steps = report.xnnpack_difference_lsb
     if steps is None:
         return pieces
     return (
-        f"within {steps} steps of the reference kernels on {compared}, the "
-        f"same class on {_percent(report.xnnpack_agreement)} of them, {pieces}"
+        f"{_steps(steps)} on {compared}, the same class on "
+        f"{_percent(report.xnnpack_agreement)} of them; {pieces}"
     )
 
 
@@ -221,7 +280,17 @@ def _limits(report, record):
         "image, and has seen images of its data set only; other cameras were "
         "not tried.\n"
         "- Accuracy is that of one run; `papermill_runs/index.jsonl` has those "
-        f"with other seeds.{_ranges(report)}"
+        f"with other seeds.{_ranges(report)}{_processors(report)}"
+    )
+
+
+def _processors(report):
+    if not TARGETS[report.target].for_xnnpack:
+        return ""
+    return (
+        "\n- Whether int8, float16 or float32 is fastest depends on the "
+        "processor: docs/verification.md has those measured. No ARM processor "
+        "was at hand; `gnsmall benchmark --adb` measures a phone."
     )
 
 

@@ -22,6 +22,8 @@ from gnsmall_keras.data.augment import moments
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export.graph import Graph, find_layer
 from gnsmall_keras.quantization import post_training as quantize
+from gnsmall_keras.quantization.compression import quantize_by_tfmot
+from gnsmall_keras.quantization.few_values import share_scales
 from gnsmall_keras.quantization.qat import (
     QuantizationTraining,
     learn_quantization,
@@ -29,7 +31,7 @@ from gnsmall_keras.quantization.qat import (
 
 _CONFIG = "config.json"
 _TOLD = "told.json"  # what the worker says beside the files
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
     "CUDA_VISIBLE_DEVICES": "",
     "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -72,14 +74,17 @@ def convert(
             logits.
         config: what kind of file; None: the default one.
         calibration_images: uint8 `(n, height, width, 3)`.
-        training: for "int8-qat".
+        training: for "int8-qat" and "int8-tfmot".
 
     Raises:
         ValueError: if TensorFlow cannot convert the model; the operators that
             have no counterpart are named with their layers.
     """
+    if config and config.quantization == "int8-tfmot":
+        dtype = TARGETS[config.target].input_dtype
+        return Conversion(quantize_by_tfmot(model, training, dtype))
     speaks = training is not None
-    with working(__name__, _ENVIRONMENT, speaks=speaks) as worker:
+    with working(__name__, ENVIRONMENT, speaks=speaks) as worker:
         folder = worker.folder
         model.save(folder / "model.keras")
         np.save(folder / "calibration.npy", calibration_images)
@@ -107,18 +112,32 @@ def work(folder: Path) -> None:
     config = ExportConfig(**json.loads((folder / _CONFIG).read_text()))
     model: Any = keras.saving.load_model(folder / "model.keras", compile=False)
     images = np.load(folder / "calibration.npy")
-    layers = [layer.name for layer in model.layers]
     probabilities = TARGETS[config.target].probabilities
-    converter = _converter(_from_pixels(model, probabilities=probabilities))
     try:
         if config.is_int8:
-            network = Graph(_convert(converter), layers)
+            network = float_network(model, probabilities=probabilities)
             data = _integers(folder, config, network, images)
         else:
-            data = _convert(converter, config.quantization, images)
+            pixels = _from_pixels(model, probabilities=probabilities)
+            data = _convert(_converter(pixels), config.quantization, images)
     except ConverterError as error:
+        layers = [layer.name for layer in model.layers]
         raise ValueError(_explain(str(error), layers)) from None
     (folder / "model.tflite").write_bytes(data)
+
+
+def float_network(model: keras.Model, *, probabilities: bool = False) -> Graph:
+    """Returns a fused model as a float file that takes pixels.
+
+    For processes on the TensorFlow backend.
+
+    Args:
+        model: as in `convert`.
+        probabilities: whether a softmax is put behind.
+    """
+    pixels = _from_pixels(model, probabilities=probabilities)
+    layers = [layer.name for layer in model.layers]
+    return Graph(_convert(_converter(pixels)), layers)
 
 
 def _converter(model):
@@ -151,7 +170,10 @@ def _convert(converter, quantization="float32", images=None):
 
 
 def _integers(folder, config, network, images):
-    quantize.prepare(network, images, config.calibration)
+    # Compressed weights were made alike before, and stay as they are.
+    quantize.prepare(
+        network, images, config.calibration, alike=bool(config.compress)
+    )
     losses = []
     if config.quantization == "int8-qat":
         training = QuantizationTraining.load(folder)
@@ -162,11 +184,12 @@ def _integers(folder, config, network, images):
     names = [operator.layer for operator in network.operators]
     told = {"layers": names, "losses": losses}
     (folder / _TOLD).write_text(json.dumps(told))
-    return quantize.to_integers(
+    data = quantize.to_integers(
         network,
         input_dtype=TARGETS[config.target].input_dtype,
         float_layers=config.float_layers,
     )
+    return share_scales(network, data) if config.compress else data
 
 
 def _explain(text, layers):

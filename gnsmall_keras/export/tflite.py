@@ -11,13 +11,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from gnsmall_keras.config import ExportConfig
+from gnsmall_keras.config import TRAINED, ExportConfig
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.devices.checks import find_faults, read_contents
 from gnsmall_keras.devices.edgetpu import EdgeTpuReport, predict_mapping
 from gnsmall_keras.devices.ethosu import EthosUReport, map_all
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.distill.checks import check_logits
+from gnsmall_keras.export.alike import with_like_channels
 from gnsmall_keras.export.arguments import (
     check_compressed,
     check_images,
@@ -27,6 +28,7 @@ from gnsmall_keras.export.arguments import (
     checked_path,
 )
 from gnsmall_keras.export.convert import convert
+from gnsmall_keras.export.gates import fold_gates
 from gnsmall_keras.export.measure import measure
 from gnsmall_keras.export.metadata import (
     check_beside,
@@ -93,9 +95,11 @@ class ExportReport:
     calibration_images: int
     # Of an int8 file, layers that stay float; older reports do not say.
     float_layers: list[str] = dataclasses.field(default_factory=list)
+    # Constant ones that the file does without; older reports do not say.
+    folded_gates: list[str] = dataclasses.field(default_factory=list)
     class_names: list[str] = dataclasses.field(default_factory=list)
     compressed: str = ""  # such as "cluster:32"
-    qat: dict[str, Any] | None  # of "int8-qat": how it was trained, its losses
+    qat: dict[str, Any] | None  # how int8 was trained, its losses
     layers: list[LayerError] | None  # of int8 files, where asked for
     evaluated_images: int
     float_accuracy: float | None
@@ -146,7 +150,7 @@ def export_tflite(
         config: what kind of file; None: one made of `options`.
         calibration_images: uint8 `(n, height, width, 3)` of the training
             split; 100 to 500 are usual, fewer than 20 are warned of.
-        training: of "int8-qat", and only of it.
+        training: of "int8-qat" and "int8-tfmot", and only of them.
         evaluation_images: uint8, for accuracy and agreement.
         evaluation_labels: class indices of `evaluation_images`.
         class_names: one a class; a file for phones has them as metadata,
@@ -185,11 +189,12 @@ def export_tflite(
     check_beside(path, class_names)
     check_logits(model, "The model")
     deployed = to_deploy(model)
+    folded, gates = fold_gates(deployed)
     converted, data = _make(
-        deployed, config, calibration_images, training, class_names
+        folded, config, calibration_images, training, class_names
     )
     layers = _layers(converted, calibration_images) if layer_errors else None
-    described = _describe(data, config, deployed)
+    described = _describe(data, config, folded)
     report_path = path.with_suffix(".json")
     with replacing(path) as file, replacing(report_path) as report_file:
         file.write_bytes(data)
@@ -209,6 +214,7 @@ def export_tflite(
             qat=_training(training, converted),
             layers=layers,
             compressed=compressed,
+            folded_gates=gates,
             **described,
             **measured,
             versions=package_versions(),
@@ -257,7 +263,7 @@ def export_network(
     training = None
     if config.compress:
         network = _compressed(network, dataset, config, run)
-    if config.quantization == "int8-qat":
+    if config.quantization in TRAINED:
         training = prepare_training(network, dataset, config, run)
     report = export_tflite(
         network,
@@ -286,8 +292,11 @@ def _compressed(network, dataset, config, run):
         qat_images=config.compress_images,
     )
     training = prepare_training(network, dataset, teaching, run)
-    how = Compression.parse(config.compress)
-    return compress(to_deploy(network), how, training)
+    fused = to_deploy(network)
+    if config.calibration == "mse":
+        images = calibration_split(dataset, config.calibration_size)
+        fused = with_like_channels(fused, images)
+    return compress(fused, Compression.parse(config.compress), training)
 
 
 def _check_data(network, dataset, run):
@@ -327,7 +336,7 @@ def _make(deployed, config, calibration_images, training, class_names):
 
 
 def _training(training, converted):
-    """How a file of "int8-qat" learned, and its losses on validation images."""
+    """How an int8 file learned, and its losses on validation images."""
     if training is None:
         return None
     return {**training.describe(), "validation_losses": [*converted.losses]}

@@ -16,6 +16,12 @@ def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
     return tensor._keras_history.operation
 
 
+def readers_of(layer: keras.Operation) -> list[keras.Operation]:
+    """Returns the operations that read a layer's output, once each."""
+    readers = [node.operation for node in layer._outbound_nodes]
+    return list(dict.fromkeys(readers))
+
+
 def compiled_loss(model: keras.Model):
     """Returns the loss given to `compile`, as a function; None without one."""
     return model._compile_loss

@@ -8,6 +8,7 @@ channels would take the steps from narrow ones.
 """
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,7 +31,10 @@ _PASSING = (
 
 
 def equalize(
-    network: Graph, magnitudes: dict[int, np.ndarray], power: float = POWER
+    network: Graph,
+    magnitudes: dict[int, np.ndarray],
+    power: float = POWER,
+    fixed: Sequence[int] = (),
 ) -> None:
     """Rescales channels where that is exact, and nowhere else.
 
@@ -39,8 +43,10 @@ def equalize(
         magnitudes: largest magnitude `(channels,)` of each computed tensor,
             on some images.
         power: 0 changes nothing, 1 gives all channels one range.
+        fixed: tensors whose channels stay as they are.
     """
     ties = _tie(network)
+    ties.fix(*fixed)
     factors = ties.factors(magnitudes, power)
     for operator in network.operators:
         if operator.is_linear:

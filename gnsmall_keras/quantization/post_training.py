@@ -9,7 +9,13 @@ from gnsmall_keras.quantization.calibration import find_extremes, set_ranges
 from gnsmall_keras.quantization.equalize import equalize
 
 
-def prepare(network: Graph, images: np.ndarray, calibration: str) -> None:
+def prepare(
+    network: Graph,
+    images: np.ndarray,
+    calibration: str,
+    *,
+    alike: bool = False,
+) -> None:
     """Gives a float network all that quantisation needs to know.
 
     Args:
@@ -18,15 +24,29 @@ def prepare(network: Graph, images: np.ndarray, calibration: str) -> None:
         images: calibration images, uint8 `(n, height, width, 3)`.
         calibration: "minmax", or "mse", which first makes channels' ranges
             alike.
+        alike: whether they have been made so before.
     """
-    if calibration == "mse":
-        lows, highs = find_extremes(network.to_bytes(), images)
-        magnitudes = {
-            tensor: np.maximum(np.abs(lows[tensor]), np.abs(highs[tensor]))
-            for tensor in lows
-        }
-        equalize(network, magnitudes)
+    if calibration == "mse" and not alike:
+        make_alike(network, images)
     set_ranges(network, images, calibration)
+
+
+def make_alike(
+    network: Graph, images: np.ndarray, fixed: Sequence[int] = ()
+) -> None:
+    """Rescales channels by the magnitudes that they have on some images.
+
+    Args:
+        network: float; changed in place.
+        images: uint8 `(n, height, width, 3)`.
+        fixed: tensors whose channels stay as they are.
+    """
+    lows, highs = find_extremes(network.to_bytes(), images)
+    magnitudes = {
+        tensor: np.maximum(np.abs(lows[tensor]), np.abs(highs[tensor]))
+        for tensor in lows
+    }
+    equalize(network, magnitudes, fixed=fixed)
 
 
 def to_integers(

@@ -5,10 +5,13 @@ tensorflow-model-optimization.
 """
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+from scipy.special import softmax
 
 from gnsmall_keras.data.augment import Views
 from gnsmall_keras.data.batches import TrainingBatches
@@ -18,6 +21,7 @@ from gnsmall_keras.quantization.compression import (
 )
 from gnsmall_keras.quantization.qat import QuantizationTraining
 
+Replace = Callable[[str, Any, Any, Any], Any]
 # Layers of fused networks, with what of their configuration both Keras know.
 _KNOWN = {
     "Conv2D": ("filters", "kernel_size", "strides", "padding", "use_bias"),
@@ -35,15 +39,23 @@ _KNOWN = {
     "Flatten": (),
 }
 _KERNELS = ("Conv2D", "Dense")  # what tfmot compresses
-_FEWEST = 8  # weights for each value, or a kernel is left as it is
+# Smaller kernels are left as they are: they take few bytes, and the network
+# depends on them (docs/log.md).
+_FEWEST = 8  # weights for each value of a clustered kernel
+_FEWEST_PRUNED = 2_000  # weights of a pruned one
 _PRUNED_BY = 0.6  # of all steps, the last sparsity is reached
 _LOOKS = 50  # of pruning at the magnitudes
 _TOLERANCE = 1e-4  # of the outputs' deviation
 _PROBES = 8
 
 
-def build_twin(model: keras.Model):
+def build_twin(model: keras.Model, replace: Replace | None = None):
     """Returns a tf_keras model with the layers and weights of a Keras one.
+
+    Args:
+        model: fused.
+        replace: makes a layer's output another way: given its class name, its
+            own layer, its inputs and the twin's layer, or None for an input.
 
     Raises:
         ValueError: if it has a layer that is not known here, or the twin
@@ -58,6 +70,9 @@ def build_twin(model: keras.Model):
         if kind == "InputLayer":
             shape = tuple(given["batch_shape"][1:])
             made[name] = tf_keras.Input(shape, name=name)
+            pixels = made[name]
+            if replace:
+                made[name] = replace(kind, None, pixels, None)
             continue
         if kind not in _KNOWN or len(spec["inbound_nodes"]) != 1:
             raise ValueError(
@@ -72,16 +87,31 @@ def build_twin(model: keras.Model):
                 f"Layer {name!r} must have its activation as a layer of its "
                 f"own. Received: {given['activation']!r}."
             )
-        layer = getattr(tf_keras.layers, kind)(
-            **{key: given[key] for key in _KNOWN[kind]}, name=name
-        )
-        made[name] = layer(_inputs(spec["inbound_nodes"][0]["args"], made))
-        layer.set_weights(model.get_layer(name).get_weights())
-    inputs = [made[name] for name, *_ in _listed(config["input_layers"])]
-    outputs = [made[name] for name, *_ in _listed(config["output_layers"])]
-    twin = tf_keras.Model(inputs[0], outputs[0])
-    _check_equal(model, twin)
+        options = {key: given[key] for key in _KNOWN[kind]}
+        if options.get("activation") == "hard_sigmoid":
+            options["activation"] = _hard_sigmoid
+        layer = getattr(tf_keras.layers, kind)(**options, name=name)
+        own = model.get_layer(name)
+        inputs = _inputs(spec["inbound_nodes"][0]["args"], made)
+        made[name] = (replace or _as_is)(kind, own, inputs, layer)
+        if layer.built:
+            layer.set_weights(own.get_weights())
+    ((name, *_),) = _listed(config["output_layers"])
+    twin = tf_keras.Model(pixels, made[name])
+    if not replace:
+        check_equal(model, twin)
     return twin
+
+
+def _as_is(kind, own, inputs, layer):
+    return layer(inputs)
+
+
+def _hard_sigmoid(x):
+    """Keras 3's; tf_keras has 0.2 x + 0.5."""
+    import tf_keras
+
+    return tf_keras.activations.relu(x + 3.0, max_value=6.0) / 6.0
 
 
 def _listed(places):
@@ -95,11 +125,23 @@ def _inputs(arguments, made):
     return made[given["config"]["keras_history"][0]]
 
 
-def _check_equal(model, twin):
+def check_equal(
+    model: keras.Model, twin, given: Callable = lambda images: images
+) -> None:
+    """Checks that a twin computes the same.
+
+    Args:
+        model: of normalised images.
+        twin: of tf_keras.
+        given: what the twin takes instead of these.
+
+    Raises:
+        ValueError: otherwise.
+    """
     shape = (_PROBES, *model.input_shape[1:])
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     expected = keras.ops.convert_to_numpy(model(images, training=False))
-    found = twin(images, training=False).numpy()
+    found = twin(given(images), training=False).numpy()
     error = np.abs(found - expected).max() / expected.std()
     if not error <= _TOLERANCE:
         raise ValueError(
@@ -118,10 +160,10 @@ def _wrapped(twin, kind, amount, steps):
     def wrap(layer):
         if type(layer).__name__ not in _KERNELS:
             return layer
+        size = int(np.prod(layer.kernel.shape))
+        if size < (_FEWEST * amount if kind == "cluster" else _FEWEST_PRUNED):
+            return layer
         if kind == "cluster":
-            size = int(np.prod(layer.kernel.shape))
-            if size < _FEWEST * amount:
-                return layer
             return clustering.cluster_weights(
                 layer,
                 number_of_clusters=int(amount),
@@ -141,9 +183,24 @@ def _wrapped(twin, kind, amount, steps):
     return tf_keras.models.clone_model(twin, clone_function=wrap)
 
 
-def _fine_tune(network, training, kind, batches):
-    import tensorflow_model_optimization as tfmot
+def fine_tune(
+    network,
+    training: QuantizationTraining,
+    *,
+    given: Callable = lambda images: images,
+    callbacks: Sequence = (),
+) -> None:
+    """Trains a tf_keras network to say what the teacher says.
+
+    Args:
+        network: changed in place.
+        training: on what, for how long.
+        given: what the network takes instead of normalised images.
+        callbacks: of the training.
+    """
     import tf_keras
+
+    batches = batches_of(training)
 
     steps = training.epochs * len(batches)
     rate = tf_keras.optimizers.schedules.CosineDecay(
@@ -153,33 +210,44 @@ def _fine_tune(network, training, kind, batches):
         optimizer=tf_keras.optimizers.Adam(rate),
         loss=tf_keras.losses.CategoricalCrossentropy(from_logits=True),
     )
-    prune = tfmot.sparsity.keras.UpdatePruningStep
     network.fit(
-        _taught(training, batches),
+        _taught(training, batches, given),
         epochs=training.epochs,
         steps_per_epoch=len(batches),
-        callbacks=[prune()] if kind == "prune" else [],
+        callbacks=[*callbacks],
         verbose=2,
     )
 
 
-def _taught(training, batches):
+def batches_of(training: QuantizationTraining) -> TrainingBatches:
+    """Returns normalised images with labels, as "best" sees them."""
+    return TrainingBatches(
+        training.images,
+        training.labels,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        views=Views(
+            flip=training.flip, alternate=True, padding=2, border="reflect"
+        ),
+        drop_remainder=True,
+    )
+
+
+def _taught(training, batches, given):
     """Yields images with the teacher's shares of classes and the labels'."""
     weight = training.label_weight
     for epoch in range(training.epochs):
         batches.start_at(epoch)
         for number in range(len(batches)):
             images, labels = batches[number][:2]
-            logits = training.teacher(images, training=False)
-            shares = keras.ops.convert_to_numpy(
-                keras.ops.softmax(logits / training.temperature)
-            )
+            logits = training.teacher.predict_on_batch(np.asarray(images))
+            shares = softmax(logits / training.temperature, axis=-1)
             if weight:
                 truth = np.eye(shares.shape[-1], dtype=np.float32)[
                     np.asarray(labels).reshape(-1)
                 ]
                 shares = weight * truth + (1.0 - weight) * shares
-            yield np.asarray(images), shares
+            yield given(np.asarray(images)), shares
 
 
 def work(folder: Path) -> None:
@@ -194,20 +262,13 @@ def work(folder: Path) -> None:
     model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
     training = QuantizationTraining.load(folder)
     keras.utils.set_random_seed(training.seed)
-    batches = TrainingBatches(
-        training.images,
-        training.labels,
-        batch_size=training.batch_size,
-        seed=training.seed,
-        views=Views(
-            flip=training.flip, alternate=True, padding=2, border="reflect"
-        ),
-        drop_remainder=True,
-    )
     kind, amount = job["kind"], job["amount"]
-    steps = training.epochs * len(batches)
+    steps = training.epochs * len(batches_of(training))
     wrapped = _wrapped(build_twin(model), kind, amount, steps)
-    _fine_tune(wrapped, training, kind, batches)
+    pruning = tfmot.sparsity.keras.UpdatePruningStep
+    fine_tune(
+        wrapped, training, callbacks=[pruning()] if kind == "prune" else []
+    )
     strip = {
         "cluster": tfmot.clustering.keras.strip_clustering,
         "prune": tfmot.sparsity.keras.strip_pruning,
@@ -216,5 +277,5 @@ def work(folder: Path) -> None:
     for layer in stripped.layers:
         if layer.get_weights():
             model.get_layer(layer.name).set_weights(layer.get_weights())
-    _check_equal(model, stripped)
+    check_equal(model, stripped)
     model.save(folder / MODEL_FILE)

@@ -35,6 +35,7 @@ class Network(NamedTuple):
     epochs: int | None = None  # of ours
     file: str = ""
     target: str = ""
+    older: str = ""  # operators then and now, where latencies are of older ones
 
 
 class Networks(NamedTuple):
@@ -110,6 +111,7 @@ def _read(path, reading, cited):
     export, run = exports[0], runs[0]
     known = [one for one in cited if one.sha256 == sha256]
     report = export.report
+    latencies, older = _latencies(export, reading.exports, known)
     return Network(
         _name(run, report["target"]),
         ours=True,
@@ -122,7 +124,8 @@ def _read(path, reading, cited):
         instructions=next(
             (one.instructions for one in known if one.instructions), None
         ),
-        latencies=_latencies(export, reading.exports, known),
+        latencies=latencies,
+        older=older,
         epochs=run.recipe["epochs"],
         file=report["path"],
         target=report["target"],
@@ -138,7 +141,10 @@ def _name(run: RunRecord, target: str) -> str:
 
 
 def _latencies(export, exports: Sequence[ExportRecord], cited):
-    """Of the file where known, else of its network's files from other runs."""
+    """Of the file where known, else of its network's files from other runs.
+
+    And of how many operators these were, where they had more.
+    """
     same = ("model", "width", "head_units", "deployed_parameters")
     kin = [
         one
@@ -153,7 +159,10 @@ def _latencies(export, exports: Sequence[ExportRecord], cited):
         found[processor] = one.latency["ratio"]
     for one in cited:
         found.update(one.latencies)
-    return found
+    counts = {sum(one.report["ops"].values()) for one in kin}
+    now, most = sum(export.report["ops"].values()), max(counts, default=0)
+    older = f"{most} operators, now {now}" if found and most > now else ""
+    return found, older
 
 
 def tabulate_networks(networks: Networks) -> Table:
@@ -216,6 +225,10 @@ def describe_networks(networks: Networks) -> list[str]:
     if reference and micro:
         best = max(micro, key=lambda one: one.int8 or 0)
         told.append(_compare(best, reference))
+    older = [one for one in networks.ours if one.older]
+    if older:
+        names = ", ".join(f"{one.name} ({one.older})" for one in older)
+        told.append(f"Times of earlier files, of more operators: {names}.")
     if networks.demonstrations:
         names = ", ".join(
             f"{one.name} ({_class_of(one)})" for one in networks.demonstrations

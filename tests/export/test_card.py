@@ -104,10 +104,31 @@ def test_card_has_the_numbers_of_the_report(report):
     for number in ("86.08 % of 10,000", "492,592", "147,344", "98.60 %"):
         assert number in card
     assert "`ab12`" in card
+    assert card.splitlines()[2] == (
+        "86.08 % of 10,000 test images right; 492,592 bytes, 147,344 bytes of "
+        "RAM on a microcontroller (fits 1,024 KB of flash, 256 KB of arena, "
+        "with 72 KB of the flash for code); TensorFlow Lite Micro gives the "
+        "reference's very integers."
+    )
     assert "1,024 KB of flash, 256 KB of arena" in card
     assert "8 epochs are a demonstration" in card
     assert "gnsmall train --data cifar10 --recipe best" in card
     assert f"KERAS_BACKEND={EIGHT_EPOCHS.backend} gnsmall train" in card
+
+
+def test_card_names_the_devices_and_their_commands(report):
+    card = make_card(report, EIGHT_EPOCHS)
+    assert "run_model.py model.tflite photo.png --labels labels.txt" in card
+    assert "| Cortex-M | `gnsmall c-array model.tflite" in card
+    assert "| browser | export with --target web |" in card
+    assert "left out" not in card
+    phone = dataclasses.replace(
+        report, target="android", folded_gates=["a", "b"]
+    )
+    card = make_card(phone, EIGHT_EPOCHS)
+    assert "| constant gates left out | 2, " in card
+    assert "No ARM processor was at hand" in card
+    assert "c-array" not in card
 
 
 def test_card_of_a_file_that_is_not_of_integers(report):
@@ -124,7 +145,7 @@ def test_card_of_a_file_that_is_not_of_integers(report):
     report = dataclasses.replace(report, quantization="float16", **unknown)
     card = make_card(report, EIGHT_EPOCHS)
     assert "one RGB image, float32 pixels in" in card
-    assert "| LiteRT's XNNPACK | in 17 piece(s) |" in card
+    assert "| LiteRT's XNNPACK | 17 XNNPACK partition(s), other" in card
     assert "Ranges" not in card
     assert "None" not in card
 

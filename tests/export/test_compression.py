@@ -8,10 +8,16 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras.config import ExportConfig
+from gnsmall_keras.export.alike import with_like_channels
+from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.quantization import compression
-from gnsmall_keras.quantization.compression import Compression, compress
+from gnsmall_keras.quantization.compression import (
+    Compression,
+    compress,
+    quantize_by_tfmot,
+)
 from gnsmall_keras.quantization.qat import QuantizationTraining
 
 pytestmark = pytest.mark.export
@@ -41,6 +47,26 @@ def network():
     return to_deploy(load_model(NETWORK))
 
 
+@pytest.mark.slow
+def test_channels_are_made_alike_and_the_outputs_stay(network):
+    images = _training(network).images[:20]
+    found = with_like_channels(network, images)
+    probes = np.random.default_rng(1).normal(size=(4, 32, 32, 3))
+    probes = probes.astype(np.float32)
+    expected = network.predict(probes, verbose=0)
+    np.testing.assert_allclose(
+        found.predict(probes, verbose=0),
+        expected,
+        atol=1e-4 * expected.std(),
+    )
+    before, after = (
+        np.asarray(each.get_layer("head_conv").get_weights()[0])
+        for each in (network, found)
+    )
+    ratios = after / before
+    assert np.ptp(ratios) > 0.1  # of inputs and outputs alike
+
+
 @pytest.mark.parametrize("how", ["cluster:16", "prune:0.5"])
 def test_large_kernels_have_few_values_or_zeros(network, how):
     _skip_without_tfmot()
@@ -56,6 +82,16 @@ def test_large_kernels_have_few_values_or_zeros(network, how):
             assert (kernel == 0).mean() == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.slow
+def test_tfmot_s_own_training_makes_an_int8_file(network):
+    _skip_without_tfmot()
+    data = quantize_by_tfmot(network, _training(network), "int8")
+    graph = Graph(data)
+    assert graph.dtype(graph.inputs[0]) == "INT8"
+    assert graph.quantization(graph.inputs[0]) == (1.0, -128)
+    assert graph.shape(graph.outputs[0])[-1] == 10
+
+
 def test_a_layer_that_has_no_twin_is_named():
     _skip_without_tfmot()
     inputs = keras.Input((32, 32, 3))
@@ -63,6 +99,11 @@ def test_a_layer_that_has_no_twin_is_named():
     model = keras.Model(inputs, keras.layers.Dense(10)(x))
     with pytest.raises(ValueError, match="'odd' of GlobalMaxPooling2D"):
         compress(model, Compression("cluster", 4), _training(model))
+
+
+def test_tfmot_s_files_are_of_logits():
+    with pytest.raises(ValueError, match="'micro', 'edgetpu' and 'ethos-u'"):
+        ExportConfig(quantization="int8-tfmot", target="android")
 
 
 @pytest.mark.parametrize(

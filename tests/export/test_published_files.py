@@ -76,6 +76,17 @@ def test_reports_cards_and_records_are_of_the_file(path):
     assert f"{len(data):,}" in table
 
 
+def test_compiled_model_gives_the_interpreters_integers():
+    path = ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite"
+    images = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), "uint8")
+    compiled = TFLiteModel(path, runtime="litert-compiled")
+    interpreted = TFLiteModel(path, runtime="litert")
+    assert compiled.dtypes == interpreted.dtypes
+    np.testing.assert_array_equal(
+        compiled.predict_raw(images), interpreted.predict_raw(images)
+    )
+
+
 @pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS.keys())
 def test_the_best_network_of_each_class_of_microcontrollers_is_there(budget):
     """Best by validation accuracy, as `gnsmall report --winner` finds it."""

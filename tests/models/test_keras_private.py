@@ -30,6 +30,13 @@ def test_a_symbolic_tensor_names_its_operation():
     assert last is model.get_layer("last")
 
 
+def test_a_layer_names_what_reads_it():
+    model = _model()
+    last = model.get_layer("last")
+    assert keras_private.readers_of(model.layers[0]) == [last]
+    assert keras_private.readers_of(last) == []
+
+
 def test_the_compiled_loss_is_a_function_or_none():
     assert keras_private.compiled_loss(_model(loss=None)) is None
     model = _model(loss="mse")

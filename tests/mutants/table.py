@@ -273,7 +273,7 @@ MUTANTS = (
     ),
     Mutant(
         "arena too small",
-        "devices/runtime.py",
+        "devices/engines.py",
         '"""Planning may need more than is kept."""',
         "return self._kept_bytes // 2",
         ("devices/test_benchmark.py",),

@@ -1,0 +1,83 @@
+"""Gates that answer all images alike."""
+
+import keras
+import numpy as np
+import pytest
+
+import gnsmall_keras as gns
+from gnsmall_keras.export.gates import fold_gates
+from gnsmall_keras.models.deploy import to_deploy
+
+pytestmark = pytest.mark.backend
+
+
+@pytest.fixture
+def network():
+    keras.utils.set_random_seed(0)
+    return to_deploy(gns.ghostnetv3_small(width=0.25))
+
+
+def _quieten(network, *names, kernel=0.0):
+    for name in names:
+        layer = network.get_layer(name)
+        _, bias = layer.get_weights()
+        values = np.full(layer.kernel.shape, kernel, np.float32)
+        layer.set_weights([values, np.linspace(-1, 1, len(bias))])
+
+
+def _outputs(network):
+    images = np.random.default_rng(0).normal(size=(4, 32, 32, 3))
+    return network.predict(images.astype(np.float32), verbose=0)
+
+
+def test_gates_that_tell_images_apart_stay(network):
+    folded, names = fold_gates(network)
+    assert folded is network
+    assert names == []
+
+
+def test_constant_gates_go_and_the_outputs_stay(network):
+    _quieten(network, "blocks_3_0_se_expand", "blocks_4_0_ghost1_gate_column")
+    both = ("blocks_6_1_se_reduce", "blocks_6_1_se_expand")
+    _quieten(network, *both, kernel=1e-9)
+    folded, names = fold_gates(network)
+    assert set(names) == {
+        "blocks_3_0_se_multiply",
+        "blocks_4_0_ghost1_multiply",
+        "blocks_6_1_se_multiply",
+    }
+    expected = _outputs(network)
+    np.testing.assert_allclose(
+        _outputs(folded), expected, atol=1e-4 * expected.std()
+    )
+    left = {layer.name for layer in folded.layers}
+    assert not left & {"blocks_3_0_se_pool", "blocks_4_0_ghost1_gate_row"}
+    assert len(network.layers) - len(folded.layers) == 2 * 6 + 7
+
+
+def test_a_gate_that_a_large_input_moves_stays(network):
+    _quieten(network, "blocks_3_0_se_expand", kernel=1e-6)
+    assert fold_gates(network)[1] == []
+
+
+def test_a_border_counts(network):
+    """The first bias meets padding, so that the second answers it."""
+    _quieten(network, "blocks_4_0_ghost1_gate_row")
+    assert fold_gates(network)[1] == []
+
+
+@pytest.mark.parametrize("reader", ["add", "output", "square"])
+def test_what_is_no_factor_of_a_kernel_stays(reader):
+    inputs = keras.Input((8, 8, 4))
+    gate = keras.layers.GlobalAveragePooling2D(keepdims=True)(inputs)
+    gate = keras.layers.Conv2D(4, 1, kernel_initializer="zeros")(gate)
+    gate = keras.layers.Activation("sigmoid")(gate)
+    x = keras.layers.Multiply()([inputs, gate])
+    if reader == "square":
+        pooled = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+        x = keras.layers.Multiply()([x, pooled])
+    if reader == "add":
+        x = keras.layers.Add()([x, inputs])
+    if reader != "output":
+        x = keras.layers.Conv2D(2, 1)(x)
+    assert fold_gates(keras.Model(inputs, x))[1] == []
