@@ -44,8 +44,8 @@ MUTANTS = (
     Mutant(
         "label smoothing adds weight",
         "distill/losses.py",
-        "-(1.0 - label_smoothing) * of_label",
-        "-of_label",
+        "of_label = (1.0 - label_smoothing) * of_label",
+        "of_label = 1.0 * of_label",
         ("distill/test_losses.py",),
     ),
     Mutant(
