@@ -32,7 +32,7 @@ GHOSTNETV3_SMALL = {
     ),
     (0.5, 1280): Pretrained(
         "gns-w0.5-cifar10.keras",
-        "cb23b0932739a70edbe99dbe8af107c0258322f1e5d1ea5dbfa07690655cf417",
+        "821f74bcad546e87c295d7548ff462c0026fbe8fa2657e6fd2de77f961d5d33c",
     ),
     (1.0, 1280): Pretrained(
         "gns-w1-cifar10.keras",
