@@ -48,7 +48,10 @@ GROUPS: dict[Any, dict[str, tuple[str, str]]] = {
     RunConfig: {**_TRAINING, "teaching": ("", " ".join(_TEACHING))},
     Distilling: {"teaching": _TEACHING, **_TRAINING},
     Running: {
-        "running": ("out time_budget device", "index kernels tensorboard again")
+        "running": (
+            "out time_budget device",
+            "index kernels loop tensorboard again",
+        )
     },
     ExportConfig: {
         "file": (

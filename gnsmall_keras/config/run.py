@@ -207,7 +207,7 @@ class RunConfig:
 
     def _check_size(self):
         given = (self.width, self.head_units) != (1.0, HEAD_UNITS)
-        if given and not check_network(self.model).scales:
+        if not check_network(self.model).scales and given:
             raise ValueError(
                 "`width` and `head_units` are sizes of GhostNets (gns, gnd); "
                 f"{self.model!r} has one size. Received: width={self.width!r}, "

@@ -9,13 +9,13 @@ from support import ROOT
 from gnsmall_keras import cli
 
 OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*[a-z0-9])(?![\w-])")
-# Of compilers, tar, git, nvidia-smi, Vela, Jupyter, Ray, and the
-# scripts in tflite/.
+# Of compilers, tar, git, nvidia-smi, Vela, Jupyter, Ray, benchmark_model, and
+# the scripts in tflite/.
 OTHERS = {
     *("specs", "gc-sections", "dereference", "untracked-files", "porcelain"),
     *("query-gpu", "format", "accelerator-config", "system-config", "config"),
     *("memory-mode", "output-dir", "show-cpu-operations", "version"),
-    *("sys-prefix", "delegate", "head"),
+    *("sys-prefix", "delegate", "head", "graph"),
 }
 
 
