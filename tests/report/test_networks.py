@@ -62,8 +62,11 @@ def test_the_table_has_the_reports_numbers(networks):
 
 
 def test_where_it_loses_is_told(networks):
-    """More than 1 of the arena or of a time is beside what is less."""
-    told = describe_networks(networks)[0]
+    """A time that is longer is beside what is less."""
+    slower = {"Some processor": 1.95}
+    ours = [one._replace(latencies=slower) for one in networks.ours]
+    told = describe_networks(networks._replace(ours=ours))[0]
+    assert "1.95x the latency" in told
     shares = [float(x) for x in re.findall(r"(\d\.\d\d)x the", told)]
     assert any(share > 1 for share in shares)
     assert any(share < 1 for share in shares)
