@@ -97,6 +97,10 @@ def export(
     if card:
         _write_card(report, run, teachers, out or model)
     printing.print_summary(report, file, runs / INDEX_FILE if run else None)
+    _check_faults(report)
+
+
+def _check_faults(report):
     if report.faults:
         raise ValueError(
             f"The file does not fit {report.target!r}: "

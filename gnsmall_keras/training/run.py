@@ -109,7 +109,6 @@ def train(
     experiment = resolve(config, begun_name(config, Path(out)))
     _check_loss(experiment)
     folder = Path(out) / experiment.name.slug
-    ended = folder / ENDED_FILE
     with holding(folder):
         finished = None
         if not again:
@@ -120,7 +119,7 @@ def train(
                 "trains it anew."
             )
             return finished
-        record = _read_ended(ended)
+        record = _read_ended(folder / ENDED_FILE)
         if record is None:
             with (
                 StopRequest(time_budget).listening() as stop,
@@ -142,7 +141,7 @@ def train(
         tell_warnings((record.images or {}).get("warnings", ()))
         append_record(record, index)
         checkpoint.remove(folder / checkpoint.FILE)
-        ended.replace(folder / RECORD_FILE)
+        (folder / ENDED_FILE).replace(folder / RECORD_FILE)
     return record
 
 
