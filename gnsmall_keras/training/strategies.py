@@ -23,6 +23,10 @@ from gnsmall_keras.distill.teachers import TeacherEnsemble
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.catalogue import NETWORKS
 from gnsmall_keras.models.saving.files import load_model, save_model
+from gnsmall_keras.models.saving.pretrained import (
+    find_published,
+    published_names,
+)
 from gnsmall_keras.records.folders import find_folder
 from gnsmall_keras.records.jsonl import lock, replacing
 from gnsmall_keras.records.run import MODEL_FILE
@@ -74,15 +78,13 @@ def find_teachers(student: Stage, dataset: Dataset, splits: Splits) -> Taught:
         class_names=dataset.class_names,
     )
     runs = student.folder.parent
-    chain = [
-        load(find_folder(name, runs) or name) for name in teaching.teachers
-    ]
+    chain = [load(_existing(name, runs)) for name in teaching.teachers]
     names = list(teaching.teachers)
     stages = []
     for number, name in enumerate(teaching.assistants, start=1):
         assistant = _assistant(name, student, number)
         if assistant is None:
-            chain.append(load(find_folder(name, runs) or name))
+            chain.append(load(_existing(name, runs)))
         else:
             digests = tuple(teacher_digest(model) for model in chain)
             model, record = _taught_assistant(
@@ -107,6 +109,22 @@ def find_teachers(student: Stage, dataset: Dataset, splits: Splits) -> Taught:
     return Taught(_joined(chain, teaching), described)
 
 
+def _place_of(name, runs):
+    """A run's folder, a published network's file, or the path of another."""
+    return find_folder(name, runs) or find_published(name) or Path(name)
+
+
+def _existing(name, runs):
+    place = _place_of(name, runs)
+    if not place.exists():
+        raise ValueError(
+            "A teacher must be a .keras file, a run's folder or its name in "
+            f"{runs}, or a published network: {published_names()}. Received: "
+            f"{name!r}, which does not exist."
+        )
+    return place
+
+
 def find_changed(described: dict[str, Any] | None, runs: Path) -> list[str]:
     """Returns the teachers whose weights are others than a record says.
 
@@ -120,7 +138,7 @@ def find_changed(described: dict[str, Any] | None, runs: Path) -> list[str]:
     for teacher in (described or {}).get("teachers", ()):
         if _network_of(teacher["name"]):  # the run trained it itself
             continue
-        place = find_folder(teacher["name"], runs) or Path(teacher["name"])
+        place = _place_of(teacher["name"], runs)
         file = place / MODEL_FILE if place.is_dir() else place
         if not file.is_file():
             continue

@@ -80,6 +80,26 @@ def load_pretrained(
     model.set_weights(load_model(path).get_weights())
 
 
+def find_published(name: str) -> Path | None:
+    """Returns the file of published weights, such as "gns-w1-cifar10".
+
+    Args:
+        name: of the file, without its ending.
+
+    Raises:
+        ValueError: if the file is missing or not the one that was published.
+    """
+    names = published_names()
+    if name not in names:
+        return None
+    return _find([*GHOSTNETV3_SMALL.values()][names.index(name)])
+
+
+def published_names() -> list[str]:
+    """Returns the names that `find_published` knows."""
+    return [Path(known.file).stem for known in GHOSTNETV3_SMALL.values()]
+
+
 def start_from(model: keras.Model, weights: str, *, width: float) -> None:
     """Puts trained weights into a new network, but for what names classes.
 
