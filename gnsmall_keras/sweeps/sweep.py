@@ -165,6 +165,37 @@ def check_teachers(todo: Todo, out: Path) -> None:
                 )
 
 
+def changed_teachers(
+    todo: Todo, out: Path, index: Path
+) -> dict[str, list[str]]:
+    """Returns recorded runs of a sweep whose teachers have other weights now.
+
+    Only files that are younger than a run are read.
+
+    Args:
+        todo: of the sweep.
+        out: folder of all runs.
+        index: the file of records.
+
+    Returns:
+        The teachers' files, by the run's slug.
+    """
+    digests = {name.digest for run in todo.finished for name in run.names}
+    found = {}
+    for _, record in scan_records(index) if index.exists() else ():
+        if not isinstance(record, RunRecord) or record.digest not in digests:
+            continue
+        if not record.distillation:
+            continue
+        from gnsmall_keras.training.strategies import find_changed
+
+        began = datetime.datetime.fromisoformat(record.started_at).timestamp()
+        changed = find_changed(record.distillation, out, since=began)
+        if changed:
+            found[record.slug] = changed
+    return found
+
+
 @contextlib.contextmanager
 def locked(out: Path, index: Path) -> Generator[None]:
     """Keeps other sweeps from a folder and an index.

@@ -96,6 +96,13 @@ def train(
             trained network's logits are NaN or inf, the time budget is below
             one step, or what `tensorboard` needs is not installed.
         TrainingInterrupted: if it was stopped before its end.
+
+    Example:
+        >>> config = gns.RunConfig(data="digits", width=0.25, epochs=1)
+        >>> record = gns.train(config, out="runs", progress=False)
+        >>> model = gns.load_model(f"runs/{record.slug}/model.keras")
+        >>> model.count_params() == record.parameters
+        True
     """
     if tensorboard:
         summary_writer()  # which says now if it is not there
