@@ -76,7 +76,7 @@ def fit(
 
     Example:
         >>> lines = []
-        >>> found = gns.fit("digits", seconds=120, sizes=1, tell=lines.append)
+        >>> found = gns.fit("digits", seconds=300, sizes=1, tell=lines.append)
         >>> images = gns.load_data("digits").test_images[:2]
         >>> gns.TFLiteModel(found.best.path).predict(images).shape
         (2, 10)

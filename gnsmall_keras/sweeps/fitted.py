@@ -30,7 +30,7 @@ class Fitted:
 
     Example:
         >>> lines = []
-        >>> found = gns.fit("digits", seconds=120, sizes=1, tell=lines.append)
+        >>> found = gns.fit("digits", seconds=300, sizes=1, tell=lines.append)
         >>> found.best == found.entries[0], found.best.misses
         (True, '')
     """
