@@ -89,8 +89,12 @@ def list_todo(
     Raises:
         ValueError: if there is no run of one of the seeds.
     """
-    scanned = [f for _, f in scan_records(index)] if index.exists() else []
-    known = {line.digest for line in scanned if isinstance(line, RunRecord)}
+    known, faults = set[str](), list[str]()
+    for _, line in scan_records(index) if index.exists() else ():
+        if isinstance(line, RunRecord):
+            known.add(line.digest)
+        else:
+            faults.append(str(line))
     wanted = _of_seeds(sweep.configs, seeds)
     asked = {config.digest: config for config in wanted}
     teachers = _needed(wanted, sweep.teacher_configs)
@@ -105,7 +109,7 @@ def list_todo(
         tuple(itertools.chain.from_iterable(stages(pending))),
         tuple(done),
         len(wanted) - len(asked),
-        tuple(str(line) for line in scanned if isinstance(line, ValueError)),
+        tuple(faults),
     )
 
 
