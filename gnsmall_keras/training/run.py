@@ -253,7 +253,7 @@ def _train(experiment, dataset, out, stop, devices, *, progress, **options):
         splits,
         model,
         done,
-        distillation=taught.described,
+        distillation=_with_agreement(taught, model, splits.validation),
         started_at=started_at.isoformat(timespec="seconds"),
         hardware={
             **_describe_machines(student.machine, done.machines),
@@ -311,6 +311,29 @@ def _record(experiment, dataset, splits, model, done, **circumstances):
         images={**dataset.describe(), "warnings": warnings},
         **circumstances,
     )
+
+
+def _with_agreement(taught, model, held_out):
+    """What the record says of teachers, with how far the student agrees.
+
+    For each that taught it, and not an assistant: the part of the images held
+    out for which it has the same class. Caches have no teacher to ask.
+    """
+    if taught.teacher is None or not len(held_out.images):
+        return taught.described
+    models = getattr(taught.teacher, "models", [taught.teacher])
+    logits = evaluation.predict_logits(model, held_out.images)
+    found = [
+        evaluation.agreement(
+            logits, evaluation.predict_logits(teacher, held_out.images)
+        )
+        for teacher in models
+    ]
+    last = [one["name"] for one in taught.described["teachers"][-len(found) :]]
+    return {
+        **taught.described,
+        "agreement": dict(zip(last, found, strict=True)),
+    }
 
 
 def _check_finite(values):

@@ -143,9 +143,7 @@ def test_changed_teachers_of_recorded_runs_are_named(tmp_path, capsys):
     for digest, told in ((weights, False), ("another", True)):
         described = [{"name": teacher, "weights_digest": digest}]
         distillation = {"teachers": described, "stages": []}
-        record = dataclasses.replace(
-            _record(config), distillation=distillation
-        )
+        record = dataclasses.replace(_record(config), distillation=distillation)
         index.write_text(record.to_json() + "\n")
         assert cli.main(command) == 0
         assert ("has other weights" in capsys.readouterr().err) == told
