@@ -2,9 +2,9 @@
 
 import dataclasses
 import itertools
-import statistics
 import json
 import os
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
