@@ -57,7 +57,14 @@ def measure_networks(
     peers = {one.name: one for one in networks.peers}
     for file, share in zip(report.files, accuracies, strict=False):
         known = next((one for one in peers.values() if _is_of(file, one)), None)
-        row = known or Network(Path(file.name).name, False, *(None,) * 4)
+        row = known or Network(
+            Path(file.name).name,
+            ours=False,
+            int8=None,
+            float=None,
+            size_bytes=None,
+            macs=None,
+        )
         peers[row.name] = row._replace(
             int8=100 * share,
             size_bytes=file.size_bytes,
