@@ -241,10 +241,10 @@ def benchmark(
         if file is not None:
             check_writable(file, name)
     if adb is not None:
-        if runtimes or profile or exports or len(threads) != 1:
+        if runtimes or profile or exports or board or len(threads) != 1:
             raise ValueError(
                 "--adb goes with --threads of one number, --rounds and --out "
-                "alone. Leave --runtimes, --profile and --exports out."
+                "alone. Leave --runtimes, --profile, --exports and --board out."
             )
         _benchmark_on_phone(files, adb, threads[0], rounds, out)
         return

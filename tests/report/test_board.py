@@ -154,6 +154,7 @@ def test_the_command_shows_a_file_beside_the_records(
     [
         (["--threads", "2"], "one thread"),
         (["--profile"], "--profile"),
+        (["--adb", "binary"], "--board out"),
         (["--published", "docs"], "--published"),
         (["--index", "none.jsonl"], "none.jsonl"),
         (["none.tflite"], "No file at none.tflite"),
