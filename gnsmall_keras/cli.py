@@ -25,7 +25,11 @@ from gnsmall_keras.commands import (
     training,
 )
 from gnsmall_keras.config import check_backend
-from gnsmall_keras.quiet import quieten_matplotlib, quieten_tensorflow
+from gnsmall_keras.quiet import (
+    quieten_jax,
+    quieten_matplotlib,
+    quieten_tensorflow,
+)
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
 # A full disk, a full quota, a file beyond its limit.
@@ -66,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, value in _TENSORFLOW.items():
         os.environ.setdefault(name, value)
     quieten_tensorflow()
+    quieten_jax()
     quieten_matplotlib()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments == ["--version"]:

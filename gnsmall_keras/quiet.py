@@ -146,14 +146,17 @@ def _without_matplotlib(import_keras, _):
 
 
 def quieten_notebook() -> None:
-    """In a notebook, keeps TensorFlow's remarks out of its outputs.
+    """In a notebook, keeps remarks of TensorFlow and XLA out of its outputs.
 
     TensorFlow reads the level of its log while it is imported: it is set for
     that time alone, unless it is set already. Without a driver for GPUs the
     level leaves out errors as well, of which there is one: that CUDA does not
     start. What fails still raises.
     """
-    if "ipykernel" in sys.modules and "tensorflow" not in sys.modules:
+    if "ipykernel" not in sys.modules:
+        return
+    quieten_jax()
+    if "tensorflow" not in sys.modules:
         sys.meta_path.insert(0, AroundImport("tensorflow", _without_remarks))
 
 
@@ -161,10 +164,34 @@ def _without_remarks(import_tensorflow, _):
     if _LEVEL in os.environ:
         import_tensorflow()
         return
+    with quiet_stderr(TENSORFLOW_REMARKS), _less_logged():
+        import_tensorflow()
+
+
+def quieten_jax() -> None:
+    """Keeps XLA's alarms of slow compilations away where there is no driver.
+
+    They are logged as errors after two minutes, which a slow processor takes.
+    The level is read while JAX is imported.
+    """
+    if "jax" not in sys.modules:
+        sys.meta_path.insert(0, AroundImport("jax", _without_alarms))
+
+
+def _without_alarms(import_jax, _):
+    with _less_logged():
+        import_jax()
+
+
+@contextlib.contextmanager
+def _less_logged():
+    """Sets the level of what an import logs, unless it is set already."""
+    if _LEVEL in os.environ:
+        yield
+        return
     has_driver = any(Path(file).exists() for file in _DRIVERS)
     os.environ[_LEVEL] = "1" if has_driver else "3"
     try:
-        with quiet_stderr(TENSORFLOW_REMARKS):
-            import_tensorflow()
+        yield
     finally:
         os.environ.pop(_LEVEL, None)

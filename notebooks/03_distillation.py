@@ -122,21 +122,21 @@ def draw(axes, index, temperature):
 
 
 def show(temperatures):
-    """A row for each image: the image, then its soft labels."""
-    columns = len(temperatures)
-    size = (2.4 + 2.2 * columns, 4.2)
-    figure = plt.figure(figsize=size, layout="constrained")
+    """A column for each image: the image, then its soft labels."""
+    rows = len(temperatures)
+    figure = plt.figure(figsize=(5.6, 1.4 + 1.6 * rows), layout="constrained")
     grid = figure.subplots(
-        len(chosen), 1 + columns, width_ratios=[0.7] + [1] * columns
+        1 + rows, len(chosen), height_ratios=[0.8] + [1] * rows
     )
-    for row, index in zip(grid, chosen, strict=True):
+    for column, index in zip(grid.T, chosen, strict=True):
         name = dataset.class_names[dataset.test_labels[index]]
-        row[0].imshow(dataset.test_images[index])
-        row[0].set(xticks=[], yticks=[], title=f'label "{name}"')
-        for axes, each in zip(row[1:], temperatures, strict=True):
+        column[0].imshow(dataset.test_images[index])
+        column[0].set(xticks=[], yticks=[], title=f'label "{name}"')
+        for axes, each in zip(column[1:], temperatures, strict=True):
             draw(axes, index, each)
-        row[1].set_ylabel("probability")
-    for axes in grid[-1, 1:]:
+    for axes in grid[1:, 0]:
+        axes.set_ylabel("probability")
+    for axes in grid[-1]:
         axes.set_xlabel("class (orange: the label)")
 
 

@@ -172,7 +172,9 @@ def phone_file(export, real_data, calibration_images, tmp_path_factory):
 def exported_small(export, small_network, calibration_images, tmp_path_factory):
     """The small network for microcontrollers."""
     folder = tmp_path_factory.mktemp("int8")
-    return export(small_network, folder, calibration_images)
+    with pytest.MonkeyPatch.context() as patch:
+        convert_in_process(patch)
+        return export(small_network, folder, calibration_images)
 
 
 @pytest.fixture(scope="session")

@@ -136,13 +136,13 @@ if os.environ.get("BROKEN"):
 """
 
 
-def _import_tensorflow(folder, kernel, **variables):
+def _import_tensorflow(folder, kernel, name="tensorflow", **variables):
     """Of a script that imports this package, then a stand-in."""
-    (folder / "tensorflow.py").write_text(_TENSORFLOW)
+    (folder / f"{name}.py").write_text(_TENSORFLOW)
     (folder / "ipykernel.py").write_text("")
     code = (
         f"{'import ipykernel; ' if kernel else ''}import os, gnsmall_keras, "
-        "tensorflow; print(tensorflow.level, os.environ.get("
+        f"{name}; print({name}.level, os.environ.get("
         "'TF_CPP_MIN_LOG_LEVEL'))"
     )
     left = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
@@ -175,3 +175,12 @@ def test_scripts_and_who_sets_the_level_see_tensorflow_as_it_is(tmp_path):
     done = _import_tensorflow(tmp_path, kernel=True, TF_CPP_MIN_LOG_LEVEL="0")
     assert "oneDNN" in done.stderr
     assert done.stdout.split() == ["0", "0"]
+
+
+def test_a_notebook_has_no_alarms_of_xla(tmp_path):
+    done = _import_tensorflow(tmp_path, kernel=True, name="jax")
+    level, after = done.stdout.split()
+    assert level in ("1", "3")
+    assert after == "None", "set while JAX is imported alone"
+    done = _import_tensorflow(tmp_path, kernel=False, name="jax")
+    assert done.stdout.split() == ["None", "None"]

@@ -67,6 +67,7 @@ def sweep(
             names = ", ".join(run.sources)
             printing.show(run.slug + (f" from {names}" if names else ""))
         sweeps.check_teachers(todo, out)
+        _warn_of_changed(todo, out, index)
         return 0
     if kernels != "auto":
         os.environ[KERNELS_VARIABLE] = kernels  # of the processes that train
@@ -82,6 +83,7 @@ def sweep(
     with sweeps.locked(out, index):
         todo = printing.print_todo(sweeps.list_todo(config, index, seeds))
         sweeps.check_teachers(todo, out)
+        _warn_of_changed(todo, out, index)
         if not resume:
             sweeps.check_unbegun(todo, out)
         outcomes = sweeps.run_all(
@@ -89,6 +91,18 @@ def sweep(
         )
         failed = printing.print_outcomes(outcomes, len(todo.pending))
     return 1 if failed else 0
+
+
+def _warn_of_changed(todo, out, index):
+    """Records stay; who compares them must know."""
+    from gnsmall_keras.sweeps.sweep import changed_teachers
+
+    for slug, files in changed_teachers(todo, out, index).items():
+        printing.warn(
+            f"{slug} is recorded, but {', '.join(files)} has other weights "
+            f"than those it learned from. Take its line out of {index} to "
+            "train it anew."
+        )
 
 
 def _check_together(configs, engine, workers, kernels):

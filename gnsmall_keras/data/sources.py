@@ -1,6 +1,7 @@
 """From a name, a path or arrays to a dataset in memory."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,7 +135,13 @@ def check_source(source: str | os.PathLike[str]) -> None:
 
 def _load_source(source, options):
     if source == "digits":
-        return _as_asked(_digits(), options)
+        digits = _digits()
+        arrays_of = {
+            field.name: value.copy()
+            for field in dataclasses.fields(digits)
+            if isinstance(value := getattr(digits, field.name), np.ndarray)
+        }  # a caller's own, to change
+        return _as_asked(dataclasses.replace(digits, **arrays_of), options)
     if source in cifar.PUBLISHED:
         return _as_asked(cifar.load(source, _find_cifar(source)), options)
     check_source(source)
@@ -180,6 +187,7 @@ def _find_cifar(name):
     return found
 
 
+@functools.cache
 def _digits():
     """scikit-learn's 8 x 8 digits, as 32 x 32 RGB with a fixed test split."""
     # A path is checked before this takes its second.

@@ -15,24 +15,26 @@ class TorchNetwork(NativeNetwork):
         super().__init__(matched)
         self._known = {}
 
-    def _read(self, variables):
-        """Arrays that share the variables' memory."""
-        arrays = []
-        for variable in variables:
-            known = self._known.get(id(variable))
-            if known is None or known.tensor.data_ptr() != known.address:
-                known = _Known(variable)
-                self._known[id(variable)] = known
-            arrays.append(known.array)
-        return arrays
+    def _read(self, variables, of=None):
+        """Arrays that share the variables' memory.
+
+        Args:
+            variables: a list that is the same in each call with one `of`.
+            of: what names the list, such as an optimiser; None: itself.
+        """
+        of = variables if of is None else of
+        known = self._known.get(id(of))
+        if known is None or known.is_not(variables):
+            known = self._known[id(of)] = _Known(of, variables)
+        return known.arrays
 
     def infer(self, images):
         """Returns the logits of a batch in inference mode."""
         import torch
 
         self.check_images(images)
-        values = self._read([*self.parameters, *self.statistics])
-        logits = self.infer_arrays(_array(images), *values)
+        values = self._read(self.parameters), self._read(self.statistics)
+        logits = self.infer_arrays(_array(images), *values[0], *values[1])
         return torch.from_numpy(logits)
 
     def train_step(self, images, optimizer, loss_of):
@@ -60,7 +62,7 @@ class TorchNetwork(NativeNetwork):
     def _move(self, optimizer, ticket, of_logits):
         import numpy as np
 
-        arrays = self._read(self.moved_variables(optimizer))
+        arrays = self._read(self.moved_variables(optimizer), of=optimizer)
         rate = np.float32(float(optimizer.learning_rate))
         iteration = int(optimizer.iterations.value)
         moved = self.end(optimizer, ticket, of_logits, rate, iteration, arrays)
@@ -69,13 +71,18 @@ class TorchNetwork(NativeNetwork):
 
 
 class _Known:
-    """A variable's tensor, and an array over its memory."""
+    """Variables' tensors, and arrays over their memory."""
 
-    def __init__(self, variable):
-        self.variable = variable  # so that no other has its id
-        self.tensor = variable.value
-        self.address = self.tensor.data_ptr()
-        self.array = self.tensor.detach().numpy()
+    def __init__(self, of, variables):
+        self.of = of, variables  # so that no others have their ids
+        self.tensors = [variable.value for variable in variables]
+        self.addresses = [tensor.data_ptr() for tensor in self.tensors]
+        self.arrays = [tensor.detach().numpy() for tensor in self.tensors]
+
+    def is_not(self, variables):
+        """Whether there are more by now, or one's tensor has other memory."""
+        addresses = [tensor.data_ptr() for tensor in self.tensors]
+        return len(variables) != len(addresses) or addresses != self.addresses
 
 
 def _write(arrays, values):

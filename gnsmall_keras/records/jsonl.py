@@ -64,8 +64,14 @@ def parse_record(line: str, kind: type[_Parsed], schemas: range) -> _Parsed:
     schema = values.get("schema", schemas[-1])
     if schema not in schemas:
         read = " to ".join(map(str, sorted({schemas[0], schemas[-1]})))
+        younger = isinstance(schema, int) and schema > schemas[-1]
+        cure = (
+            " A newer version wrote it: pip install -U gnsmall-keras."
+            if younger
+            else ""
+        )
         raise ValueError(
-            f"A record's schema must be {read}. Received: {schema!r}."
+            f"A record's schema must be {read}. Received: {schema!r}.{cure}"
         )
     names = fields.names(kind, schema)
     if set(values) != names:

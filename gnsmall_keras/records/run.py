@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import statistics
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -91,6 +92,15 @@ class RunRecord:
         cache = [config["cache"]] if config.get("cache") else []
         named = (config.get(name, ()) for name in ("teachers", "assistants"))
         return [*itertools.chain.from_iterable(named), *cache]
+
+    @property
+    def agreement(self) -> float | None:
+        """Part of the images held out that it classifies as its teachers do.
+
+        The mean over them; None without a teacher, and in older records.
+        """
+        found = (self.distillation or {}).get("agreement", {})
+        return statistics.fmean(found.values()) if found else None
 
     @property
     def machines(self) -> str:

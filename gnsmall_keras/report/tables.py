@@ -32,6 +32,7 @@ _MEASURES = {
     _TEST: "test_accuracy",
     _BEST: "best_test_accuracy",
 }
+_AGREEMENT = "class as teacher's, held out, %"
 _HOLM = "p (t-test, Holm)"
 _PRIMARY = "p (t-test, Holm), if primary"
 _MCNEMAR = "images gained and lost (McNemar)"
@@ -157,7 +158,7 @@ def tabulate_arms(study: Study) -> Table:
     where a run has one.
     """
     measures = (_VALIDATION,) if study.selection else tuple(_MEASURES)
-    header = ("arm", "runs", "network", "epochs", *measures)
+    header = ("arm", "runs", "network", "epochs", *measures, _AGREEMENT)
     named = [(arm.name, arm) for arm in study.arms]
     named += [(f"teacher {arm.name}", arm) for arm in study.teachers]
     chosen = study.chosen if study.selection else None
@@ -167,16 +168,19 @@ def tabulate_arms(study: Study) -> Table:
         if arm.group:
             row += [arm.group.network, _show_epochs(arm.group)]
             row += [
-                show_estimate(arm.group.estimate(_MEASURES[measure]))
-                for measure in measures
+                show_estimate(arm.group.estimate(measure))
+                for measure in (*map(_MEASURES.get, measures), "agreement")
             ]
         row += [_NONE] * (len(header) - len(row))
         if arm is chosen:
-            row[-1] += ", chosen"
+            row[header.index(measures[-1])] += ", chosen"
         rows.append(tuple(row))
     table = Table(header, rows)
-    if _BEST in header and all(row[-1] == _NONE for row in rows):
-        return table.without(_BEST)
+    for name in (_BEST, _AGREEMENT):
+        if name in header and all(
+            row[header.index(name)] == _NONE for row in rows
+        ):
+            table = table.without(name)
     return table
 
 

@@ -73,6 +73,13 @@ def fit(
         ValueError: if the images cannot be read, nothing fits, or the time is
             too short for one training.
         TrainingInterrupted: if Ctrl-C or SIGTERM stopped it.
+
+    Example:
+        >>> lines = []
+        >>> found = gns.fit("digits", seconds=300, sizes=1, tell=lines.append)
+        >>> images = gns.load_data("digits").test_images[:2]
+        >>> gns.TFLiteModel(found.best.path).predict(images).shape
+        (2, 10)
     """
     config = FitConfig(data=data, **options)
     check_source(data)

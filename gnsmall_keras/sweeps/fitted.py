@@ -26,7 +26,14 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """What came of a search; entries are ranked by validation accuracy."""
+    """What came of a search; entries are ranked by validation accuracy.
+
+    Example:
+        >>> lines = []
+        >>> found = gns.fit("digits", seconds=300, sizes=1, tell=lines.append)
+        >>> found.best == found.entries[0], found.best.misses
+        (True, '')
+    """
 
     folder: Path
     entries: tuple[Entry, ...]

@@ -89,8 +89,12 @@ def list_todo(
     Raises:
         ValueError: if there is no run of one of the seeds.
     """
-    scanned = [f for _, f in scan_records(index)] if index.exists() else []
-    known = {line.digest for line in scanned if isinstance(line, RunRecord)}
+    known, faults = set[str](), list[str]()
+    for _, line in scan_records(index) if index.exists() else ():
+        if isinstance(line, RunRecord):
+            known.add(line.digest)
+        else:
+            faults.append(str(line))
     wanted = _of_seeds(sweep.configs, seeds)
     asked = {config.digest: config for config in wanted}
     teachers = _needed(wanted, sweep.teacher_configs)
@@ -105,7 +109,7 @@ def list_todo(
         tuple(itertools.chain.from_iterable(stages(pending))),
         tuple(done),
         len(wanted) - len(asked),
-        tuple(str(line) for line in scanned if isinstance(line, ValueError)),
+        tuple(faults),
     )
 
 
@@ -163,6 +167,37 @@ def check_teachers(todo: Todo, out: Path) -> None:
                     "from where it was trained, or take its line out of the "
                     "index to train it here."
                 )
+
+
+def changed_teachers(
+    todo: Todo, out: Path, index: Path
+) -> dict[str, list[str]]:
+    """Returns recorded runs of a sweep whose teachers have other weights now.
+
+    Only files that are younger than a run are read.
+
+    Args:
+        todo: of the sweep.
+        out: folder of all runs.
+        index: the file of records.
+
+    Returns:
+        The teachers' files, by the run's slug.
+    """
+    digests = {name.digest for run in todo.finished for name in run.names}
+    found = {}
+    for _, record in scan_records(index) if index.exists() else ():
+        if not isinstance(record, RunRecord) or record.digest not in digests:
+            continue
+        if not record.distillation:
+            continue
+        from gnsmall_keras.training.strategies import find_changed
+
+        began = datetime.datetime.fromisoformat(record.started_at).timestamp()
+        changed = find_changed(record.distillation, out, since=began)
+        if changed:
+            found[record.slug] = changed
+    return found
 
 
 @contextlib.contextmanager

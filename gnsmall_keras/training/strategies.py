@@ -125,7 +125,9 @@ def _existing(name, runs):
     return place
 
 
-def find_changed(described: dict[str, Any] | None, runs: Path) -> list[str]:
+def find_changed(
+    described: dict[str, Any] | None, runs: Path, since: float = 0.0
+) -> list[str]:
     """Returns the teachers whose weights are others than a record says.
 
     Those that are not there any more, and caches, are left out.
@@ -133,6 +135,7 @@ def find_changed(described: dict[str, Any] | None, runs: Path) -> list[str]:
     Args:
         described: what the record says of teachers and stages.
         runs: folder of all runs.
+        since: files that are older are not read; seconds, as `st_mtime`.
     """
     changed = []
     for teacher in (described or {}).get("teachers", ()):
@@ -140,7 +143,7 @@ def find_changed(described: dict[str, Any] | None, runs: Path) -> list[str]:
             continue
         place = _place_of(teacher["name"], runs)
         file = place / MODEL_FILE if place.is_dir() else place
-        if not file.is_file():
+        if not file.is_file() or file.stat().st_mtime < since:
             continue
         try:
             digest = teacher_digest(load_model(file))

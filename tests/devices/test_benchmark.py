@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from support import ROOT
 
 from gnsmall_keras import cli
 from gnsmall_keras.devices.benchmark import benchmark
@@ -69,9 +70,9 @@ def test_reference_values_spread(small_file, device_images):
     np.testing.assert_array_equal(micro.predict_raw(device_images[:10]), rows)
 
 
-def test_every_operator_runs_alone(int8_file):
-    operators = split(int8_file.read_bytes())
-    contents = read_contents(int8_file.read_bytes())
+def test_every_operator_runs_alone():
+    data = (ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite").read_bytes()
+    operators, contents = split(data), read_contents(data)
     assert len(operators) == sum(contents.ops.values())
     for operator in operators:
         alone = Interpreter(model_content=operator.file)

@@ -14,12 +14,7 @@ from support import ROOT
 import gnsmall_keras
 
 NAMES = sorted(gnsmall_keras.__all__)
-# What costs more than a test may, or is shown as a whole elsewhere.
-WITHOUT_EXAMPLE = {
-    "Fitted": "docs/howto/own-photos.md",
-    "fit": "docs/howto/own-photos.md",
-    "train": "notebooks/02_train.py",
-}
+SEARCHES = {"Fitted", "fit"}  # of two minutes
 
 
 @pytest.fixture
@@ -41,13 +36,16 @@ def _examples(name):
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SEARCHES else [])
+        for name in NAMES
+    ],
+)
 def test_examples_run(name, working_copy):
     test = _examples(name)
-    if not test.examples:
-        assert (ROOT / WITHOUT_EXAMPLE[name]).is_file()
-        return
-    assert name not in WITHOUT_EXAMPLE
+    assert test.examples
     told = io.StringIO()
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     doctest.DocTestRunner(optionflags=flags).run(test, out=told.write)

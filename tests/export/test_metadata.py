@@ -101,6 +101,7 @@ def test_labels_are_checked(int8_file, labels, change, message):
         with_labels(int8_file.read_bytes(), change(labels))
 
 
-def test_a_file_is_labelled_once(phone_file, labels):
+def test_a_file_is_labelled_once(int8_file, labels):
+    labelled = with_labels(int8_file.read_bytes(), labels)
     with pytest.raises(ValueError, match="without metadata"):
-        with_labels(phone_file.path.read_bytes(), labels)
+        with_labels(labelled, labels)

@@ -111,7 +111,8 @@ def test_a_merge_of_a_missing_file_writes_nothing(tmp_path, capsys):
 @pytest.mark.parametrize("schema", [1, SCHEMA + 1, "3", None, [3]])
 def test_another_schema_is_refused(records, schema):
     values = json.loads(records[0].to_json()) | {"schema": schema}
-    with pytest.raises(ValueError, match="schema must be 2 to 4"):
+    cure = "newer version" if schema == SCHEMA + 1 else r"\.$"
+    with pytest.raises(ValueError, match=f"schema must be 2 to 4.*{cure}"):
         RunRecord.from_json(json.dumps(values))
 
 

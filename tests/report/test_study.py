@@ -117,6 +117,19 @@ def test_the_best_epoch_is_shown_where_runs_have_one(sweep, records, runs_of):
     assert [row[-1] for row in table.rows] == ["70.00 ± 0.00 (n=3)", *"---"]
 
 
+def test_agreement_with_teachers_is_shown_where_runs_have_it(
+    sweep, records, runs_of
+):
+    described = {"teachers": [], "stages": [], "agreement": {"a": 0.5, "b": 1}}
+    watched = [
+        dataclasses.replace(record, distillation=described)
+        for record in records["alone"]
+    ]
+    table = tabulate_arms(read_study(sweep, runs_of(*watched)))
+    assert table.header[-1] == "class as teacher's, held out, %"
+    assert [row[-1] for row in table.rows] == ["75.00 ± 0.00 (n=3)", *"---"]
+
+
 def test_contrasts_are_paired_and_primary_ones_corrected_together(
     sweep, records, runs_of
 ):

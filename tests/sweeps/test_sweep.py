@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 from support import ROOT
 
 from gnsmall_keras import cli
 from gnsmall_keras.config import RunConfig
+from gnsmall_keras.distill.cache import teacher_digest
 from gnsmall_keras.records.jsonl import lock
 from gnsmall_keras.records.run import (
     INDEX_FILE,
@@ -126,6 +128,25 @@ def test_runs_with_a_record_are_not_run_again(command, capsys):
     assert command(again) == 0
     assert again.done == []
     assert "runs: 0 to do, 3 already recorded" in capsys.readouterr().out
+
+
+def test_changed_teachers_of_recorded_runs_are_named(tmp_path, capsys):
+    inputs = keras.Input((4, 4, 3))
+    logits = keras.layers.Dense(10)(keras.layers.Flatten()(inputs))
+    keras.Model(inputs, logits).save(tmp_path / "teacher.keras")
+    teacher = str(tmp_path / "teacher.keras")
+    file, index = tmp_path / "sweep.toml", tmp_path / INDEX_FILE
+    file.write_text(f'[[runs]]\nteachers = ["{teacher}"]\nstrategy = "kd"')
+    (config,) = read_sweep(file).configs
+    weights = teacher_digest(keras.saving.load_model(teacher))
+    command = ["sweep", str(file), "--dry-run", "--out", str(tmp_path)]
+    for digest, told in ((weights, False), ("another", True)):
+        described = [{"name": teacher, "weights_digest": digest}]
+        distillation = {"teachers": described, "stages": []}
+        record = dataclasses.replace(_record(config), distillation=distillation)
+        index.write_text(record.to_json() + "\n")
+        assert cli.main(command) == 0
+        assert ("has other weights" in capsys.readouterr().err) == told
 
 
 def test_runs_recorded_under_an_older_name_are_not_run_again(command, capsys):

@@ -24,6 +24,7 @@ from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training import checkpoint
 from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
+from gnsmall_keras.training.evaluation import agreement, predict_logits
 from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 from gnsmall_keras.training.splits import split
@@ -166,6 +167,9 @@ def test_a_chain_trains_and_names_its_stages(folder, tmp_path):
         f"{folder}/teacher",
         "gns-w0.75",
     ]
+    found = record.distillation["agreement"]
+    assert [*found] == [f"{folder}/teacher", "gns-w0.75"], "it is dense"
+    assert 0 <= record.agreement <= 1
     (stage,) = record.distillation["stages"]
     assert stage["name"] == "assistant 1, gns-w0.75"
     assert 0 <= stage["validation_accuracy"] <= 1
@@ -262,6 +266,13 @@ def test_a_published_network_teaches_by_its_name(folder, tmp_path, monkeypatch):
     record = fit.train(config, out=tmp_path, progress=False)
     (teacher,) = record.distillation["teachers"]
     assert teacher["name"] == "model"
+    student = load_model(tmp_path / record.slug / "model.keras")
+    images = split(load_data("digits"), resolve(config).partition).validation[0]
+    same = agreement(
+        predict_logits(student, images),
+        predict_logits(load_model(model), images),
+    )
+    assert record.agreement == same
     assert find_changed(record.distillation, tmp_path) == []
     config = Distilling(**SMALL, teachers=("models",))
     with pytest.raises(ValueError, match=r"published network: \['model'\]"):

@@ -28,7 +28,7 @@ class Pretrained(NamedTuple):
 GHOSTNETV3_SMALL = {
     (0.25, 320): Pretrained(
         "gns-w0.25-h320-cifar10.keras",
-        "323c1ab5166284fc2cfb1aff5e0dd77581710f9a101e9370bea8870b2b8e4bdc",
+        "e706f318e205d8d7fb12b3ac39b972f15881f46504e2585c7cdec0b812c71085",
     ),
     (0.5, 1280): Pretrained(
         "gns-w0.5-cifar10.keras",

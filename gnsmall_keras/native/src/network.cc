@@ -26,6 +26,12 @@ int Network::tensor(int height, int width, int channels) {
   return number;
 }
 
+// The gradient of x, and of all that share it, is that of y.
+void Network::share_gradient(int x, int y) {
+  for (auto& tensor : tensors_)
+    if (tensor.gradient_of == x) tensor.gradient_of = y;
+}
+
 Part Network::all(int tensor) const {
   return {tensor, 0, tensors_[tensor].channels};
 }
@@ -100,6 +106,7 @@ int Network::gate(int x, int y) {
   append<Depthwise>({row}, column, std::ref(places_), all(row), all(column), 5,
                     1, 1, 1, false);
   int out = tensor(map.height, map.width, channels);
+  share_gradient(y, out);
   append<Gate>({y, column}, out, all(y), all(column), all(out), false);
   return out;
 }
@@ -124,6 +131,7 @@ int Network::squeeze_excite(int x, int squeeze) {
   append<Dense>({reduced}, expanded, std::ref(places_), all(reduced),
                 all(expanded), false);
   int y = tensor(map.height, map.width, map.channels);
+  share_gradient(x, y);
   append<Gate>({x, expanded}, y, all(x), all(expanded), all(y), true);
   return y;
 }
@@ -147,8 +155,8 @@ int Network::block(int x, const Plan::Block& plan) {
                       1, false, false);
   }
   int sum = tensor(tensors_[y].height, tensors_[y].width, plan.out);
-  tensors_[y].gradient_of = sum;
-  if (shortcut != x) tensors_[shortcut].gradient_of = sum;
+  share_gradient(y, sum);
+  if (shortcut != x) share_gradient(shortcut, sum);
   append<Add>({y, shortcut}, sum, all(y), all(shortcut), all(sum),
               shortcut == x);
   return sum;

@@ -36,6 +36,7 @@ class Network {
  private:
   int tensor(int height, int width, int channels);
   Part all(int tensor) const;
+  void share_gradient(int x, int y);
   template <class L, class... Arguments>
   void append(std::vector<int> reads, int writes, Arguments... arguments);
   int ghost(int x, int channels, bool relu);

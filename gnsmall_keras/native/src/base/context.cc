@@ -88,11 +88,27 @@ double PartialSums::total(std::size_t index) const {
   return total;
 }
 
+// A slot's values lie side by side: sums of many are vectors.
+void PartialSums::totals(std::size_t first, std::size_t count,
+                         double* to) const {
+  if (width_ != 1) {
+    for (std::size_t i = 0; i < count; i++) to[i] = total(first + i);
+    return;
+  }
+  std::fill_n(to, count, 0.);
+  for (int s = 0; s < slots_; s++) {
+    const float* from = slot(s) + first;
+    for (std::size_t i = 0; i < count; i++) to[i] += from[i];
+  }
+}
+
 void PartialSums::write(Context& context, float* to) const {
-  constexpr std::size_t CHUNK = 2048;
+  constexpr std::size_t CHUNK = 512;
   context.work.tasks(int((count_ + CHUNK - 1) / CHUNK), [&](int task) {
-    std::size_t end = std::min(count_, (task + 1) * CHUNK);
-    for (std::size_t i = task * CHUNK; i < end; i++) to[i] = float(total(i));
+    double sums[CHUNK];
+    std::size_t first = task * CHUNK, count = std::min(CHUNK, count_ - first);
+    totals(first, count, sums);
+    for (std::size_t i = 0; i < count; i++) to[first + i] = float(sums[i]);
   });
 }
 

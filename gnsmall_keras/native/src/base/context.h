@@ -135,6 +135,7 @@ class PartialSums {
   PartialSums(Context& context, int slots, std::size_t count, bool vectors);
   float* slot(int slot) const { return scratch_.data() + slot * stride_; }
   double total(std::size_t index) const;
+  void totals(std::size_t first, std::size_t count, double* to) const;
   void write(Context& context, float* to) const;  // all totals
 
  private:

@@ -72,6 +72,15 @@ class Work {
     threads_.run(count, task);
   }
 
+  // do_part(first, end) for all of `count` things, so many in a task.
+  template <class Part>
+  void parts(int count, int of_a_task, Part do_part) const {
+    threads_.run((count + of_a_task - 1) / of_a_task, [&](int task) {
+      int first = task * of_a_task;
+      do_part(first, first + of_a_task < count ? first + of_a_task : count);
+    });
+  }
+
  private:
   Strip strip(int height, int index) const;
 

@@ -113,18 +113,13 @@ void Cheap::measure(Context& context, Saved& saved) const {
   });
   saved.moments.resize(channels_);
   const double count = context.pixels(x_);
-  context.work.tasks(
-      (channels_ + CHANNELS_OF_A_TASK - 1) / CHANNELS_OF_A_TASK,
-      [&](int task) {
-        int first = task * CHANNELS_OF_A_TASK;
-        for (int c = first;
-             c < std::min(channels_, first + CHANNELS_OF_A_TASK); c++) {
-          double sums[WINDOW_SUMS];
-          for (int i = 0; i < WINDOW_SUMS; i++)
-            sums[i] = partial.total(c * WINDOW_SUMS + i);
-          saved.moments[c] = window_moments(sums, count);
-        }
-      });
+  context.work.parts(channels_, CHANNELS_OF_A_TASK, [&](int first, int end) {
+    for (int c = first; c < end; c++) {
+      double sums[WINDOW_SUMS];
+      partial.totals(c * WINDOW_SUMS, WINDOW_SUMS, sums);
+      saved.moments[c] = window_moments(sums, count);
+    }
+  });
 }
 
 void Cheap::merge(Context& context, Saved& saved) const {
@@ -134,35 +129,37 @@ void Cheap::merge(Context& context, Saved& saved) const {
   saved.bias.assign(channels_, 0.f);
   saved.mean.resize(channels_ * all);
   saved.inverse.resize(channels_ * all);
-  for (int c = 0; c < channels_; c++)
-    for (int b = 0; b < all; b++) {
-      Branch branch = this->branch(context, b, c);
-      Moments found;
-      if (context.training) {
-        const WindowMoments& moments = saved.moments[c];
-        double mean = 0, variance = 0;
-        for (int t = 0; t < TAPS; t++) {
-          if (branch.taps[t] == 0) continue;
-          mean += double(branch.taps[t]) * moments.mean[t];
-          double sum = 0;
-          for (int u = 0; u < TAPS; u++)
-            sum += double(moments.covariance[t][u]) * branch.taps[u];
-          variance += branch.taps[t] * sum;
+  context.work.parts(channels_, CHANNELS_OF_A_TASK, [&](int first, int end) {
+    for (int c = first; c < end; c++)
+      for (int b = 0; b < all; b++) {
+        Branch branch = this->branch(context, b, c);
+        Moments found;
+        if (context.training) {
+          const WindowMoments& moments = saved.moments[c];
+          double mean = 0, variance = 0;
+          for (int t = 0; t < TAPS; t++) {
+            if (branch.taps[t] == 0) continue;
+            mean += double(branch.taps[t]) * moments.mean[t];
+            double sum = 0;
+            for (int u = 0; u < TAPS; u++)
+              sum += double(moments.covariance[t][u]) * branch.taps[u];
+            variance += branch.taps[t] * sum;
+          }
+          found = batch_moments(context, *branch.norm, branch.index, mean,
+                                variance, count);
+        } else {
+          found = moving_moments(context, *branch.norm, branch.index);
         }
-        found = batch_moments(context, *branch.norm, branch.index, mean,
-                              variance, count);
-      } else {
-        found = moving_moments(context, *branch.norm, branch.index);
+        saved.mean[c * all + b] = found.mean;
+        saved.inverse[c * all + b] = found.inverse;
+        float a = context.parameters[branch.norm->gamma + branch.index] *
+                  found.inverse;
+        for (int t = 0; t < TAPS; t++)
+          saved.kernel[c * TAPS + t] += a * branch.taps[t];
+        saved.bias[c] += context.parameters[branch.norm->beta + branch.index] -
+                         a * found.mean;
       }
-      saved.mean[c * all + b] = found.mean;
-      saved.inverse[c * all + b] = found.inverse;
-      float a = context.parameters[branch.norm->gamma + branch.index] *
-                found.inverse;
-      for (int t = 0; t < TAPS; t++)
-        saved.kernel[c * TAPS + t] += a * branch.taps[t];
-      saved.bias[c] += context.parameters[branch.norm->beta + branch.index] -
-                       a * found.mean;
-    }
+  });
 }
 
 void Cheap::forward(Context& context) const {

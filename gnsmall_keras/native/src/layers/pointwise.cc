@@ -7,7 +7,7 @@
 namespace gns {
 namespace {
 
-constexpr int ROWS_OF_A_TASK = 48;
+constexpr int ROWS_OF_A_TASK = 48, COLUMNS_OF_A_TASK = 32;
 
 int panels_of(int columns) { return (columns + IMAGES - 1) / IMAGES; }
 
@@ -52,15 +52,58 @@ void Pointwise::measure(Context& context, Saved& saved) const {
   });
   const double count = context.pixels(x_);
   std::vector<double> mean(in_);
-  for (int i = 0; i < in_; i++) mean[i] = partial.total(squares + i) / count;
+  partial.totals(squares, in_, mean.data());
+  for (double& value : mean) value /= count;
   saved.mean.assign(mean.begin(), mean.end());
   saved.covariance.resize(squares);
-  context.work.tasks((in_ + 7) / 8, [&](int task) {
-    for (int i = task * 8; i < std::min(in_, task * 8 + 8); i++)
+  context.work.parts(in_, 8, [&](int first, int end) {
+    std::vector<double> row(in_);
+    for (int i = first; i < end; i++) {
+      partial.totals(std::size_t(i) * in_ + i, in_ - i, row.data());
       for (int j = i; j < in_; j++)
-        saved.covariance[i * in_ + j] = saved.covariance[j * in_ + i] = float(
-            partial.total(std::size_t(i) * in_ + j) / count -
-            mean[i] * mean[j]);
+        saved.covariance[i * in_ + j] = saved.covariance[j * in_ + i] =
+            float(row[j - i] / count - mean[i] * mean[j]);
+    }
+  });
+}
+
+// Of every branch: mean k' mu and variance k' C k, a Line a panel.
+void Pointwise::branch_moments(Context& context, Saved& saved,
+                               std::vector<Line>& variances) const {
+  const int columns = branches_ * out_, panels = panels_of(columns);
+  const float* kernel = context.parameters + kernel_;
+  saved.kernels.assign(std::size_t(panels) * in_, Line{});
+  saved.through.resize(saved.kernels.size());
+  float* panel = reinterpret_cast<float*>(saved.kernels.data());
+  context.work.parts(in_, ROWS_OF_A_TASK, [&](int first, int end) {
+    for (int b = 0; b < branches_; b++)
+      for (int i = first; i < end; i++)
+        for (int o = 0; o < out_; o++) {
+          int column = b * out_ + o;
+          panel[(std::size_t(column / IMAGES) * in_ + i) * IMAGES +
+                column % IMAGES] = kernel[(b * in_ + i) * out_ + o];
+        }
+  });
+  const int chunks = (in_ + ROWS_OF_A_TASK - 1) / ROWS_OF_A_TASK;
+  context.work.tasks(panels * chunks, [&](int task) {
+    int row = task % chunks * ROWS_OF_A_TASK;
+    const Line* from = &saved.kernels[std::size_t(task / chunks) * in_];
+    Line* to = &saved.through[std::size_t(task / chunks) * in_ + row];
+    Factor factor = {&saved.covariance[row], in_, in_,
+                     reinterpret_cast<const float*>(from)};
+    multiply(&factor, 1, std::min(ROWS_OF_A_TASK, in_ - row),
+             Finish{nullptr, nullptr, false, false},
+             reinterpret_cast<float*>(to));
+  });
+  context.work.tasks(panels, [&](int p) {
+    for (int i = 0; i < in_; i++) {
+      const Line& k = saved.kernels[std::size_t(p) * in_ + i];
+      const Line& c = saved.through[std::size_t(p) * in_ + i];
+      for (int j = 0; j < VECTORS; j++) {
+        saved.means[p].at[j] += splat(saved.mean[i]) * k.at[j];
+        variances[p].at[j] += c.at[j] * k.at[j];
+      }
+    }
   });
 }
 
@@ -71,38 +114,7 @@ void Pointwise::merge(Context& context, Saved& saved) const {
   saved.scale.assign(panels, Line{});
   saved.inverse = saved.means = saved.scale;
   std::vector<Line> variances(panels, Line{});
-  if (context.training) {
-    saved.kernels.assign(std::size_t(panels) * in_, Line{});
-    saved.through.resize(saved.kernels.size());
-    float* panel = reinterpret_cast<float*>(saved.kernels.data());
-    for (int b = 0; b < branches_; b++)
-      for (int i = 0; i < in_; i++)
-        for (int o = 0; o < out_; o++) {
-          int column = b * out_ + o;
-          panel[(std::size_t(column / IMAGES) * in_ + i) * IMAGES +
-                column % IMAGES] = kernel[(b * in_ + i) * out_ + o];
-        }
-    const int chunks = (in_ + ROWS_OF_A_TASK - 1) / ROWS_OF_A_TASK;
-    context.work.tasks(panels * chunks, [&](int task) {
-      int row = task % chunks * ROWS_OF_A_TASK;
-      const Line* from = &saved.kernels[std::size_t(task / chunks) * in_];
-      Line* to = &saved.through[std::size_t(task / chunks) * in_ + row];
-      Factor factor = {&saved.covariance[row], in_, in_,
-                       reinterpret_cast<const float*>(from)};
-      multiply(&factor, 1, std::min(ROWS_OF_A_TASK, in_ - row),
-               Finish{nullptr, nullptr, false, false},
-               reinterpret_cast<float*>(to));
-    });
-    for (int p = 0; p < panels; p++)
-      for (int i = 0; i < in_; i++) {
-        const Line& k = saved.kernels[std::size_t(p) * in_ + i];
-        const Line& c = saved.through[std::size_t(p) * in_ + i];
-        for (int j = 0; j < VECTORS; j++) {
-          saved.means[p].at[j] += splat(saved.mean[i]) * k.at[j];
-          variances[p].at[j] += c.at[j] * k.at[j];
-        }
-      }
-  }
+  if (context.training) branch_moments(context, saved, variances);
   float* scale = reinterpret_cast<float*>(saved.scale.data());
   float* inverse = reinterpret_cast<float*>(saved.inverse.data());
   float* means = reinterpret_cast<float*>(saved.means.data());
@@ -123,11 +135,13 @@ void Pointwise::merge(Context& context, Saved& saved) const {
                                  scale[column] * moments.mean;
   }
   saved.merged.assign(std::size_t(in_) * out_, 0.f);
-  for (int b = 0; b < branches_; b++)
-    for (int i = 0; i < in_; i++)
-      for (int o = 0; o < out_; o++)
-        saved.merged[i * out_ + o] +=
-            scale[b * out_ + o] * kernel[(b * in_ + i) * out_ + o];
+  context.work.parts(in_, ROWS_OF_A_TASK, [&](int first, int end) {
+    for (int b = 0; b < branches_; b++)
+      for (int i = first; i < end; i++)
+        for (int o = 0; o < out_; o++)
+          saved.merged[i * out_ + o] +=
+              scale[b * out_ + o] * kernel[(b * in_ + i) * out_ + o];
+  });
   if (!identity_) return;
   saved.identity_inverse.resize(in_);
   for (int i = 0; i < in_; i++) {
@@ -215,35 +229,39 @@ void Pointwise::merge_backward(Context& context, Saved& saved,
   const float* means = reinterpret_cast<const float*>(saved.means.data());
   std::vector<float> dmean(columns), dvar(columns), dmu(in_, 0.f);
   const float* kernel = parameters + kernel_;
-  for (int b = 0; b < branches_; b++) {
-    std::vector<float> da(out_, 0.f);
+  const int parts = (out_ + COLUMNS_OF_A_TASK - 1) / COLUMNS_OF_A_TASK;
+  context.work.tasks(branches_ * parts, [&](int task) {
+    const int b = task / parts, first = task % parts * COLUMNS_OF_A_TASK;
+    const int end = std::min(out_, first + COLUMNS_OF_A_TASK);
+    float da[COLUMNS_OF_A_TASK] = {};
     for (int i = 0; i < in_; i++)
-      for (int o = 0; o < out_; o++)
-        da[o] += kernel[(b * in_ + i) * out_ + o] * products[i * out_ + o];
-    for (int o = 0; o < out_; o++) {
+      for (int o = first; o < end; o++)
+        da[o - first] +=
+            kernel[(b * in_ + i) * out_ + o] * products[i * out_ + o];
+    for (int o = first; o < end; o++) {
       int column = b * out_ + o;
-      float d = da[o] - means[column] * sums[o], r = inverse[column];
+      float d = da[o - first] - means[column] * sums[o], r = inverse[column];
       context.gradient[norm_.beta + column] = sums[o];
       context.gradient[norm_.gamma + column] = d * r;
       dmean[column] = -scale[column] * sums[o];
       dvar[column] =
           -.5f * r * r * r * d * parameters[norm_.gamma + column];
     }
-  }
+  });
   // The kernels' gradients, and dvar k beside k for D.
   std::vector<Line> weighted(saved.kernels.size());
   const float* through = reinterpret_cast<const float*>(saved.through.data());
   std::vector<Line> factors(panels, Line{});
   std::copy(dvar.begin(), dvar.end(),
             reinterpret_cast<float*>(factors.data()));
-  for (int p = 0; p < panels; p++)
-    for (int i = 0; i < in_; i++)
-      for (int j = 0; j < VECTORS; j++)
-        weighted[std::size_t(p) * in_ + i].at[j] =
-            factors[p].at[j] *
-            saved.kernels[std::size_t(p) * in_ + i].at[j];
-  context.work.tasks((in_ + 15) / 16, [&](int task) {
-    for (int i = task * 16; i < std::min(in_, task * 16 + 16); i++)
+  context.work.parts(in_, 16, [&](int first, int end) {
+    for (int p = 0; p < panels; p++)
+      for (int i = first; i < end; i++)
+        for (int j = 0; j < VECTORS; j++)
+          weighted[std::size_t(p) * in_ + i].at[j] =
+              factors[p].at[j] *
+              saved.kernels[std::size_t(p) * in_ + i].at[j];
+    for (int i = first; i < end; i++)
       for (int b = 0; b < branches_; b++) {
         const float* k = kernel + std::size_t(b * in_ + i) * out_;
         float* dk = context.gradient + kernel_ +
@@ -284,18 +302,21 @@ void Pointwise::merge_backward(Context& context, Saved& saved,
   const float count = float(context.pixels(x_));
   saved.offset.resize(in_);
   saved.transposed.resize(std::size_t(in_) * out_);
-  for (int i = 0; i < in_; i++) {
-    float* row = &saved.quadratic[std::size_t(i) * in_];
-    float sum = 0;
-    for (int j = 0; j < in_; j++) {
-      sum += row[j] * saved.mean[j];
-      row[j] *= 2 / count;
+  context.work.parts(in_, 16, [&](int first, int end) {
+    for (int i = first; i < end; i++) {
+      float* row = &saved.quadratic[std::size_t(i) * in_];
+      float sum = 0;
+      for (int j = 0; j < in_; j++) {
+        sum += row[j] * saved.mean[j];
+        row[j] *= 2 / count;
+      }
+      saved.offset[i] = (dmu[i] - 2 * sum) / count;
     }
-    saved.offset[i] = (dmu[i] - 2 * sum) / count;
     for (int o = 0; o < out_; o++)
-      saved.transposed[std::size_t(o) * in_ + i] =
-          saved.merged[std::size_t(i) * out_ + o];
-  }
+      for (int i = first; i < end; i++)
+        saved.transposed[std::size_t(o) * in_ + i] =
+            saved.merged[std::size_t(i) * out_ + o];
+  });
 }
 
 void mask_and_sum(Context& context, const Part& y, bool relu, float* sums) {

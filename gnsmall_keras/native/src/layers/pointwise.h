@@ -31,6 +31,8 @@ class Pointwise : public Layer {
  private:
   struct Saved;
   void measure(Context& context, Saved& saved) const;
+  void branch_moments(Context& context, Saved& saved,
+                      std::vector<Line>& variances) const;
   void merge(Context& context, Saved& saved) const;
   void merge_backward(Context& context, Saved& saved, const float* sums) const;
 

@@ -105,9 +105,11 @@ void Dense::backward(Context& context) const {
   });
   const float* kernel = context.parameters + kernel_;
   std::vector<float> transposed(std::size_t(in) * out);
-  for (int i = 0; i < in; i++)
+  context.work.parts(in, 16, [&](int first, int end) {
     for (int o = 0; o < out; o++)
-      transposed[std::size_t(o) * in + i] = kernel[std::size_t(i) * out + o];
+      for (int i = first; i < end; i++)
+        transposed[std::size_t(o) * in + i] = kernel[std::size_t(i) * out + o];
+  });
   each_channels(context, in, [&](int block, int first, int count) {
     Factor factor = {transposed.data() + first, in, out, dy.at(block)};
     multiply(&factor, 1, count, {nullptr, nullptr, add, false},
@@ -180,11 +182,9 @@ void Gate::forward(Context& context) const {
 }
 
 void Gate::backward(Context& context) const {
-  const bool add = context.has_gradient(x_);
   context.has_gradient(s_);
   View x = context.values(x_), s = context.values(s_);
-  View dx = context.gradients(x_), ds = context.gradients(s_),
-       dy = context.gradients(y_);
+  View ds = context.gradients(s_), dy = context.gradients(y_);
   const int down = x.height / s.height, along = x.width / s.width;
   each_pixel(context, s, [&](int index) {
     const int row = index / s.width * down, column = index % s.width * along;
@@ -194,12 +194,12 @@ void Gate::backward(Context& context) const {
     for (int r = 0; r < down; r++)
       for (int q = 0; q < along; q++) {
         const int p = (row + r) * x.width + column + q;
-        const float *d = dy.at(p), *from = x.at(p);
-        float* sum = dx.at(p);
+        const float* from = x.at(p);
+        float* d = dy.at(p);  // becomes that of x
         for (int n = 0; n < s.channels * IMAGES; n += LANES) {
-          Vector value = load(d + n) * load(g + n);
-          store(sum + n, add ? load(sum + n) + value : value);
-          store(to + n, load(to + n) + load(d + n) * load(from + n));
+          Vector value = load(d + n);
+          store(d + n, value * load(g + n));
+          store(to + n, load(to + n) + value * load(from + n));
         }
       }
     for (int n = 0; n < s.channels * IMAGES; n += LANES)

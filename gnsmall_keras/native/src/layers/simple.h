@@ -54,7 +54,8 @@ class Add : public Layer {
 };
 
 // y[p] = x[p] * f(s[p']): one s[p'] for each square of pixels of x.
-// f is the sigmoid, or with `hard` clip(s / 6 + 1 / 2, 0, 1).
+// f is the sigmoid, or with `hard` clip(s / 6 + 1 / 2, 0, 1). The gradient of y
+// becomes that of x, in place.
 class Gate : public Layer {
  public:
   Gate(Part x, Part s, Part y, bool hard)
