@@ -115,6 +115,7 @@ outdated: $(VENV)/test.stamp ## name locked versions (<) that have newer ones (>
 STUDIES := $(addprefix papermill_runs/sweeps/,study_cpu_selection.toml study_cpu.toml study_cpu_paper.toml study_gpu_widths.toml)
 results: $(VENV)/test.stamp ## write README's table, the docs' results and the cards from the records
 	@$(BIN)/gnsmall report --networks README.md
+	@$(BIN)/gnsmall benchmark --board --out docs/board.md > /dev/null
 	@$(BIN)/python benchmarks/cards.py > /dev/null
 	@$(BIN)/gnsmall report --readme docs/results.md
 	@$(BIN)/gnsmall report --study $(STUDIES) --readme docs/study-pilot.md

@@ -1,6 +1,7 @@
 """Keeps frameworks' own lines off the terminal, unless something fails."""
 
 import contextlib
+import ctypes
 import logging
 import os
 import re
@@ -74,6 +75,36 @@ def quiet_stderr(noise: str = "") -> Iterator[None]:
     finally:
         if held:
             os.write(2, held.encode() + b"\n")
+
+
+@contextlib.contextmanager
+def quiet_at_exit() -> Iterator[None]:
+    """Holds back what C++ objects made inside write when the process ends.
+
+    The C library destroys them after Python's end, last made first: stderr
+    leads nowhere before the first of them and is itself again after the last.
+    """
+    if os.name != "posix":
+        yield
+        return
+    library = ctypes.CDLL(None)
+    library.__cxa_atexit.argtypes = [ctypes.c_void_p] * 3
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+
+    def lead_to(descriptor: int) -> None:
+        # The last one registered runs first; dup takes the lowest number, 2.
+        for function, argument in (
+            (library.dup, descriptor),
+            (library.close, 2),
+        ):
+            address = ctypes.cast(function, ctypes.c_void_p)
+            library.__cxa_atexit(address, argument, None)
+
+    lead_to(kept)
+    try:
+        yield
+    finally:
+        lead_to(nowhere)
 
 
 def _quietly(import_tensorflow, tensorflow):

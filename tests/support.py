@@ -41,7 +41,7 @@ def with_parameters(path: Path, values: dict[str, Any]) -> str:
     """The text of a notebook whose parameters have these values."""
     notebook = nbformat.read(path, as_version=4)
     for place, cell in enumerate(notebook.cells):
-        if "parameters" in cell.metadata.get("tags", ()):
+        if values and "parameters" in cell.metadata.get("tags", ()):
             lines = [f"{name} = {value!r}" for name, value in values.items()]
             new = nbformat.v4.new_code_cell("\n".join(lines))
             notebook.cells.insert(place + 1, new)

@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from support import ROOT
 
 from gnsmall_keras.quiet import LITERT_REMARKS, quiet_stderr
+
+FILE = ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite"
 
 
 def test_a_start_writes_nothing_to_stderr():
@@ -35,6 +38,42 @@ def test_a_home_that_is_not_writable_is_not_remarked_on(tmp_path):
         capture_output=True,
         text=True,
         env={**kept, "HOME": str(tmp_path / "file" / "home")},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of its C library")
+def test_stderr_is_silent_at_the_end_for_what_is_made_inside_alone():
+    script = """if True:
+        import ctypes
+        from gnsmall_keras.quiet import quiet_at_exit
+        library = ctypes.CDLL(None)
+        library.__cxa_atexit.argtypes = [ctypes.c_void_p] * 3
+        say = ctypes.cast(library.perror, ctypes.c_void_p)
+        last, hidden, first = map(ctypes.c_char_p, (b"last", b"hid", b"first"))
+        library.__cxa_atexit(say, last, None)
+        with quiet_at_exit():
+            library.__cxa_atexit(say, hidden, None)
+        library.__cxa_atexit(say, first, None)
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    told = [line.partition(":")[0] for line in done.stderr.splitlines()]
+    assert told == ["first", "last"]
+
+
+@pytest.mark.export
+def test_a_compiled_model_writes_nothing_to_stderr():
+    """Its own environment, LiteRT's, is destroyed after Python's end."""
+    script = (
+        "from gnsmall_keras.devices.runtime import TFLiteModel; "
+        f"TFLiteModel({str(FILE)!r}, runtime='litert-compiled')"
+        ".run_black_image()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
 

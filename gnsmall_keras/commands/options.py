@@ -70,7 +70,7 @@ ADVANCED = {
     ),
     "export": "exports layer_errors layer_figure card reading",
     "evaluate": "limit reading",
-    "benchmark": "rounds exports",
+    "benchmark": "rounds exports index published",
     "report": "figures readme networks published study images min_epochs",
     "sweep": "index address seeds resume kernels",
 }

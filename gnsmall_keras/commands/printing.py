@@ -41,6 +41,15 @@ def exporting(config: ExportConfig) -> contextlib.AbstractContextManager:
     return console.status("converting, then running the test images")
 
 
+def print_table(made) -> None:
+    """Prints a report's table."""
+    table = Table(*made.header, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.columns[0].no_wrap = True
+    for row in made.rows:
+        table.add_row(*row)
+    console.print(table, "")
+
+
 def percent(share: float | None) -> str:
     """A share in [0, 1] as a percentage."""
     return "-" if share is None else f"{100 * share:.2f} %"

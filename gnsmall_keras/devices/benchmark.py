@@ -33,7 +33,7 @@ _SLICE_SECONDS = 0.02
 _OPERATOR_SLICE_SECONDS = 0.001
 _MOST = 1024  # threads or rounds
 _RECORDED = ("litert", 1)  # runtime and threads of latencies in records
-_LARGE = "resnet8-40-80-160"
+LARGE = "resnet8-40-80-160"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,7 @@ def _recorded(latency, report):
         threads=latency.threads,
         median_ms=latency.median_ms,
         p90_ms=latency.p90_ms,
-        ratio=latency.ratios[_LARGE],
+        ratio=latency.ratios[LARGE],
         hardware=report.hardware,
         measured_at=report.measured_at,
     )

@@ -17,6 +17,8 @@ _NEEDED = {
     "int8-qat": ("INT8",),
     "int8-tfmot": ("INT8",),
 }
+# Made with QUANTIZE from scale to scale, where others share one.
+_RESCALED = ("int16x8", "int8-tfmot")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +73,12 @@ def find_faults(
         others = contents.ops.keys() - target.operators
         reasons |= dict.fromkeys(sorted(others), target.elsewhere)
     allowed = () if integers else ("QUANTIZE", "DEQUANTIZE")
-    if quantization == "int16x8":  # the converter's, from scale to scale
+    if quantization in _RESCALED:
         allowed = ("QUANTIZE",)
     for op in allowed:
         reasons.pop(op, None)
+    if "QUANTIZE" in reasons and not any(map(contents.dtypes.get, _FLOATS)):
+        reasons["QUANTIZE"] = "changes the scale of integers"
     faults = [
         f"{contents.ops[op]} {op}: {reason}"
         for op, reason in reasons.items()

@@ -157,6 +157,8 @@ class _Writer:
             "LOGISTIC": self._table,
             "RESIZE_NEAREST_NEIGHBOR": self._resize,
             "MEAN": self._mean,
+            "FULLY_CONNECTED": self._dense,
+            "RESHAPE": self._copy,
         }.get(kind)
         if write is None:
             _refuse(kind, "no such operator is known here")
@@ -165,9 +167,18 @@ class _Writer:
     def _conv(self, number, kind, operator):
         image, kernel, bias = map(int, operator.inputs)
         (out,) = map(int, operator.outputs)
-        options, graph = operator.options, self._graph
+        options = operator.options
         if options.dilationHFactor != 1 or options.dilationWFactor != 1:
             _refuse(kind, "its kernel must not be dilated")
+        weights = self._weights(number, image, kernel, bias, out)
+        window = self._shape(kernel)[1:3]
+        self._describe_window(number, operator, window, weights)
+        name = "RunConv" if kind == "CONV_2D" else "RunDepthwise"
+        return f"{name}(&o{number}, {self._place(image)}, {self._place(out)});"
+
+    def _weights(self, number, image, kernel, bias, out):
+        """Writes the arrays of a kernel; returns how `Conv` names them."""
+        graph = self._graph
         channels = self._shape(out)[-1]
         scales = np.broadcast_to(graph.scales(kernel), channels)
         pairs = [
@@ -180,16 +191,34 @@ class _Writer:
         self._array("int32_t", f"b{number}", graph.constant(bias))
         self._array("int32_t", f"m{number}", [pair[0] for pair in pairs])
         self._array("int32_t", f"s{number}", [pair[1] for pair in pairs])
-        window = self._shape(kernel)[1:3]
-        self._describe_window(
-            number,
-            operator,
-            window,
+        return (
             f".weights = k{number}, .bias = b{number}, "
-            f".multipliers = m{number}, .shifts = s{number}",
+            f".multipliers = m{number}, .shifts = s{number}"
         )
-        name = "RunConv" if kind == "CONV_2D" else "RunDepthwise"
-        return f"{name}(&o{number}, {self._place(image)}, {self._place(out)});"
+
+    def _dense(self, number, kind, operator):
+        """Of one pixel, as a convolution."""
+        image, kernel, bias = map(int, operator.inputs)
+        (out,) = map(int, operator.outputs)
+        weights = self._weights(number, image, kernel, bias, out)
+        units, channels = self._shape(kernel)
+        low, high = self._limits(operator)
+        self._constants.append(
+            f"static const Conv o{number} = {{.in = {{1, 1, {channels}}}, "
+            f".out = {{1, 1, {units}}}, .kernel_height = 1, "
+            f".kernel_width = 1, .stride = 1, "
+            f".in_zero = {self._graph.zero_point(image)}, "
+            f".out_zero = {self._graph.zero_point(out)}, .low = {low}, "
+            f".high = {high}, {weights}}};"
+        )
+        return f"RunConv(&o{number}, {self._place(image)}, {self._place(out)});"
+
+    def _copy(self, number, kind, operator):
+        image, out = int(operator.inputs[0]), int(operator.outputs[0])
+        return (
+            f"memcpy({self._place(out)}, {self._place(image)}, "
+            f"{self._sizes[out]});"
+        )
 
     def _pool(self, number, kind, operator):
         options = operator.options
@@ -355,7 +384,7 @@ class _Writer:
 
 def _refuse(kind, reason):
     raise ValueError(
-        f"C on CMSIS-NN is made of the operators of GN-S's int8 files. "
+        f"C on CMSIS-NN is made of operators of GN-S's and ResNet-8's. "
         f"Received: {kind}: {reason}. Run the file on TensorFlow Lite Micro: "
         "gnsmall c-array."
     )

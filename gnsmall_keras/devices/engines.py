@@ -10,7 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from gnsmall_keras.export.graph import Graph
-from gnsmall_keras.quiet import LITERT_REMARKS, captured, quiet_stderr
+from gnsmall_keras.quiet import (
+    LITERT_REMARKS,
+    captured,
+    quiet_at_exit,
+    quiet_stderr,
+)
 
 ARENA_BYTES = 8 * 2**20  # offered to TensorFlow Lite Micro; it reports its use
 _ARENA_STEP = 16  # its alignment
@@ -131,8 +136,6 @@ class CompiledEngine:
             )
             self._inputs = self._model.create_input_buffers(0)
             self._outputs = self._model.create_output_buffers(0)
-            # The first one begins an environment of its own.
-            self.set_input(np.zeros(self.input.shape, self.input.dtype))
 
     def set_input(self, values):
         """Gives it the values of an image as the file takes them."""
@@ -152,7 +155,12 @@ class CompiledEngine:
 def _environment():
     """One for all of a process's models."""
     from ai_edge_litert.environment import Environment
+    from ai_edge_litert.tensor_buffer import TensorBuffer
 
+    # The first buffer begins an environment of its own, that ends last.
+    with quiet_at_exit():
+        nothing = np.zeros(1, np.int8)
+        TensorBuffer.create_from_host_memory(nothing).write(nothing)
     found = Environment.create()
     atexit.register(_close, found)
     return found

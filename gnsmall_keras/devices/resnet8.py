@@ -28,11 +28,12 @@ _VERSIONS = {
 }
 
 
-def resnet8(channels: tuple[int, int, int]) -> bytes:
+def resnet8(channels: tuple[int, int, int], *, softmax: bool = True) -> bytes:
     """Returns the .tflite file of a ResNet-8, from int8 pixels to softmax.
 
     Args:
         channels: of the three stages.
+        softmax: False ends in logits.
     """
     write = _Writer()
     x = image = write.activation((1, _SIDE, _SIDE, 3), scale=1.0)
@@ -46,7 +47,9 @@ def resnet8(channels: tuple[int, int, int]) -> bytes:
         x = write.add(x, y)
     x = write.pool(x)
     x = write.reshape(x, (1, channels[-1]))
-    x = write.softmax(write.dense(x, _CLASSES))
+    x = write.dense(x, _CLASSES)
+    if softmax:
+        x = write.softmax(x)
     return write.finish(image, x)
 
 

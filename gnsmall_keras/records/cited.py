@@ -21,7 +21,7 @@ _TEXTS = ("name", "source", "kind")
 _PERCENTS = ("float_percent", "int8_percent")
 _COUNTS = (
     *("parameters", "macs", "size_bytes", "arena_bytes"),
-    *("instructions", "test_images", "runs"),
+    *("operators", "instructions", "test_images", "runs"),
 )
 
 
@@ -43,6 +43,7 @@ class CitedRecord:
         parameters: of the network as it is deployed.
         macs: multiply-accumulates of an image.
         size_bytes: of the int8 file.
+        operators: of the int8 file.
         arena_bytes: of TensorFlow Lite Micro on a PC.
         instructions: of a Cortex-M4 for one image.
         latencies: time of one image on XNNPACK with one thread, as a ratio to
@@ -59,6 +60,7 @@ class CitedRecord:
     parameters: int | None = None
     macs: int | None = None
     size_bytes: int | None = None
+    operators: int | None = None
     arena_bytes: int | None = None
     instructions: int | None = None
     latencies: dict[str, float] = dataclasses.field(

@@ -1,6 +1,7 @@
 """The published networks beside what others publish for CIFAR-10."""
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from gnsmall_keras.report.reading import Reading
 from gnsmall_keras.report.tables import Table
 
 _NONE = "-"
+MEASURED, CITED, GIVEN = "measured", "cited", "measured now"
 
 
 class Network(NamedTuple):
@@ -36,6 +38,8 @@ class Network(NamedTuple):
     file: str = ""
     target: str = ""
     older: str = ""  # operators then and now, where latencies are of older ones
+    operators: int | None = None
+    evidence: str = ""  # MEASURED, CITED or GIVEN
 
 
 class Networks(NamedTuple):
@@ -86,6 +90,8 @@ def find_networks(
             arena_bytes=one.arena_bytes,
             instructions=one.instructions,
             latencies=one.latencies,
+            operators=one.operators,
+            evidence=CITED,
         )
         for one in cited
         if one.sha256 is None
@@ -129,6 +135,8 @@ def _read(path, reading, cited):
         epochs=run.recipe["epochs"],
         file=report["path"],
         target=report["target"],
+        operators=sum(report["ops"].values()),
+        evidence=MEASURED,
     )
 
 
@@ -165,35 +173,56 @@ def _latencies(export, exports: Sequence[ExportRecord], cited):
     return found, older
 
 
-def tabulate_networks(networks: Networks) -> Table:
-    """One row for each int8 file, smallest first."""
-    shown = [*networks.ours, *(p for p in networks.peers if p.instructions)]
-    shown.sort(key=lambda one: one.size_bytes or 0)
-    processors = sorted(
-        {name for one in networks.ours for name in one.latencies}
+def tabulate_networks(networks: Networks, *, board: bool = False) -> Table:
+    """One row for each int8 file, smallest first.
+
+    Args:
+        networks: ours and the peers.
+        board: all peers with an int8 file, and more columns; else those whose
+            instructions are known.
+    """
+    peers = [
+        one
+        for one in networks.peers
+        if (one.int8 if board else one.instructions) is not None
+    ]
+    shown = [*networks.ours, *peers]
+    shown.sort(key=lambda one: (one.size_bytes or math.inf, one.name))
+    processors = sorted({name for one in shown for name in one.latencies})
+    columns = [
+        ("network", _full_name),
+        ("int8 accuracy, %", lambda one: _show(one.int8, ".2f")),
+        ("file, bytes", lambda one: _show(one.size_bytes, ",")),
+        ("operators", lambda one: _show(one.operators, "d")),
+        ("arena, bytes", _arena),
+        ("MACs", lambda one: _millions(one.macs)),
+        ("Cortex-M4 instructions", lambda one: _millions(one.instructions)),
+        *(
+            (f"latency / IC2's, {_short(name)}", _latency_on(name))
+            for name in processors
+        ),
+        ("evidence", lambda one: one.evidence),
+    ]
+    table = Table(
+        tuple(name for name, _ in columns),
+        [tuple(tell(one) for _, tell in columns) for one in shown],
     )
-    header = (
-        *("network", "int8 accuracy, %", "file, bytes", "arena, bytes"),
-        "Cortex-M4 instructions",
-        *(f"latency / IC2's, {_short(name)}" for name in processors),
-    )
-    return Table(
-        header,
-        [
-            (
-                f"{one.name} (this package)" if one.ours else one.name,
-                _show(one.int8, ".2f"),
-                _show(one.size_bytes, ","),
-                # The phone's runtime has no arena.
-                _NONE
-                if one.target == "android"
-                else _show(one.arena_bytes, ","),
-                _millions(one.instructions),
-                *(_show(_find(one, name), ".2f") for name in processors),
-            )
-            for one in shown
-        ],
-    )
+    return table if board else table.without("operators", "MACs", "evidence")
+
+
+def _full_name(network):
+    return f"{network.name} (this package)" if network.ours else network.name
+
+
+def _arena(network):
+    # The phone's runtime has no arena.
+    if network.target == "android":
+        return _NONE
+    return _show(network.arena_bytes, ",")
+
+
+def _latency_on(processor):
+    return lambda network: _show(_find(network, processor), ".2f")
 
 
 def _find(network, processor):

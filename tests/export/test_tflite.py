@@ -268,3 +268,16 @@ def test_faults_are_named():
     faults = find_faults(contents, TARGETS["micro"])
     assert len(faults) == 3
     assert faults[0].startswith("2 TILE: not registered")
+
+
+def test_quantize_is_told_apart_by_what_is_around_it():
+    integers = Contents({"QUANTIZE": 36}, {"INT8": 300, "INT32": 9}, ())
+    mixed = Contents({"QUANTIZE": 1}, {"INT8": 300, "FLOAT32": 1}, ())
+    micro = TARGETS["micro"]
+    assert find_faults(integers, micro, "int8-tfmot") == []
+    assert find_faults(integers, micro, "int8") == [
+        "36 QUANTIZE: changes the scale of integers"
+    ]
+    assert find_faults(mixed, micro, "int8")[0] == (
+        "1 QUANTIZE: an island of floating point"
+    )

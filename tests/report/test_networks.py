@@ -13,12 +13,19 @@ from gnsmall_keras.records.cited import CitedRecord, read_cited
 from gnsmall_keras.report.figures.drawing import render
 from gnsmall_keras.report.figures.networks import THEMES, draw_networks
 from gnsmall_keras.report.networks import (
+    CITED,
     describe_networks,
     find_networks,
     tabulate_networks,
 )
 from gnsmall_keras.report.pages.build import insert_results
-from gnsmall_keras.report.pages.networks import BEGIN, END, make_networks
+from gnsmall_keras.report.pages.networks import (
+    BEGIN,
+    BOARD,
+    END,
+    make_board,
+    make_networks,
+)
 from gnsmall_keras.report.reading import Reading, read_runs
 
 README = ROOT / "README.md"
@@ -131,3 +138,22 @@ def test_the_command_writes_a_page(tmp_path, capsys):
     page.write_text("nothing")
     assert cli.main(["report", *arguments, "--networks", str(page)]) == 2
     assert "PAGE.md" in capsys.readouterr().err
+
+
+def test_the_board_has_what_the_records_say(networks):
+    drawing = draw_networks(networks)
+    text = make_board(networks, drawing.alt, drawing.caption)
+    page = ROOT / "docs/board.md"
+    written = page.read_text("utf-8")
+    expected = insert_results(written, text, where=page, marks=BOARD)
+    assert written == expected, "call: make results"
+
+
+def test_the_board_has_every_int8_file_and_whose_numbers_they_are(networks):
+    table = tabulate_networks(networks, board=True)
+    rows = {row[0]: row for row in table.rows}
+    cited = {one.name for one in read_cited() if one.int8_percent}
+    assert {name for name, row in rows.items() if row[-1] == CITED} == cited
+    measured = {f"{one.name} (this package)" for one in networks.ours}
+    assert rows.keys() - cited == measured
+    assert all(one.operators for one in networks.ours)

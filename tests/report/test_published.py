@@ -42,14 +42,20 @@ FLOAT = {
     "MLPerf Tiny IC1": (87.19, 0.077706, 12.50),
     "MLPerf Tiny IC2": (91.28, 0.480330, 76.47),
     "Silicon Labs ResNet-8": (86.2, 0.077706, 12.50),
+    "ST ResNet-8": (87.01, 0.077706, 12.50),
+    "Seeed MobileNetV2-0.35-Rep": (74.76, None, None),
+    "Seeed MobileNetV2-0.5-Rep": (80.46, None, None),
 }
-# Accuracy of the int8 file, its bytes, arena, millions of instructions.
+# Accuracy of the int8 file, its bytes, arena, instructions, operators.
 INT8 = {
-    "MLPerf Tiny IC1": (86.97, 98_496, 55_984, 29.9),
-    "MLPerf Tiny, dropped size": (89.98, 260_648, None, None),
-    "MLPerf Tiny IC2": (91.31, 512_024, 133_744, 145.5),
-    "Silicon Labs ResNet-8": (86.1, 99_300, None, None),
-    "MAX78000 NAS net": (89.14, 301_760, None, None),
+    "MLPerf Tiny IC1": (86.97, 98_496, 55_984, 31_990_000, 16),
+    "MLPerf Tiny, dropped size": (89.98, 260_648, None, None, None),
+    "MLPerf Tiny IC2": (91.31, 512_024, 133_744, 159_473_280, 16),
+    "Silicon Labs ResNet-8": (86.1, 99_300, None, None, None),
+    "MAX78000 NAS net": (89.14, 301_760, None, None, None),
+    "ST ResNet-8": (85.59, None, None, None, None),
+    "Seeed MobileNetV2-0.35-Rep": (74.56, None, None, None, None),
+    "Seeed MobileNetV2-0.5-Rep": (80.46, None, None, None, None),
 }
 
 
@@ -70,13 +76,14 @@ def test_the_peers_are_pinned():
     for name, peer in peers.items():
         accuracy, parameters, macs = FLOAT.get(name, (None, None, None))
         assert peer.float_percent == accuracy
-        if accuracy:
+        if parameters:
             assert peer.parameters == pytest.approx(parameters * 1e6)
             assert peer.macs == pytest.approx(macs * 1e6)
-        told = (peer.int8_percent, peer.size_bytes, peer.arena_bytes)
-        *pinned, instructions = INT8.get(name, (None,) * 4)
-        assert told == tuple(pinned)
-        assert peer.instructions == (instructions and instructions * 1e6)
+        told = (
+            *(peer.int8_percent, peer.size_bytes, peer.arena_bytes),
+            *(peer.instructions, peer.operators),
+        )
+        assert told == INT8.get(name, (None,) * 5)
 
 
 def test_every_peer_names_its_source():

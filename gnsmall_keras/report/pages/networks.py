@@ -14,18 +14,31 @@ from gnsmall_keras.report.pages.build import insert_results, write_files
 
 BEGIN = "<!-- networks: `gnsmall report --networks` writes from here -->"
 END = "<!-- networks: to here -->"
+BOARD = (
+    "<!-- board: `gnsmall benchmark --board` writes from here -->",
+    "<!-- board: to here -->",
+)
 FOLDER = "docs/figures"  # from the Markdown file
+_BOARD_FOLDER = "figures"
 _WIDTH = 600  # pixels, on a wide screen
+_COLUMNS = (
+    "Latency: XNNPACK, one thread, divided by IC2's in the same run. Arena: "
+    "measured with TensorFlow Lite Micro on a PC. Instructions: per image, "
+    "CMSIS-NN called without an interpreter on an emulated Cortex-M4 (QEMU). "
+    "-: not measured or not applicable. Sources: "
+    "`papermill_runs/exports.jsonl` and `gnsmall_keras/records/cited.jsonl`."
+)
 
 
 def write_networks(
-    networks: Networks, *, page: str | os.PathLike[str]
+    networks: Networks, *, page: str | os.PathLike[str], board: bool = False
 ) -> list[Path]:
     """Writes the part between two comments of a page, and its figures.
 
     Args:
         networks: ours and the peers.
         page: the Markdown file.
+        board: the board instead of README's table.
 
     Returns:
         The files that were written; each is complete or as it was.
@@ -36,18 +49,36 @@ def write_networks(
     """
     path = Path(page)
     drawings = [draw_networks(networks, theme) for theme in THEMES]
+    make = make_board if board else make_networks
     text = insert_results(
         path.read_bytes().decode(),
-        make_networks(networks, drawings[0].alt, drawings[0].caption),
+        make(networks, drawings[0].alt, drawings[0].caption),
         where=path,
-        marks=(BEGIN, END),
+        marks=BOARD if board else (BEGIN, END),
     )
-    files = {
-        path.parent / FOLDER / f"{one.name}.svg": render(one, "svg")
-        for one in drawings
-    }
+    folder = path.parent / (_BOARD_FOLDER if board else FOLDER)
+    files = {folder / f"{one.name}.svg": render(one, "svg") for one in drawings}
     files[path] = text.encode()  # last: it shows the others
     return write_files(files)
+
+
+def make_board(networks: Networks, alt: str, caption: str) -> str:
+    """Returns the board in Markdown: a figure and a row for each int8 file.
+
+    Args:
+        networks: ours and the peers.
+        alt: what the figure shows, for those who cannot see it.
+        caption: the figure's.
+    """
+    return "\n\n".join(
+        [
+            f"![{alt}]({_BOARD_FOLDER}/networks-light.svg)",
+            caption,
+            tabulate_networks(networks, board=True).to_markdown(),
+            f"MACs: multiply-accumulates of an image. {_COLUMNS}",
+            *describe_networks(networks),
+        ]
+    )
 
 
 def make_networks(networks: Networks, alt: str, caption: str) -> str:
@@ -74,14 +105,7 @@ def make_networks(networks: Networks, alt: str, caption: str) -> str:
             "Accuracy: CIFAR-10's 10,000 test images. GN-S 1 is "
             'GhostNetV3-Small of width 1; "head" is the number of units '
             "before the classifier (1,280 if not given). IC1 and IC2 are the "
-            "small and the large ResNet-8 of MLPerf Tiny. Latency: XNNPACK, "
-            "one thread, divided by IC2's in the same run. Arena: measured "
-            "with TensorFlow Lite Micro on a PC. Instructions: per image, "
-            "CMSIS-NN on an emulated Cortex-M4 (QEMU). -: not measured or not "
-            "applicable. "
-            "Sources: "
-            "`papermill_runs/exports.jsonl` and "
-            "`gnsmall_keras/records/cited.jsonl`.",
+            f"small and the large ResNet-8 of MLPerf Tiny. {_COLUMNS}",
             *describe_networks(networks),
         ]
     )
