@@ -74,19 +74,21 @@ def _check(case):
     wanted = outputs_of(case, inputs)
     plain = outputs_of(case, inputs, torch.float32)
     logits, statistics, gradient, inferred = _run(Engine(case.plan()), inputs)
+    # Where float32 has no more digits (a loss near 0, deep random networks with
+    # logits of hundreds), as near as PyTorch's float32.
     loss = _loss(wanted.logits)
-    # Of a loss near 0, PyTorch's float32 has fewer digits too.
     assert abs(_loss(logits) - loss) <= max(
         abs(_loss(plain.logits) - loss), 1e-6 * loss
     )
-    # Random weights' logits go up to hundreds: of the largest.
     largest = max(1, np.abs(wanted.inferred).max())
     assert np.abs(inferred - wanted.inferred).max() <= max(
         np.abs(plain.inferred - wanted.inferred).max(), 1e-5 * largest
     )
     scale = 1 + np.abs(wanted.statistics)
-    assert (np.abs(statistics - wanted.statistics) / scale).max() < 1e-5
-    # Rounding turns single ReLUs, here and in PyTorch's float32.
+    assert (np.abs(statistics - wanted.statistics) / scale).max() <= max(
+        (np.abs(plain.statistics - wanted.statistics) / scale).max(), 1e-5
+    )
+    # Rounding turns single ReLUs, here and there.
     assert _distance(gradient, wanted.gradient) <= max(
         _distance(plain.gradient, wanted.gradient), 1e-5
     )
