@@ -21,8 +21,17 @@ def holding(folder: Path) -> Iterator[None]:
 
     A line on stderr says who that is. The lock is the system's: it ends with
     its process, however that ends (on Windows there is none).
+
+    Raises:
+        ValueError: if the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise ValueError(
+            "`out` must be a folder in which runs can have theirs. Received: "
+            f"{folder.parent} ({error.strerror}). Give another."
+        ) from None
     path = folder / LOCK_FILE
     file = _take(path)
     try:

@@ -22,6 +22,7 @@ from gnsmall_keras.records.run import MODEL_FILE, RECORD_FILE, read_records
 from gnsmall_keras.training import fit, run
 from gnsmall_keras.training.callbacks import StopOnNaN
 from gnsmall_keras.training.clock import Clock
+from gnsmall_keras.training.holding import holding
 
 OPTIONS = {"data": "digits", "epochs": 1, "batch_size": 256}
 
@@ -115,6 +116,16 @@ def test_where_it_is_written_is_checked_before_training(
     with pytest.raises(ValueError, match=f"`{name}` must be a file that can"):
         run.train(RunConfig(**OPTIONS), **places)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("here")
+    place = tmp_path / "file" / "runs" / "gns"
+    with (
+        pytest.raises(ValueError, match=r"`out` must be a folder.*Not a dir"),
+        holding(place),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("name", ["runs [old]", "runs[/x]", "runs :smile:"])
