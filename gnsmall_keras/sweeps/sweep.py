@@ -185,7 +185,7 @@ def changed_teachers(
         The teachers' files, by the run's slug.
     """
     digests = {name.digest for run in todo.finished for name in run.names}
-    found = {}
+    found: dict[str, list[str]] = {}
     for _, record in scan_records(index) if index.exists() else ():
         if not isinstance(record, RunRecord) or record.digest not in digests:
             continue
