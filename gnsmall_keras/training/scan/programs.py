@@ -31,9 +31,10 @@ class Programs:
 
         self._model = model
         self._train_step, self._test_step = model.train_step, model.test_step
-        if runs > 1 or not kernels.is_jax_on_gpu():
+        on_gpu = kernels.is_jax_on_gpu()
+        if runs > 1 or not on_gpu:
             self._train_step, self._test_step = (
-                rewritten(step, products=runs > 1)
+                rewritten(step, products=runs > 1, ordered=on_gpu)
                 for step in (model.train_step, model.test_step)
             )
         self._runs = runs
