@@ -26,7 +26,7 @@ def choose_backend(default: str = "") -> str:
     named = os.environ.get(_VARIABLE)
     if named or "keras" in sys.modules:
         return named or ""
-    if _jax_sees_gpu():
+    if jax_sees_gpu():
         os.environ[_VARIABLE] = "jax"
         sys.stderr.write(
             "JAX sees a GPU and KERAS_BACKEND is not set: training on JAX. "
@@ -37,10 +37,11 @@ def choose_backend(default: str = "") -> str:
     return os.environ.get(_VARIABLE, "")
 
 
-def _jax_sees_gpu() -> bool:
-    """JAX is asked only where there may be a GPU: it takes seconds.
+def jax_sees_gpu() -> bool:
+    """Returns whether JAX has a GPU here.
 
-    In a process of its own, for JAX takes most of a GPU's memory.
+    It is asked only where there may be one, for it takes seconds; in a process
+    of its own, for JAX takes most of a GPU's memory.
     """
     if not shutil.which("nvidia-smi"):
         return False

@@ -16,7 +16,7 @@ def unset(monkeypatch):
     """As before anything is imported or set; a GPU that JAX sees."""
     monkeypatch.delitem(sys.modules, "keras", raising=False)
     monkeypatch.setenv(VARIABLE, "")
-    monkeypatch.setattr(backend, "_jax_sees_gpu", lambda: True)
+    monkeypatch.setattr(backend, "jax_sees_gpu", lambda: True)
     return monkeypatch
 
 
@@ -36,7 +36,7 @@ def test_what_is_set_or_imported_stays(unset, capsys):
 
 
 def test_without_a_gpu_the_default_is_taken(unset):
-    unset.setattr(backend, "_jax_sees_gpu", lambda: False)
+    unset.setattr(backend, "jax_sees_gpu", lambda: False)
     assert backend.choose_backend() == ""
     assert backend.choose_backend("tensorflow") == "tensorflow"
 
@@ -50,11 +50,11 @@ def test_jax_is_asked_only_where_there_may_be_a_gpu(monkeypatch):
 
     monkeypatch.setattr(backend.subprocess, "run", ask)
     monkeypatch.setattr(backend.shutil, "which", lambda name: None)
-    assert not backend._jax_sees_gpu()
+    assert not backend.jax_sees_gpu()
     monkeypatch.setattr(backend.shutil, "which", lambda name: "/bin/nvidia-smi")
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
-    assert not backend._jax_sees_gpu()
+    assert not backend.jax_sees_gpu()
     assert not asked
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: 1)
-    assert not backend._jax_sees_gpu(), "a build that cannot use it"
+    assert not backend.jax_sees_gpu(), "a build that cannot use it"
     assert len(asked) == 1

@@ -13,12 +13,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from gnsmall_keras import fields
+from rich.console import Console
+
+from gnsmall_keras import backend, fields
 from gnsmall_keras.child import watch_starter
 from gnsmall_keras.config import RunConfig, fits
 from gnsmall_keras.sweeps import process
 from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, Queue
-from gnsmall_keras.sweeps.local import compiled_programs, visible_gpus
+from gnsmall_keras.sweeps.local import (
+    compiled_programs,
+    local_engine,
+    visible_gpus,
+)
 
 LOG_FILE = "together.log"  # of the last program, in the folder of all runs
 _MODULE = "gnsmall_keras.sweeps.together"
@@ -28,7 +34,8 @@ def together_engine(runs: int) -> Engine:
     """Returns what trains jobs as one program, so many at a time.
 
     The program leaves each run with its last checkpoint; each notebook then
-    finds its run trained, measures and records it.
+    finds its run trained, measures and records it. Where JAX sees no GPU the
+    runs train one by one, and a line says so.
 
     Args:
         runs: at most so many at a time, >= 2.
@@ -49,6 +56,14 @@ def together_engine(runs: int) -> Engine:
             f"{keras.config.backend()}. Set KERAS_BACKEND=jax, or leave "
             "`together` out."
         )
+    if not backend.jax_sees_gpu():
+        Console(stderr=True, markup=False, emoji=False).print(
+            "JAX sees no GPU: the runs train one by one, which on a CPU takes "
+            "less time than together.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return local_engine(1)
     return functools.partial(_run, runs=runs)
 
 

@@ -5,9 +5,10 @@ import os
 import keras
 import pytest
 
+from gnsmall_keras import backend
 from gnsmall_keras.commands.runs import sweep as command
 from gnsmall_keras.config import RunConfig
-from gnsmall_keras.sweeps import process, together
+from gnsmall_keras.sweeps import local, process, together
 from gnsmall_keras.sweeps.jobs import Job, Queue
 
 on_jax = pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX alone")
@@ -33,6 +34,7 @@ def _end_all(engine, queue):
 def groups(monkeypatch):
     """The seeds of each group that trains; notebooks end at once."""
     found = []
+    monkeypatch.setattr(backend, "jax_sees_gpu", lambda: True)
 
     def pretend(group, environment):
         found.append([job.config.seed for job in group])
@@ -67,6 +69,18 @@ def test_a_program_that_fails_is_the_failure_of_its_runs(tmp_path, groups):
     queue = Queue(_jobs(tmp_path, configs))
     ended = _end_all(together.together_engine(2), queue)
     assert ended == [(8, "no memory"), (9, "no memory"), (10, None), (11, None)]
+
+
+@on_jax
+def test_on_a_cpu_runs_train_one_by_one(tmp_path, groups, monkeypatch, capsys):
+    monkeypatch.setattr(backend, "jax_sees_gpu", lambda: False)
+    engine = together.together_engine(2)
+    assert "JAX sees no GPU: the runs train one by one" in (
+        capsys.readouterr().err
+    )
+    assert engine.func is local._run
+    assert engine.keywords == {"workers": 1}
+    assert groups == []
 
 
 def test_a_process_that_ends_in_an_error_names_it(tmp_path):

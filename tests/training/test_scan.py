@@ -19,6 +19,7 @@ from gnsmall_keras.training.interruption import (
     TrainingInterrupted,
 )
 from gnsmall_keras.training.scan import loop as scanned
+from gnsmall_keras.training.scan.canonical import rewritten
 from gnsmall_keras.training.scan.images import Shape, make_batch
 from gnsmall_keras.training.scan.plan import (
     chunk_length,
@@ -266,6 +267,25 @@ def test_a_budget_ends_before_a_chunk_that_would_pass_it():
     assert stop.reason, "the same until the next look"
     stop.look()
     assert not stop.reason
+
+
+def test_sums_of_branches_read_them_in_the_order_of_their_axes():
+    """For GPUs; the values stay, and sums of other arrays."""
+    import jax
+
+    def gradient(values):
+        def loss(values):
+            return (values.sum((0, 1, 2)) ** 2).sum() + values[0].sum()
+
+        return jax.grad(loss)(values), values.sum(3)
+
+    shape = (2, 3, 4, 4, 5, 6)  # runs, batch, height, width, branches, channels
+    values = np.random.default_rng(0).normal(size=shape).astype("float32")
+    expected = jax.jit(jax.vmap(gradient))(values)
+    step = jax.jit(jax.vmap(rewritten(gradient, ordered=True)))
+    assert step.lower(values).as_text().count("@LayoutConstraint(") == 2
+    for found, wanted in zip(step(values), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ the body of a loop. Gradients of kernels come in another order: there they would
 be slow, and their sums rounded otherwise than in a step by itself.
 
 Of several runs a convolution would be one in groups, which is slow everywhere;
-products of matrices are not.
+products of matrices are not. And on GPUs XLA would bring all branches of a
+convolution into an order by channels, with a copy of the images for each of a
+kernel's nine places: the sums over them say which order they read.
 """
 
 import functools
@@ -14,12 +16,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+_Instead = dict[str, Callable[..., Any]]  # of primitives, by their names
 _CALLS = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call"}
 _MOST_TAPS = 9
+_OF_BRANCHES = 5  # axes: batch, height, width, branches, channels
 
 
 def rewritten(
-    step: Callable[..., Any], *, products: bool = False
+    step: Callable[..., Any], *, products: bool = False, ordered: bool = False
 ) -> Callable[..., Any]:
     """Returns a function of arrays whose convolutions are in XLA's order.
 
@@ -27,23 +31,30 @@ def rewritten(
         step: of arrays.
         products: whether small ones are products of matrices, which rounds
             otherwise.
+        ordered: whether what sums of all branches read lies in memory in the
+            order of its axes.
     """
     import jax
 
     convolve = _as_product if products else _convolve
+    instead: _Instead = {
+        "conv_general_dilated": functools.partial(_in_order, convolve)
+    }
+    if ordered:
+        instead["reduce_sum"] = _sum_in_order
 
     @functools.wraps(step)
     def other(*args):
         traced, shapes = jax.make_jaxpr(step, return_shape=True)(*args)
         values = _evaluate(
-            traced.jaxpr, traced.consts, jax.tree.leaves(args), convolve
+            traced.jaxpr, traced.consts, jax.tree.leaves(args), instead
         )
         return jax.tree.unflatten(jax.tree.structure(shapes), values)
 
     return other
 
 
-def _evaluate(jaxpr, consts, args, convolve) -> list[Any]:
+def _evaluate(jaxpr, consts, args, instead) -> list[Any]:
     """Computes a program of JAX, calls in it included."""
     names = (*jaxpr.constvars, *jaxpr.invars)
     found = dict(zip(names, (*consts, *args), strict=True))
@@ -53,18 +64,18 @@ def _evaluate(jaxpr, consts, args, convolve) -> list[Any]:
 
     for equation in jaxpr.eqns:
         inputs = [value(atom) for atom in equation.invars]
-        outputs = _results(equation, inputs, convolve)
+        outputs = _results(equation, inputs, instead)
         found.update(zip(equation.outvars, outputs, strict=True))
     return [value(atom) for atom in jaxpr.outvars]
 
 
-def _results(equation, inputs, convolve) -> Sequence[Any]:
+def _results(equation, inputs, instead) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
-    if name == "conv_general_dilated":
-        return [_in_order(convolve, *inputs, **params)]
+    if name in instead:
+        return [instead[name](*inputs, **params)]
     if name in _CALLS:
         inner = params.get("jaxpr") or params["call_jaxpr"]
-        return _evaluate(inner.jaxpr, inner.consts, inputs, convolve)
+        return _evaluate(inner.jaxpr, inner.consts, inputs, instead)
     return _bind(equation, inputs)
 
 
@@ -75,6 +86,19 @@ def _bind(equation, inputs):
         functions, params = params
     found = equation.primitive.bind(*functions, *inputs, **params)
     return found if equation.primitive.multiple_results else [found]
+
+
+def _sum_in_order(values, **params):
+    """A sum; what it reads of branches is in the order of its axes."""
+    import jax
+    from jax.experimental import layout
+
+    if values.ndim == _OF_BRANCHES:
+        # Its name before JAX 0.7, where Layout is another class.
+        kind = getattr(layout, "DeviceLocalLayout", layout.Layout)
+        order = kind(tuple(range(values.ndim)))
+        values = layout.with_layout_constraint(values, order)
+    return jax.lax.reduce_sum_p.bind(values, **params)
 
 
 def _in_order(convolve, images, kernel, *, dimension_numbers, **params):
