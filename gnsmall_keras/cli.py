@@ -15,6 +15,7 @@ import tyro
 import gnsmall_keras
 from gnsmall_keras.backend import choose_backend
 from gnsmall_keras.commands import (
+    classify,
     files,
     fit,
     info,
@@ -51,6 +52,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "export": files.export,
     "c-array": files.c_array,
     "evaluate": files.evaluate,
+    "classify": classify.classify,
     "benchmark": files.benchmark,
     "report": runs.report,
     "import-torch": networks.import_torch,

@@ -161,7 +161,7 @@ def print_summary(report, file, index=None):
         "bytes": f"{report.size_bytes:,}",
         "arena": arena,
         "file": f"{file}",
-        "try it": f"python tflite/run_model.py {file} IMAGE",
+        "try it": f"gnsmall classify {file} IMAGE",
         "then": "; ".join(after),
     }
     for name, value in lines.items():

@@ -18,6 +18,8 @@ from gnsmall_keras.report.reading import Reading
 from gnsmall_keras.report.tables import Table
 
 _NONE = "-"
+_ALIKE = math.log(1.5)  # of files' sizes
+_TEST_IMAGES = 10_000
 MEASURED, CITED, GIVEN = "measured", "cited", "measured now"
 
 
@@ -37,7 +39,7 @@ class Network(NamedTuple):
     epochs: int | None = None  # of ours
     file: str = ""
     target: str = ""
-    older: str = ""  # operators then and now, where latencies are of older ones
+    older: str = ""  # processors with latencies of files of more operators
     operators: int | None = None
     evidence: str = ""  # MEASURED, CITED or GIVEN
 
@@ -151,7 +153,7 @@ def _name(run: RunRecord, target: str) -> str:
 def _latencies(export, exports: Sequence[ExportRecord], cited):
     """Of the file where known, else of its network's files from other runs.
 
-    And of how many operators these were, where they had more.
+    And on which processors these had more operators, and how many.
     """
     same = ("model", "width", "head_units", "deployed_parameters")
     kin = [
@@ -162,14 +164,21 @@ def _latencies(export, exports: Sequence[ExportRecord], cited):
         and all(one.source[name] == export.source[name] for name in same)
     ]
     found: dict[str, float] = {}
+    counts: dict[str, int] = {}  # of operators, by processor
     for one in (*kin, *(one for one in kin if one.sha256 == export.sha256)):
         processor = one.latency["hardware"]["processor"]
         found[processor] = one.latency["ratio"]
+        counts[processor] = sum(one.report["ops"].values())
     for one in cited:
         found.update(one.latencies)
-    counts = {sum(one.report["ops"].values()) for one in kin}
-    now, most = sum(export.report["ops"].values()), max(counts, default=0)
-    older = f"{most} operators, now {now}" if found and most > now else ""
+        for processor in one.latencies:
+            counts.pop(processor, None)
+    now = sum(export.report["ops"].values())
+    older = "; ".join(
+        f"{_short(processor)} ({count}, now {now})"
+        for processor, count in counts.items()
+        if count > now
+    )
     return found, older
 
 
@@ -198,7 +207,7 @@ def tabulate_networks(networks: Networks, *, board: bool = False) -> Table:
         ("MACs", lambda one: _millions(one.macs)),
         ("Cortex-M4 instructions", lambda one: _millions(one.instructions)),
         *(
-            (f"latency / IC2's, {_short(name)}", _latency_on(name))
+            (f"latency relative to IC2, {_short(name)}", _latency_on(name))
             for name in processors
         ),
         ("evidence", lambda one: one.evidence),
@@ -245,7 +254,11 @@ def _short(processor: str) -> str:
 
 
 def describe_networks(networks: Networks) -> list[str]:
-    """Where the largest of ours wins and loses, and what is not shown."""
+    """Where ours win and lose, and what is not shown.
+
+    The most accurate is compared with the reference, the others with peers of
+    about their file's size.
+    """
     told = []
     reference = next(
         (one for one in networks.peers if one.name == REFERENCE), None
@@ -254,10 +267,18 @@ def describe_networks(networks: Networks) -> list[str]:
     if reference and micro:
         best = max(micro, key=lambda one: one.int8 or 0)
         told.append(_compare(best, reference))
+        told += [
+            _compare(one, peer)
+            for one in micro
+            for peer in networks.peers
+            if one is not best and _are_alike(one, peer)
+        ]
     older = [one for one in networks.ours if one.older]
     if older:
-        names = ", ".join(f"{one.name} ({one.older})" for one in older)
-        told.append(f"Times of earlier files, of more operators: {names}.")
+        names = "; ".join(f"{one.name} on {one.older}" for one in older)
+        told.append(
+            f"Latencies of earlier files, which had more operators: {names}."
+        )
     if networks.demonstrations:
         names = ", ".join(
             f"{one.name} ({_class_of(one)})" for one in networks.demonstrations
@@ -277,11 +298,23 @@ def _class_of(network: Network) -> str:
     return f"for {budget.flash_bytes // 1024} KB of flash"
 
 
+def _are_alike(ours: Network, theirs: Network) -> bool:
+    """Whether files are of about one size, and theirs was measured."""
+    if not (theirs.instructions and ours.size_bytes and theirs.size_bytes):
+        return False
+    return abs(math.log(ours.size_bytes / theirs.size_bytes)) < _ALIKE
+
+
 def _compare(ours: Network, theirs: Network) -> str:
     """Two files by everything that both have."""
     parts = []
     if ours.int8 and theirs.int8:
-        parts.append(f"{ours.int8 - theirs.int8:+.2f} points of accuracy")
+        share = ours.int8 / 100
+        error = 100 * math.sqrt(share * (1 - share) / _TEST_IMAGES)
+        parts.append(
+            f"{ours.int8 - theirs.int8:+.2f} points of accuracy (one training "
+            f"each; standard error of one accuracy: {error:.2f})"
+        )
     for name, what in (
         ("macs", "multiply-accumulates"),
         ("instructions", "instructions"),
@@ -292,7 +325,8 @@ def _compare(ours: Network, theirs: Network) -> str:
         if mine and other:
             parts.append(f"{mine / other:.2f}x the {what}")
     parts += [
-        f"{ratio:.2f}x the latency on {_short(name)}"
+        f"{ratio / other:.2f}x the latency on {_short(name)}"
         for name, ratio in sorted(ours.latencies.items())
+        if (other := _find(theirs, name))
     ]
     return f"{ours.name} compared with {theirs.name}: {'; '.join(parts)}."

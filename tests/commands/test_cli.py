@@ -1,14 +1,17 @@
 """The command line: one line and exit status 2 for every bad input."""
 
+import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
-from support import tiny_network
+from support import ROOT, tiny_network
 
 from gnsmall_keras import cli
+from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.models.saving.files import load_model, save_model
 from gnsmall_keras.models.torch.weights import to_torch_state_dict
@@ -126,6 +129,35 @@ def test_evaluate_prints_accuracy_with_its_n(capsys, tmp_path):
     arguments = ["evaluate", str(tmp_path / "model.keras"), "--data", "digits"]
     assert cli.main([*arguments, "--limit", "20"]) == 0
     assert "n=20" in capsys.readouterr().out
+
+
+def test_classify_names_the_best_classes_of_photos(capsys, tmp_path):
+    photo = tmp_path / "photo.png"
+    Image.fromarray(load_data("digits").test_images[0]).save(photo)
+    file = ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite"
+    keras_file = tmp_path / "model.keras"
+    save_model(tiny_network("", classes=10), keras_file)
+    for model in (file, keras_file):
+        assert cli.main(["classify", str(model), str(photo), str(photo)]) == 0
+        one, other = capsys.readouterr().out.splitlines()
+        assert one == other
+        assert one.startswith(f"{photo}: ")
+        values = [float(part.split()[-1]) for part in one.split(",")]
+        assert values == sorted(values, reverse=True)
+    script = [sys.executable, str(ROOT / "tflite/run_model.py"), file, photo]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert cli.main(["classify", str(file), str(photo)]) == 0
+    found = capsys.readouterr().out.strip().removeprefix(f"{photo}: ")
+    assert found == ", ".join(done.stdout.replace(":", "").splitlines())
+
+
+def test_classify_names_a_file_that_is_no_image(capsys, tmp_path):
+    save_model(tiny_network("", classes=10), tmp_path / "model.keras")
+    (tmp_path / "photo.png").write_text("no image")
+    names = (tmp_path / "model.keras", tmp_path / "photo.png")
+    error = _error(capsys, "classify", *names)
+    assert str(names[1]) in error
+    assert "needs images" in _error(capsys, "classify", names[0])
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export"])

@@ -38,7 +38,7 @@ def test_a_microcontroller_s_file(capsys):
     assert lines["bytes"].strip() == f"{report.size_bytes:,}"
     assert f"{report.arena_bytes:,} bytes" in lines["arena"]
     assert lines["file"].strip() == "a.tflite"
-    assert "run_model.py a.tflite" in lines["try it"]
+    assert "gnsmall classify a.tflite IMAGE" in lines["try it"]
     assert "gnsmall c-array a.tflite" in lines["then"]
     assert "gnsmall report --index runs/index.jsonl" in lines["then"]
 

@@ -49,7 +49,7 @@ FLOAT = {
 # Accuracy of the int8 file, its bytes, arena, instructions, operators.
 INT8 = {
     "MLPerf Tiny IC1": (86.97, 98_496, 55_984, 31_990_000, 16),
-    "MLPerf Tiny, dropped size": (89.98, 260_648, None, None, None),
+    "MLPerf Tiny, medium (removed)": (89.98, 260_648, None, None, None),
     "MLPerf Tiny IC2": (91.31, 512_024, 133_744, 159_473_280, 16),
     "Silicon Labs ResNet-8": (86.1, 99_300, None, None, None),
     "MAX78000 NAS net": (89.14, 301_760, None, None, None),

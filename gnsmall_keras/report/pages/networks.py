@@ -23,8 +23,10 @@ _BOARD_FOLDER = "figures"
 _WIDTH = 600  # pixels, on a wide screen
 _COLUMNS = (
     "Latency: XNNPACK, one thread, divided by IC2's in the same run. Arena: "
-    "measured with TensorFlow Lite Micro on a PC. Instructions: per image, "
-    "CMSIS-NN called without an interpreter on an emulated Cortex-M4 (QEMU). "
+    "measured with TensorFlow Lite Micro on a PC. Instructions (not cycles): "
+    "per image, CMSIS-NN and plain C without an interpreter on an emulated "
+    "Cortex-M4 (QEMU), the ResNet-8s without softmax; TensorFlow Lite Micro "
+    "takes more for ours (`tflite/micro/README.md`). "
     "-: not measured or not applicable. Sources: "
     "`papermill_runs/exports.jsonl` and `gnsmall_keras/records/cited.jsonl`."
 )

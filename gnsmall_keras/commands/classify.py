@@ -1,0 +1,72 @@
+"""The command that classifies image files."""
+
+# pyright: basic
+
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gnsmall_keras.commands import printing
+from gnsmall_keras.commands.arguments import PositionalPath
+from gnsmall_keras.config import Aspect
+from gnsmall_keras.devices.runtime import Runtime
+
+_BEST = 3  # classes
+
+
+def classify(
+    model: PositionalPath,
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    runtime: Runtime = "litert",
+    aspect: Aspect | None = None,
+) -> None:
+    """Prints the three best classes of image files.
+
+    The numbers are what the network puts out: logits, or probabilities of a
+    file for Android. Images are read as in training; tflite/run_model.py does
+    the same on a device.
+
+    Args:
+        model: a .tflite or .keras file.
+        images: PNG, JPEG, WebP, BMP, TIFF or GIF files.
+        runtime: for .tflite files.
+        aspect: of images that are not square; None: as the network was
+            trained, else "crop".
+    """
+    if not images:
+        raise ValueError(
+            f"`gnsmall classify` needs images. Add one: {model} photo.jpg."
+        )
+    from gnsmall_keras.data.decoding import decode
+    from gnsmall_keras.devices.labels import find_labels
+    from gnsmall_keras.devices.runtime import TFLiteModel
+    from gnsmall_keras.models.saving.files import class_names_of, load_model
+    from gnsmall_keras.records.export import find_run
+    from gnsmall_keras.training.evaluation import predict_logits
+
+    if model.suffix == ".tflite":
+        network = TFLiteModel(model, runtime=runtime)
+        predict, names = network.predict, find_labels(model)
+    else:
+        network = load_model(model)
+        predict = functools.partial(predict_logits, network)
+        names = class_names_of(model)
+    run = find_run(model)
+    trained = run.config.get("aspect") if run else None
+    _, side, _, channels = network.input_shape
+    for image in images:
+        try:
+            pixels = decode(
+                image.read_bytes(),
+                image_size=side,
+                channels=channels,
+                aspect=aspect or trained or "crop",
+            )
+        except ValueError as error:
+            raise ValueError(f"{image}: {error}") from None
+        (values,) = predict(pixels[None])
+        best = values.argsort()[: -_BEST - 1 : -1]
+        told = (f"{names[i] if names else i} {values[i]:.3f}" for i in best)
+        printing.show(f"{image}: {', '.join(told)}")
