@@ -113,12 +113,14 @@ outdated: $(VENV)/test.stamp ## name locked versions (<) that have newer ones (>
 	diff <(grep == requirements/dev.txt) <(grep == "$$folder/dev.txt") | grep '^[<>]' || echo "All locked versions are the newest."
 
 STUDIES := $(addprefix papermill_runs/sweeps/,study_cpu_selection.toml study_cpu.toml study_cpu_paper.toml study_gpu_widths.toml)
+LONG := papermill_runs/sweeps/study_long.toml papermill_runs/sweeps/study_long_selection.toml
 results: $(VENV)/test.stamp ## write README's table, the docs' results and the cards from the records
 	@$(BIN)/gnsmall report --networks README.md
 	@$(BIN)/gnsmall benchmark --board --out docs/board.md > /dev/null
 	@$(BIN)/python benchmarks/cards.py > /dev/null
 	@$(BIN)/gnsmall report --readme docs/results.md
 	@$(BIN)/gnsmall report --study $(STUDIES) --readme docs/study-pilot.md
+	@$(BIN)/gnsmall report --study $(LONG) --readme docs/study.md
 
 # Fetches nothing; a warning is an error.
 docs: $(VENV)/docs.stamp ## build the documentation site, build/docs/index.html

@@ -24,6 +24,7 @@ STUDIES = [
     SWEEPS / f"study_cpu{part}.toml" for part in ("_selection", "", "_paper")
 ]
 WIDTHS = SWEEPS / "study_gpu_widths.toml"
+LONG = [SWEEPS / f"study_long{part}.toml" for part in ("", "_selection")]
 
 FILE = """
 [parameters]
@@ -399,23 +400,30 @@ def test_studies_of_one_name_are_refused(tmp_path, sweep, write_index, capsys):
     assert "names of their own" in capsys.readouterr().err
 
 
-def test_the_page_of_the_study_is_what_its_records_give(tmp_path):
-    copy = tmp_path / PAGE.name
-    copy.write_bytes(PAGE.read_bytes())
+@pytest.mark.parametrize(
+    ("page", "studies"),
+    [(PAGE, [*STUDIES, WIDTHS]), (PAGE.with_name("study.md"), LONG)],
+    ids=["pilot", "long"],
+)
+def test_the_page_of_the_study_is_what_its_records_give(
+    page, studies, tmp_path
+):
+    copy = tmp_path / page.name
+    copy.write_bytes(page.read_bytes())
     command = ["report", "--index", str(INDEX), "--readme", str(copy)]
-    assert main([*command, "--study", *map(str, [*STUDIES, WIDTHS])]) == 0
-    assert copy.read_text() == PAGE.read_text(), (
-        "docs/study-pilot.md is not what its records give: make results"
+    assert main([*command, "--study", *map(str, studies)]) == 0
+    assert copy.read_text() == page.read_text(), (
+        f"docs/{page.name} is not what its records give: make results"
     )
     shown = {
-        PAGE.parent / name
+        page.parent / name
         for name in re.findall(
-            r"\((study-pilot/[\w-]+\.svg)\)", copy.read_text()
+            rf"\(({page.stem}/[\w-]+\.svg)\)", copy.read_text()
         )
     }
-    assert shown == {*(PAGE.parent / "study-pilot").glob("*.svg")}
+    assert shown == {*page.with_suffix("").glob("*.svg")}
     for file in shown:
-        again = tmp_path / "study-pilot" / file.name
+        again = tmp_path / page.stem / file.name
         if _drawn_by(file) == _drawn_by(again):
             assert again.read_bytes() == file.read_bytes(), file.name
 
