@@ -9,11 +9,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from gnsmall_keras.child import lifeline, watch_starter
 
-_SECONDS = 60.0
+# By the clock, and of processor time; as many again for each megabyte of the
+# file. Damaged sizes may ask for any number of steps, in code that no thread
+# can interrupt.
+_SECONDS, _PROCESSOR_SECONDS = 60.0, 8
 # Of address space. A damaged size may ask for any amount.
 _MAX_BYTES = 4 * 2**30
 
@@ -27,7 +31,7 @@ def try_file(path: str | os.PathLike, data: bytes, runtime: str) -> None:
         runtime: of `devices.runtime.RUNTIMES`, installed.
 
     Raises:
-        ValueError: if the child crashes, or takes a minute; with the reason.
+        ValueError: if the child crashes or takes too long; with the reason.
         RuntimeError: with what the runtime said, if it refuses the file.
     """
     _try(Path(path).resolve(), hash(data), runtime)
@@ -36,6 +40,7 @@ def try_file(path: str | os.PathLike, data: bytes, runtime: str) -> None:
 @functools.lru_cache(maxsize=256)  # an error is not cached
 def _try(path, digest, runtime):
     del digest  # of what is at `path` now; part of the key alone
+    times = _times(path)
     try:
         with lifeline() as stdin:
             done = subprocess.run(
@@ -44,20 +49,24 @@ def _try(path, digest, runtime):
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=_SECONDS,
+                timeout=_SECONDS * times,
                 check=False,
             )
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
         raise ValueError(
-            f"a trial took more than {_SECONDS:g} s. The file may be damaged; "
-            "compare its size or sha256."
+            f"a trial took more than {error.timeout:g} s. The file may be "
+            "damaged; compare its size or sha256."
         ) from None
     if done.returncode == 0:
         return
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
+        how = f"ended by {name}"
+        if name == "SIGXCPU":
+            most = _PROCESSOR_SECONDS * times
+            how = f"took more than {most} s of processor time"
         raise ValueError(
-            f"a trial ended by {name}. The file may be damaged; compare its "
+            f"a trial {how}. The file may be damaged; compare its "
             "size or sha256."
         )
     lines = [line for line in done.stderr.splitlines() if line.strip()]
@@ -68,7 +77,7 @@ def _main(path: str, runtime: str) -> int:
     watch_starter(lambda: os._exit(1))
     from gnsmall_keras.devices.runtime import TFLiteModel
 
-    _limit_memory()
+    _limit(path)
     try:
         model = TFLiteModel(path, runtime=runtime, trial=False)
         model.run_black_image()
@@ -79,7 +88,12 @@ def _main(path: str, runtime: str) -> int:
     return 0
 
 
-def _limit_memory() -> None:
+def _times(path: str | os.PathLike) -> int:
+    return 1 + Path(path).stat().st_size // 2**20
+
+
+def _limit(path: str) -> None:
+    """Of memory and processor time, after the imports."""
     if sys.platform == "win32":
         return
     import resource
@@ -88,6 +102,10 @@ def _limit_memory() -> None:
     if hard == resource.RLIM_INFINITY or hard > _MAX_BYTES:
         resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    seconds = int(time.process_time()) + 1 + _PROCESSOR_SECONDS * _times(path)
+    if hard == resource.RLIM_INFINITY or seconds < hard:
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, hard))
 
 
 if __name__ == "__main__":

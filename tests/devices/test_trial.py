@@ -68,3 +68,23 @@ def test_endless_trial_is_named(tmp_path, monkeypatch):
     path.write_bytes(WHOLE.read_bytes())
     with pytest.raises(ValueError, match="more than 0.01 s"):
         TFLiteModel(path, runtime=RUNTIMES[0])
+
+
+def test_a_trial_that_no_thread_can_interrupt_ends(tmp_path, monkeypatch):
+    """Nor is it left behind where its starter is gone."""
+    code = (
+        "import sys; from gnsmall_keras.devices import trial; "
+        "trial._PROCESSOR_SECONDS = 1; trial._limit(sys.argv[1]); "
+        "sum(range(10**12))"
+    )
+    python, run = trial.sys.executable, trial.subprocess.run
+    monkeypatch.setattr(trial, "_PROCESSOR_SECONDS", 1)
+    monkeypatch.setattr(
+        trial.subprocess,
+        "run",
+        lambda command, **k: run([python, "-c", code, command[3]], **k),
+    )
+    path = tmp_path / "copy.tflite"
+    path.write_bytes(WHOLE.read_bytes() + b"another")
+    with pytest.raises(ValueError, match="more than 1 s of processor time"):
+        TFLiteModel(path, runtime=RUNTIMES[0])
