@@ -17,7 +17,7 @@ from gnsmall_keras.child import lifeline, watch_starter
 # By the clock, and of processor time; as many again for each megabyte of the
 # file. Damaged sizes may ask for any number of steps, in code that no thread
 # can interrupt.
-_SECONDS, _PROCESSOR_SECONDS = 60.0, 8
+_SECONDS, _PROCESSOR_SECONDS = 60.0, 5
 # Of address space. A damaged size may ask for any amount.
 _MAX_BYTES = 4 * 2**30
 
