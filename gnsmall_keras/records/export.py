@@ -129,15 +129,34 @@ def append_export(
 ) -> None:
     """Appends a record of a file that was exported just now.
 
+    An export that only repeats what the file's last record says appends none.
+
     Args:
         report: an `ExportReport` with its source.
         exports: the JSON-lines file of export records.
     """
     now = datetime.datetime.now(datetime.UTC)
-    record = ExportRecord(
-        report=report, exported_at=now.isoformat(timespec="seconds")
+    record = ExportRecord.from_json(
+        ExportRecord(
+            report=report, exported_at=now.isoformat(timespec="seconds")
+        ).to_json()
     )
-    append_line(record.to_json(), exports)
+    known = (
+        _records_of(record.sha256, exports) if Path(exports).exists() else []
+    )
+    known = [one for one in known if one.run == record.run]
+    if not known or known[-1].report != record.report:
+        append_line(record.to_json(), exports)
+
+
+def _records_of(
+    sha256: str, exports: str | os.PathLike[str]
+) -> list[ExportRecord]:
+    return [
+        record
+        for _, record in scan_lines(exports, ExportRecord.from_json)
+        if isinstance(record, ExportRecord) and record.sha256 == sha256
+    ]
 
 
 def append_latency(
@@ -153,11 +172,7 @@ def append_latency(
     Raises:
         ValueError: if no record is of that file.
     """
-    known = [
-        record
-        for _, record in scan_lines(exports, ExportRecord.from_json)
-        if isinstance(record, ExportRecord) and record.sha256 == sha256
-    ]
+    known = _records_of(sha256, exports)
     if not known:
         raise ValueError(
             f"{exports} has no record of the file with SHA-256 {sha256}. "

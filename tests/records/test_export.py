@@ -156,3 +156,15 @@ def test_lines_that_are_no_records_of_files_are_refused(
     line = json.loads((tmp_path / "e.jsonl").read_text()) | values
     with pytest.raises(ValueError, match=message):
         ExportRecord.from_json(json.dumps(line))
+
+
+def test_an_export_that_repeats_the_last_one_leaves_one_record(tmp_path):
+    path = tmp_path / "exports.jsonl"
+    _append(path, "ab")
+    _append(path, "ab")
+    assert len(_read(path)) == 1
+    exports.append_latency(path, "ab", LATENCY)
+    _append(path, "ab")
+    assert [one.latency is None for one in _read(path)] == [True, False]
+    _append(path, "cd")
+    assert len(_read(path)) == 3
