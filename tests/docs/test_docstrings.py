@@ -17,6 +17,18 @@ NAMES = sorted(gnsmall_keras.__all__)
 SEARCHES = {"Fitted", "fit"}  # of two minutes
 
 
+def _marks(name):
+    if name in SEARCHES:
+        return [pytest.mark.slow]
+    if name == "train":  # of the backends PyTorch starts first
+        return [
+            pytest.mark.contract
+            if keras.config.backend() == "torch"
+            else pytest.mark.slow
+        ]
+    return []
+
+
 @pytest.fixture
 def working_copy(tmp_path, monkeypatch):
     """A folder that has what examples read, and takes what they write."""
@@ -38,10 +50,7 @@ def _examples(name):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in SEARCHES else [])
-        for name in NAMES
-    ],
+    [pytest.param(name, marks=_marks(name)) for name in NAMES],
 )
 def test_examples_run(name, working_copy):
     test = _examples(name)

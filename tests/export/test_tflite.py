@@ -172,6 +172,7 @@ def test_calibration_images_are_pinned_and_of_every_class(real_data):
         calibration_indices(labels, len(labels) + 1)
 
 
+@pytest.mark.slow
 def test_odd_width_exports_for_phones(phone_file, real_data):
     report = phone_file.report
     assert report.faults == []

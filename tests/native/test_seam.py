@@ -155,7 +155,7 @@ def test_steps_of_sgd_and_muon_are_keras_s(recipe):
     "kind",
     [
         pytest.param("live", marks=LONG),
-        "cached",
+        pytest.param("cached", marks=LONG),
         pytest.param("smoothed", marks=LONG),
     ],
 )

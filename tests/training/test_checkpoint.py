@@ -68,7 +68,11 @@ def _assert_same(found, expected):
 
 @pytest.mark.backend
 @pytest.mark.parametrize(
-    "ema_momentum", [0.0, pytest.param(0.9, marks=pytest.mark.contract)]
+    "ema_momentum",
+    [
+        pytest.param(0.0, marks=pytest.mark.slow),
+        pytest.param(0.9, marks=pytest.mark.contract),
+    ],
 )
 def test_a_stopped_run_goes_on_to_the_same_weights(
     tmp_path, monkeypatch, ema_momentum
