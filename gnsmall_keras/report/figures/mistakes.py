@@ -46,8 +46,8 @@ def draw_confusion(name: str, record: RunRecord) -> Drawing | None:
         f"{classes} true classes by {classes} predicted ones. Most often: "
         f"{most}.",
         f"{record.slug}, n={record.test_images:,} test images: a row for each "
-        "true class, a column for each predicted one. Darker is more often; "
-        f"what was right, on the diagonal, has no colour. Most often: {most}.",
+        "true class, a column for each predicted one. A stronger colour is "
+        f"more often; what was right, on the diagonal, has no colour. Most often: {most}.",
         figure,
     )
 
