@@ -47,7 +47,8 @@ def draw_confusion(name: str, record: RunRecord) -> Drawing | None:
         f"{most}.",
         f"{record.slug}, n={record.test_images:,} test images: a row for each "
         "true class, a column for each predicted one. A stronger colour is "
-        f"more often; what was right, on the diagonal, has no colour. Most often: {most}.",
+        "more often; what was right, on the diagonal, has no colour. Most "
+        f"often: {most}.",
         figure,
     )
 
