@@ -16,6 +16,7 @@ from gnsmall_keras.data.sources import check_source, load_data
 from gnsmall_keras.export.tflite import export_network
 from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.models.spec import COUNTS, HEAD_UNITS
+from gnsmall_keras.recipes import FEW_IMAGES
 from gnsmall_keras.records.export import EXPORTS_FILE
 from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.records.run import (
@@ -157,6 +158,8 @@ class _Search:
             *("skip_broken", "validation_fraction", "seed"),
         )
         values = {name: getattr(config, name) for name in names}
+        if len(self._data.train_images) <= FEW_IMAGES:
+            values["recipe"] = "finetune"  # of known images too
         run = RunConfig(width=width, head_units=head, **values)
         return settled(run, self._data)
 
