@@ -1,7 +1,6 @@
 """Strategies as whole runs, with a tiny network in the place of GhostNets."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import subprocess
@@ -18,17 +17,14 @@ from gnsmall_keras.config import Distilling, RunConfig
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.cache import CachedTeacher, cache_teacher
 from gnsmall_keras.distill.losses import LOSSES
-from gnsmall_keras.models.saving import pretrained
 from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training import checkpoint
 from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
-from gnsmall_keras.training.evaluation import agreement, predict_logits
 from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 from gnsmall_keras.training.splits import split
-from gnsmall_keras.training.strategies import find_changed
 
 SMALL = {"width": 0.5, "epochs": 2, "batch_size": 128}
 KILLED = """
@@ -250,33 +246,6 @@ def test_a_run_that_is_named_alone_teaches_from_beside(
     made = (tmp_path / "teacher").glob("cache-*/cache.json")
     views = [json.loads(file.read_text())["views"] for file in made]
     assert sorted(views) == [1, SMALL["epochs"]]
-
-
-def test_a_published_network_teaches_by_its_name(folder, tmp_path, monkeypatch):
-    def pretend(model, teachers, batches, monitored, stage):
-        assert teachers is not None
-        return checkpoint.Progress(1, {"loss": [1.0]}, 1.0)
-
-    model = folder / "teacher" / "model.keras"
-    sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
-    known = pretrained.Pretrained(str(model), sha256)
-    monkeypatch.setattr(fit, "learn", pretend)
-    monkeypatch.setattr(pretrained, "GHOSTNETV3_SMALL", {(2.0, 1280): known})
-    config = Distilling(**SMALL, teachers=("model",))
-    record = fit.train(config, out=tmp_path, progress=False)
-    (teacher,) = record.distillation["teachers"]
-    assert teacher["name"] == "model"
-    student = load_model(tmp_path / record.slug / "model.keras")
-    images = split(load_data("digits"), resolve(config).partition).validation[0]
-    same = agreement(
-        predict_logits(student, images),
-        predict_logits(load_model(model), images),
-    )
-    assert record.agreement == same
-    assert find_changed(record.distillation, tmp_path) == []
-    config = Distilling(**SMALL, teachers=("models",))
-    with pytest.raises(ValueError, match=r"published network: \['model'\]"):
-        fit.train(config, out=tmp_path, progress=False)
 
 
 def test_the_command_writes_a_record(folder, tmp_path, capsys):
