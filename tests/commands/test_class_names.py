@@ -16,6 +16,8 @@ from gnsmall_keras.models.saving.files import (
     save_model,
 )
 
+pytestmark = pytest.mark.any_backend
+
 OURS, OTHERS = ("a", "b", "ü"), ("a", "b", "c")
 
 

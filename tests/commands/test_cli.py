@@ -16,6 +16,8 @@ from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.models.saving.files import load_model, save_model
 from gnsmall_keras.models.torch.weights import to_torch_state_dict
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture(scope="module")
 def small():

@@ -8,6 +8,8 @@ from support import ROOT
 
 from gnsmall_keras import cli
 
+pytestmark = pytest.mark.any_backend
+
 OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*[a-z0-9])(?![\w-])")
 # Of compilers, tar, git, nvidia-smi, Vela, Jupyter, Ray, benchmark_model, and
 # the scripts in tflite/.

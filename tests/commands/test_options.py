@@ -11,6 +11,8 @@ from gnsmall_keras.commands import options
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.recipes import RECIPES
 
+pytestmark = pytest.mark.any_backend
+
 
 def _help(capsys, *command):
     with pytest.raises(SystemExit) as stop:

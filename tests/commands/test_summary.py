@@ -14,6 +14,8 @@ from gnsmall_keras.models.saving import files
 from gnsmall_keras.records.run import read_records
 from gnsmall_keras.training import run as training
 
+pytestmark = pytest.mark.any_backend
+
 NAMES = ["accuracy", "bytes", "arena", "file", "try it", "then"]
 
 

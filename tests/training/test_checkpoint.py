@@ -25,6 +25,8 @@ from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 
+pytestmark = pytest.mark.any_backend
+
 CONFIG = RunConfig(epochs=3, batch_size=128)  # 10 steps an epoch
 SELECTING = dataclasses.replace(CONFIG, select="validation")
 IDENTITY = dataclasses.asdict(CONFIG)

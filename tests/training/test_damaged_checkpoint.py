@@ -14,6 +14,8 @@ from gnsmall_keras.training.checkpoint import (
     save_checkpoint,
 )
 
+pytestmark = pytest.mark.any_backend
+
 IDENTITY = {"seed": 0}
 
 

@@ -26,6 +26,8 @@ from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
 from gnsmall_keras.training.splits import split
 
+pytestmark = pytest.mark.any_backend
+
 SMALL = {"width": 0.5, "epochs": 2, "batch_size": 128}
 KILLED = """
 import os, signal, sys

@@ -24,6 +24,8 @@ from gnsmall_keras.training.callbacks import StopOnNaN
 from gnsmall_keras.training.clock import Clock
 from gnsmall_keras.training.holding import holding
 
+pytestmark = pytest.mark.any_backend
+
 OPTIONS = {"data": "digits", "epochs": 1, "batch_size": 256}
 
 

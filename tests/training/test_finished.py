@@ -14,6 +14,8 @@ from gnsmall_keras.records.run import read_records
 from gnsmall_keras.training import fit, run
 from gnsmall_keras.training.holding import LOCK_FILE, holding
 
+pytestmark = pytest.mark.any_backend
+
 CONFIG = RunConfig(data="digits", epochs=1, batch_size=256)
 
 

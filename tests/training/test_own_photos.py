@@ -26,6 +26,8 @@ from gnsmall_keras.training.advice import find_warnings
 from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.splits import settled, split
 
+pytestmark = pytest.mark.any_backend
+
 NAMES = ("left", "right", "Äpfel")
 FACTS = Facts("0123456789abcdef", True, 270)
 

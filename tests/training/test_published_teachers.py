@@ -17,6 +17,8 @@ from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.splits import split
 from gnsmall_keras.training.strategies import find_changed
 
+pytestmark = pytest.mark.any_backend
+
 SMALL = {"width": 0.5, "epochs": 2, "batch_size": 128}
 
 
