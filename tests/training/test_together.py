@@ -75,12 +75,12 @@ def test_each_is_as_it_would_be_alone(tmp_path, monkeypatch, strategy):
     configs = [RunConfig(**{**SMOKE, **own}) for own in EACH]
     if strategy == "kd":
         names = []
-        for seed in (1, 2, 2):
+        for seed in (1, 2):
             keras.utils.set_random_seed(seed)
             path = tmp_path / f"teacher-{seed}.keras"
             save_model(tiny_network("gns", classes=10), path)
             names.append((str(path),))
-        weights = (0.1, 0.5, 0.9)
+        weights = (0.1, 0.9)
         configs = [
             RunConfig(
                 **{**SMOKE, **own},
@@ -89,7 +89,9 @@ def test_each_is_as_it_would_be_alone(tmp_path, monkeypatch, strategy):
                 label_weight=weight,
                 temperature=1 + 5 * weight,
             )
-            for own, teachers, weight in zip(EACH, names, weights, strict=True)
+            for own, teachers, weight in zip(
+                EACH[1:], names, weights, strict=True
+            )
         ]
     out = tmp_path / "together"
     assert together.train_together(configs, out=out, progress=False) == {}
@@ -97,7 +99,7 @@ def test_each_is_as_it_would_be_alone(tmp_path, monkeypatch, strategy):
         record, expected = _alone(config, tmp_path / "alone", monkeypatch)
         _assert_close(_arrays(out / config.slug), expected)
         ended = fit.train(config, out=out, progress=False)
-        assert ended.hardware["loop"] == "chunks, 3 runs"
+        assert ended.hardware["loop"] == f"chunks, {len(configs)} runs"
         assert ended.history["loss"] == pytest.approx(
             record.history["loss"], abs=2e-6
         )
