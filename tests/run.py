@@ -1,4 +1,4 @@
-"""Runs the tests on every installed backend, three processes at a time.
+"""Runs the tests on every installed backend, a process for each core.
 
 Usage: python tests/run.py [--all] [pytest options, such as -k words]
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-AT_ONCE = 3  # on two cores: tests that start processes wait for them
+AT_ONCE = max(2, os.cpu_count() or 1)  # more would only wait for each other
 SLOWEST = 40  # tests to print
 # The longest first. Export and notebooks run TensorFlow in processes of their
 # own, so they are a job apart; its other tests are two jobs of equal length.
@@ -45,10 +45,10 @@ class Job(NamedTuple):
 
 
 JOBS = {
-    "tensorflow, training": Job("tensorflow", PLAIN, (*OTHERS, "test_*.py")),
     "tensorflow": Job("tensorflow", PLAIN, TRAINING),
-    "export and notebooks": Job("tensorflow", "(export or notebook)"),
+    "tensorflow, training": Job("tensorflow", PLAIN, (*OTHERS, "test_*.py")),
     "jax": Job("jax", "contract"),
+    "export and notebooks": Job("tensorflow", "(export or notebook)"),
     "torch": Job("torch", "contract"),
 }
 
@@ -136,7 +136,8 @@ def main() -> int:
         arguments.remove("--all")
     jobs = [name for name, job in JOBS.items() if find_spec(job.backend)]
     print(
-        f"== testing: {', '.join(jobs)}; three at a time, minutes of silence",
+        f"== testing: {', '.join(jobs)}; {AT_ONCE} at a time, minutes of "
+        "silence",
         flush=True,
     )
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
