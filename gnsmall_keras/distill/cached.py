@@ -222,8 +222,8 @@ def open_view(
     try:
         logits = np.lib.format.open_memmap(file, mode="r")
         found = f"{logits.dtype} {logits.shape}"
-    except (OSError, ValueError) as error:  # not there, or cut short
-        found = str(error)
+    except Exception as error:  # not there, or damaged, which raises all kinds
+        found = " ".join(str(error).split())
     if found != f"float16 {shape}":
         raise ValueError(
             f"{file} must hold float16 logits {shape}. Received: {found}. "

@@ -158,6 +158,31 @@ def checkpoints(folder: Path) -> Trial:
     return run
 
 
+def caches(folder: Path) -> Trial:
+    """Teacher logits: their description or a view's header is damaged."""
+    from gnsmall_keras.distill.cache import cache_teacher
+    from gnsmall_keras.distill.cached import CachedTeacher
+
+    pixels = np.zeros((9, 32, 32, 3), np.uint8)
+    labels = np.arange(9)
+    options = {"views": 2, "seed": 0, "augment": True, "flip": True}
+    teacher = _network()
+    cache_teacher(
+        teacher, pixels, labels, path=folder, progress=False, **options
+    )
+    whole = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+
+    def run(generator):
+        for path, data in whole.items():
+            path.write_bytes(data)
+        path = generator.choice(list(whole))
+        data = whole[path]
+        path.write_bytes(damaged(data[:128], generator) + data[128:])
+        CachedTeacher.load(folder, images=pixels, labels=labels)
+
+    return run
+
+
 def images(folder: Path) -> Trial:
     """Images of all formats."""
     del folder
@@ -250,6 +275,7 @@ def kinds() -> dict[str, Callable[[Path], Trial]]:
         "records": records,
         "sweep files": sweeps,
         "checkpoints": checkpoints,
+        "caches": caches,
         "images": images,
         "archives": archives,
         ".keras": networks,
