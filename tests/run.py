@@ -47,8 +47,8 @@ class Job(NamedTuple):
 JOBS = {
     "tensorflow": Job("tensorflow", PLAIN, TRAINING),
     "tensorflow, training": Job("tensorflow", PLAIN, (*OTHERS, "test_*.py")),
-    "jax": Job("jax", "contract"),
     "export and notebooks": Job("tensorflow", "(export or notebook)"),
+    "jax": Job("jax", "contract"),
     "torch": Job("torch", "contract"),
 }
 

@@ -181,7 +181,7 @@ MUTANTS = (
     Mutant(
         "best epoch not restored",
         "training/fit.py",
-        "distiller.student.load_weights(best)",
+        "self.distiller.student.load_weights(best)",
         "pass",
         ("training/test_fit.py",),
     ),
