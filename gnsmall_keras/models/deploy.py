@@ -2,10 +2,12 @@
 
 import keras
 
+from gnsmall_keras.models import keras_private
 from gnsmall_keras.models.branched import KaimingNormal
 from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
 
 
+@keras_private.without_tensorflow()
 def to_deploy(model: keras.Model) -> keras.Model:
     """Returns a new model in which every sum of branches is one convolution.
 

@@ -124,7 +124,7 @@ def test_training_and_files_do_without_tensorflow(tmp_path):
         "images = np.ones((2, 16, 16, 3), 'float32')\n"
         "distiller.train_on_batch(images, np.zeros(2, int))\n"
         "gns.save_model(model, sys.argv[1])\n"
-        "gns.load_model(sys.argv[1])\n"
+        "gns.to_deploy(gns.load_model(sys.argv[1]))\n"
         "assert 'tensorflow' not in sys.modules"
     )
     path = str(tmp_path / "model.keras")
