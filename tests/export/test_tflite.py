@@ -51,6 +51,14 @@ def test_file_fits_a_microcontroller(exported, width):
     assert report.size_bytes == path.stat().st_size
 
 
+def test_a_file_is_called_by_the_names_of_its_signature(exported):
+    path, _ = exported
+    found = Interpreter(model_path=str(path)).get_signature_list()
+    assert found == {
+        "serving_default": {"inputs": ["pixels"], "outputs": ["output_0"]}
+    }
+
+
 def test_runtimes_agree(exported):
     _, report = exported
     assert report.compared_images == COMPARED
