@@ -80,9 +80,9 @@ class ExportConfig:
             )
         if self.compress:
             check_compression(self.compress)
-        if self.compress and self.quantization != "int8":
+        if self.compress and not self.is_int8:
             raise ValueError(
-                "`compress` belongs to quantization='int8'. "
+                "`compress` belongs to quantization='int8' and 'int8-qat'. "
                 f"Received: quantization={self.quantization!r}."
             )
         if self.float_layers and self.quantization != "int8":

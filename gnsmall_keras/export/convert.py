@@ -203,7 +203,12 @@ def _integers(folder, config, network, images):
         training = QuantizationTraining.load(folder)
         # uint8 would be converted by an operator of its own.
         before = quantize.to_integers(network, input_dtype="int8")
-        losses = learn_quantization(network, Graph(before), training)
+        losses = learn_quantization(
+            network,
+            Graph(before),
+            training,
+            compressed=bool(config.compress),
+        )
     (folder / "float.tflite").write_bytes(network.to_bytes())
     names = [operator.layer for operator in network.operators]
     told = {"layers": names, "losses": losses}

@@ -261,10 +261,10 @@ def export_network(
     source = describe_source(run) if run else None
     _check_data(network, dataset, run)
     training = None
+    if config.quantization in TRAINED:  # by the network as it is
+        training = prepare_training(network, dataset, config, run)
     if config.compress:
         network = _compressed(network, dataset, config, run)
-    if config.quantization in TRAINED:
-        training = prepare_training(network, dataset, config, run)
     report = export_tflite(
         network,
         path,

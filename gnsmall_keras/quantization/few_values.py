@@ -25,13 +25,14 @@ def share_scales(network: Graph, data: bytes) -> bytes:
         if given.kind != made.kind or given.kind != "CONV_2D":
             continue
         values = network.constant(given.inputs[1])
-        if values is not None and _has_few(values):
+        if values is not None and has_few(values):
             bias = network.constant(given.inputs[2])
             _share(graph, made, values, bias)
     return graph.to_bytes()
 
 
-def _has_few(values):
+def has_few(values: np.ndarray) -> bool:
+    """Whether a kernel has eight weights or more for each of its values."""
     return len(np.unique(values)) * _LEAST_SHARED <= values.size
 
 

@@ -309,7 +309,11 @@ class KeepBest(keras.callbacks.Callback):
 
 
 def learn_quantization(
-    network: Graph, quantized: Graph, training: QuantizationTraining
+    network: Graph,
+    quantized: Graph,
+    training: QuantizationTraining,
+    *,
+    compressed: bool = False,
 ) -> list[float]:
     """Trains a float network to be good as its int8 file.
 
@@ -320,6 +324,7 @@ def learn_quantization(
             place.
         quantized: the int8 file made of it.
         training: on what, for how long.
+        compressed: of `Int8Simulation`.
 
     Returns:
         The losses on validation images, before the training and after each
@@ -330,7 +335,7 @@ def learn_quantization(
             loss stops being a number.
     """
     keras.utils.set_random_seed(training.seed)
-    layer = Int8Simulation(network, quantized)
+    layer = Int8Simulation(network, quantized, compressed=compressed)
     images = keras.Input(training.images.shape[1:])
     student = keras.Model(images, layer(images), name="student")
     distiller = Distiller(

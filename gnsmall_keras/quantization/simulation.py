@@ -6,12 +6,15 @@ know nothing of how a Keras layer is converted: not what the converter fuses,
 nor which tensors share a scale.
 """
 
+from typing import Any, NamedTuple
+
 import keras
 import numpy as np
 from keras import ops
 
 from gnsmall_keras.data.augment import moments
 from gnsmall_keras.export.graph import Graph, Operator
+from gnsmall_keras.quantization.few_values import has_few
 
 _AWAY = ("AVERAGE_POOL_2D",)  # where integers' ties go away from zero
 _HALF = 0.5 + 1e-3  # ties, seen through float32's rounding
@@ -34,12 +37,21 @@ class Int8Simulation(keras.layers.Layer):
     Args:
         network: the float network; it gives operators and constants.
         quantized: the int8 file made of it; it gives scales.
+        compressed: whether kernels of few values keep as few, with one scale
+            for all channels as `share_scales` has it, and zeros stay zero.
 
     Raises:
         ValueError: if an operator is not known here.
     """
 
-    def __init__(self, network: Graph, quantized: Graph, **kwargs):
+    def __init__(
+        self,
+        network: Graph,
+        quantized: Graph,
+        *,
+        compressed: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         operators = list(network.operators)
         if operators[-1].kind == "SOFTMAX":
@@ -53,38 +65,45 @@ class Int8Simulation(keras.layers.Layer):
                 )
         self._network, self._operators = network, operators
         self._scales = _match_scales(network, quantized)
-        self._learned = {}  # tensor -> unit and weight of this layer
+        self._learned: dict[int, _Learned] = {}  # by tensor
         for operator in operators:
             if operator.is_linear and operator.inputs[0] not in network.inputs:
-                self._add_weights(operator)
+                self._add_weights(operator, compressed)
 
-    def _add_weights(self, operator):
+    def _add_weights(self, operator, compressed):
         """Makes kernel and bias weights, in units of their own size.
 
         So one learning rate suits channels of all ranges.
         """
         for position, kind in enumerate(("kernel", "bias"), 1):
-            if position < len(operator.sources):
-                tensor = self._network.own_input(operator, position)
-                values = self._network.constant(tensor)
-                unit = self._unit(operator, kind, values)
-                self._learned[tensor] = (
-                    unit,
-                    self.add_weight(
-                        name=f"{kind}_{tensor}",
-                        shape=values.shape,
-                        initializer=lambda shape, dtype, start=values / unit: (
-                            start
-                        ),
-                    ),
-                )
+            if position >= len(operator.sources):
+                continue
+            tensor = self._network.own_input(operator, position)
+            values = self._network.constant(tensor)
+            places = kept = None
+            if compressed and kind == "kernel":
+                if operator.kind == "CONV_2D" and has_few(values):
+                    shape = values.shape
+                    values, places = np.unique(values, return_inverse=True)
+                    places = places.reshape(shape)
+                elif not values.all():
+                    kept = (values != 0).astype(np.float32)
+            unit = self._unit(operator, kind, values, places is not None)
+            weight = self.add_weight(
+                name=f"{kind}_{tensor}",
+                shape=values.shape,
+                initializer=lambda shape, dtype, start=values / unit: start,
+            )
+            self._learned[tensor] = _Learned(unit, weight, places, kept)
 
-    def _unit(self, operator, kind, values):
+    def _unit(self, operator, kind, values, shared):
         if kind == "bias":
             scale, _ = self._scales[operator.outputs[0]]
             return np.float32(128 * scale)
-        axis = _channel_axis(operator)
-        others = tuple(a for a in range(values.ndim) if a != axis % values.ndim)
+        others = None
+        if not shared:
+            axis = _channel_axis(operator) % values.ndim
+            others = tuple(a for a in range(values.ndim) if a != axis)
         largest = np.abs(values).max(axis=others, keepdims=True)
         return np.maximum(largest, 1e-6)
 
@@ -116,20 +135,37 @@ class Int8Simulation(keras.layers.Layer):
         tensor = operator.sources[position]
         values = self._values(tensor)
         if operator.is_linear and position == 1:
-            return fake_quantize_kernel(values, _channel_axis(operator))
+            learned = self._learned.get(tensor)
+            shared = learned is not None and learned.places is not None
+            axis = None if shared else _channel_axis(operator)
+            return fake_quantize_kernel(values, axis)
         return values
 
     def _values(self, tensor):
         if tensor not in self._learned:
             return self._network.constant(tensor)
-        unit, weight = self._learned[tensor]
-        return weight * unit
+        return self._learned[tensor].values()
 
     def write_back(self) -> None:
         """Gives the learned kernels and biases to the float network."""
         for tensor in self._learned:
             values = ops.convert_to_numpy(self._values(tensor))
             self._network.set_constant(tensor, values)
+
+
+class _Learned(NamedTuple):
+    """A kernel or a bias that learns."""
+
+    unit: Any  # what the weight is in, one or one a channel
+    weight: Any  # the layer's
+    places: np.ndarray | None = None  # of few values: where each of them is
+    kept: np.ndarray | None = None  # of zeros that stay: 0 there, otherwise 1
+
+    def values(self):
+        values = self.weight * self.unit
+        if self.places is not None:
+            values = ops.take(values, self.places)
+        return values if self.kept is None else values * self.kept
 
 
 def fake_quantize(values, scale: float, zero_point: int, *, away=False):
@@ -151,10 +187,17 @@ def fake_quantize(values, scale: float, zero_point: int, *, away=False):
     return values + ops.stop_gradient(rounded - values)
 
 
-def fake_quantize_kernel(kernel, axis: int):
-    """Rounds to 127 steps on both sides of zero, of each channel its own."""
+def fake_quantize_kernel(kernel, axis: int | None):
+    """Rounds to 127 steps on both sides of zero.
+
+    Args:
+        kernel: float32.
+        axis: of its channels, each with a step of its own; None: one for all.
+    """
     kernel = ops.convert_to_tensor(kernel)
-    others = [a for a in range(len(kernel.shape)) if a != axis % kernel.ndim]
+    others = None
+    if axis is not None:
+        others = [a for a in range(kernel.ndim) if a != axis % kernel.ndim]
     largest = ops.max(ops.abs(kernel), axis=others, keepdims=True)
     scale = ops.stop_gradient(ops.maximum(largest, 1e-12) / 127.0)
     rounded = ops.round(kernel / scale) * scale

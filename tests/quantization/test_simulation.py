@@ -13,9 +13,11 @@ from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
 from gnsmall_keras.quantization.calibration import (
     trace,
 )
+from gnsmall_keras.quantization.few_values import share_scales
 from gnsmall_keras.quantization.qat import (
     KeepBest,
     QuantizationTraining,
+    learn_quantization,
 )
 from gnsmall_keras.quantization.simulation import (
     Int8Simulation,
@@ -137,4 +139,59 @@ def test_learning_changes_weights_but_not_the_normalisation(
     np.testing.assert_array_equal(network.constant(first.inputs[1]), kept)
     np.testing.assert_allclose(
         network.constant(last.inputs[1]), 2.0 * before, rtol=1e-6
+    )
+
+
+@pytest.fixture
+def compressed(converted):
+    """A float network of one kernel of few values, and one with zeros."""
+    network = Graph(converted.floats)
+    kernels = [operator.inputs[1] for operator in network.of_kind("CONV_2D")]
+    kernels.sort(key=lambda tensor: network.constant(tensor).size)
+    few, zeros = kernels[-2:]
+    values = network.constant(few)
+    step = np.abs(values).max() / 4
+    network.set_constant(few, np.rint(values / step) * step)
+    values = network.constant(zeros)
+    small = np.abs(values) < np.median(np.abs(values))
+    network.set_constant(zeros, np.where(small, 0.0, values))
+    return network, few, zeros
+
+
+def test_few_values_stay_few_and_zeros_stay_zero(
+    compressed, converted, dataset
+):
+    network, few, zeros = compressed
+    before = {each: network.constant(each) for each in (few, zeros)}
+    quantized = Graph(converted.data)
+    training = QuantizationTraining(
+        images=dataset.train_images[:64],
+        labels=dataset.train_labels[:64],
+        batch_size=32,
+    )
+    learn_quantization(network, quantized, training, compressed=True)
+    after = {each: network.constant(each) for each in (few, zeros)}
+    for each, values in after.items():
+        assert not np.array_equal(values, before[each])
+    assert len(np.unique(after[few])) <= len(np.unique(before[few])) <= 9
+    for value in np.unique(before[few]):  # the same weights are one value
+        assert len(np.unique(after[few][before[few] == value])) == 1
+    np.testing.assert_array_equal(after[zeros] == 0, before[zeros] == 0)
+
+
+def test_a_kernel_of_few_values_is_rounded_as_its_file_is(
+    compressed, converted
+):
+    network, few, _ = compressed
+    quantized = Graph(share_scales(network, converted.data))
+    layer = Int8Simulation(network, quantized, compressed=True)
+    number, ours = next(
+        (number, operator)
+        for number, operator in enumerate(network.operators)
+        if few in operator.inputs
+    )
+    kernel = quantized.operators[number].inputs[1]
+    expected = quantized.constant(kernel) * quantized.scales(kernel)[0]
+    np.testing.assert_allclose(
+        layer._constant(ours, 1), expected, rtol=1e-5, atol=1e-7
     )
