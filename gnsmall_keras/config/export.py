@@ -47,11 +47,12 @@ class ExportConfig:
     float_layers: tuple[str, ...] = ()
     """Layers of the fused model that stay float in an int8 file."""
     compress: str = ""
-    """Of int8: "cluster:N", N values for each kernel of 8 N weights or more, or
-    "prune:S", a share S of zeros in each of 2,000 or more, for files that pack
-    better; fine-tuned with the float network as
-    teacher, by tensorflow-model-optimization. Empty: as trained."""
-    compress_images: Count | None = 6_400
+    """Of int8 and int8-qat, for files that pack better: "cluster:N", N values
+    for each kernel of 8 N weights or more, or "prune:S", a share S of zeros in
+    each of 2,000 or more. tensorflow-model-optimization fine-tunes with the
+    float network as teacher; int8-qat then learns the rounding, with as few
+    values and the same zeros. Empty: as trained."""
+    compress_images: Count | None = 25_600
     """At most so many images of the training split for that, once each; None:
     all."""
     qat_epochs: Count = 1

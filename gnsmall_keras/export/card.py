@@ -316,6 +316,8 @@ def _commands(report, runs):
         exporting += ["--float-layers", *report.float_layers]
     if report.compressed:
         exporting += ["--compress", report.compressed]
+        if report.compress_images != usual.compress_images:
+            exporting += ["--compress-images", str(report.compress_images)]
     if report.qat:
         exporting += ["--qat-epochs", str(report.qat["epochs"])]
         if report.qat["images"] < record.train_images:

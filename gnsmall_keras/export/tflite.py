@@ -99,6 +99,7 @@ class ExportReport:
     folded_gates: list[str] = dataclasses.field(default_factory=list)
     class_names: list[str] = dataclasses.field(default_factory=list)
     compressed: str = ""  # such as "cluster:32"
+    compress_images: int | None = None  # at most so many, for that; None: all
     qat: dict[str, Any] | None  # how int8 was trained, its losses
     layers: list[LayerError] | None  # of int8 files, where asked for
     evaluated_images: int
@@ -214,6 +215,7 @@ def export_tflite(
             qat=_training(training, converted),
             layers=layers,
             compressed=compressed,
+            compress_images=config.compress_images if compressed else None,
             folded_gates=gates,
             **described,
             **measured,
