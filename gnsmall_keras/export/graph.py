@@ -295,10 +295,47 @@ def _unpack(data):
 
 
 def pack(model) -> bytes:
-    """Returns the file of a ModelT; equal arrays are stored once."""
-    builder = _sharing_builder()
+    """Returns the file of a ModelT; what is equal in it is stored once.
+
+    That is arrays, and operators' options and tensors' quantisation.
+    """
+    builder, places = _sharing_builder(), {}
+    model = copy.copy(model)
+    model.subgraphs = [copy.copy(subgraph) for subgraph in model.subgraphs]
+    for subgraph in model.subgraphs:
+        for name, field in (
+            ("operators", "builtinOptions"),
+            ("tensors", "quantization"),
+        ):
+            entries = [copy.copy(entry) for entry in getattr(subgraph, name)]
+            for entry in entries:
+                if getattr(entry, field) is not None:
+                    table = _Once(getattr(entry, field), places)
+                    setattr(entry, field, table)
+            setattr(subgraph, name, entries)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+class _Once:
+    """A table of the schema that is written once, however often it is met."""
+
+    def __init__(self, table, places):
+        self._table, self._places = table, places
+
+    def Pack(self, builder):  # the schema's name
+        """Returns the table's place in the file."""
+        values = sorted(vars(self._table).items())
+        key = (type(self._table), *((name, _key(v)) for name, v in values))
+        if key not in self._places:
+            self._places[key] = self._table.Pack(builder)
+        return self._places[key]
+
+
+def _key(value):
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.tobytes()
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _numbers(tensors):

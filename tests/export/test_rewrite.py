@@ -88,6 +88,29 @@ def test_rewritten_file_is_small(converted, width):
     assert rewrite(data) == data
 
 
+def test_equal_options_and_scales_are_stored_once(converted):
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = Graph(rewrite(converted))
+    data = graph.to_bytes()
+    main = schema.Model.GetRootAs(data, 0).Subgraphs(0)
+    options = [
+        main.Operators(index).BuiltinOptions()
+        for index in range(main.OperatorsLength())
+    ]
+    places = {table.Pos for table in options if table}
+    assert len(places) < 0.2 * len(options)
+    again = Graph(data)  # and every operator still has its own
+    for old, new in zip(graph.operators, again.operators, strict=True):
+        assert type(old.options) is type(new.options)
+        if old.options is not None:
+            assert vars(old.options) == vars(new.options)
+    for old, new in zip(graph.tensors, again.tensors, strict=True):
+        for name in ("scale", "zeroPoint"):
+            values = (getattr(each.quantization, name) for each in (old, new))
+            np.testing.assert_array_equal(*values)
+
+
 def test_xnnpack_takes_the_file_in_one_piece(converted, images):
     data = rewrite(converted, for_xnnpack=True)
     assert count_partitions(data) == 1
