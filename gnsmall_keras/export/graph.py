@@ -348,12 +348,33 @@ def _number(code):
 
 
 def _sharing_builder():
-    """Returns a writer that stores equal arrays once, aligned for runtimes."""
+    """Returns a writer that stores equal arrays once, aligned for runtimes.
+
+    A table's fields of one byte come together, so that one padding is enough.
+    """
     import flatbuffers
 
     places = {}
 
     class Builder(flatbuffers.Builder):
+        def StartObject(self, numfields):
+            self._bytes = []
+            super().StartObject(numfields)
+
+        def PrependInt8Slot(self, *field):
+            self._bytes.append((super().PrependInt8Slot, field))
+
+        def PrependUint8Slot(self, *field):
+            self._bytes.append((super().PrependUint8Slot, field))
+
+        def PrependBoolSlot(self, *field):
+            self._bytes.append((super().PrependBoolSlot, field))
+
+        def EndObject(self):
+            for write, field in self._bytes:
+                write(*field)
+            return super().EndObject()
+
         def CreateNumpyVector(self, x):
             key = (x.dtype.str, x.tobytes())
             if key not in places:
