@@ -181,9 +181,10 @@ def _run_tyro(cli, *commands, **settings):
         if not stop.code:  # help, or a completion
             raise
         # A box of several lines becomes one line, without tyro's inner names.
-        text = " ".join(re.sub(r"[│╭╮╰╯─]+", " ", messages.getvalue()).split())
+        box = r"[│╭╮╰╯─]+|-{3,}"  # the latter where there is no UTF-8
+        text = " ".join(re.sub(box, " ", messages.getvalue()).split())
         text = re.sub(r"^(\w+ \w+) (?=\1)", "", text, flags=re.IGNORECASE)
-        text = re.sub(r"Value error Error parsing \S+config: ", "", text)
+        text = re.sub(r"(Value error )?Error parsing (\S*config: )?", "", text)
         text = re.sub(r"For full helptext, (see|run):? ", "Help: ", text)
         raise ValueError(text) from None
 

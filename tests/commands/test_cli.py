@@ -37,6 +37,7 @@ def _error(capsys, *arguments):
     captured = capsys.readouterr()
     assert captured.err.startswith("gnsmall: error: ")
     assert captured.err.count("\n") == 1, "one line"
+    assert "Error parsing" not in captured.err  # tyro's
     return captured.err
 
 
@@ -100,6 +101,10 @@ def test_help_is_there(command, capsys):
             "must end in .keras",
         ),
         (["export", "none.keras", "--data", "digits"], "does not exist"),
+        (
+            ["export", "a.keras", "--data", "a", "--compress", "cluster:1"],
+            "N >= 2",
+        ),
         (["evaluate", "none.tflite", "--data", "digits"], "No file"),
         (["sweep", "none.toml"], "No such file"),
         (["records", "merge", "--out", "a.jsonl"], "one file or more"),
