@@ -11,7 +11,7 @@
 namespace gns {
 namespace {
 
-constexpr int BLOCKS_AT_ONCE = 8;  // of images, in inference
+constexpr int BLOCKS_AT_ONCE = 8;  // of images, in inference, at most
 constexpr int BRANCHES = 3;        // of strided depthwise convolutions
 
 void check(bool holds, const char* rule) {
@@ -255,9 +255,11 @@ void Network::infer(const float* parameters, const float* statistics,
   std::lock_guard<std::mutex> lock(mutex_);
   const std::size_t image =
       std::size_t(plan_.height) * plan_.width * plan_.channels;
-  for (int first = 0; first < count; first += BLOCKS_AT_ONCE * IMAGES) {
-    auto context = make_context(std::min(count - first,
-                                         BLOCKS_AT_ONCE * IMAGES));
+  // One block for each thread: more would not fit its cache from layer to
+  // layer. An image's logits do not depend on the others.
+  const int step = std::min(threads_.count(), BLOCKS_AT_ONCE) * IMAGES;
+  for (int first = 0; first < count; first += step) {
+    auto context = make_context(std::min(count - first, step));
     context->parameters = parameters;
     context->statistics = const_cast<float*>(statistics);  // only read
     run(*context, images + first * image,

@@ -17,6 +17,8 @@ class Threads {
   Threads(const Threads&) = delete;
   Threads& operator=(const Threads&) = delete;
 
+  int count() const { return count_; }
+
   // Calls task(0), ..., task(count - 1), each once, on any thread.
   void run(int count, const std::function<void(int)>& task);
 
