@@ -153,15 +153,18 @@ def _name(run: RunRecord, target: str) -> str:
 def _latencies(export, exports: Sequence[ExportRecord], cited):
     """Of the file where known, else of its network's files from other runs.
 
-    And on which processors these had more operators, and how many.
+    Those of fewer operators are left out, as faster than it. And on which
+    processors they had more operators, and how many.
     """
     same = ("model", "width", "head_units", "deployed_parameters")
+    now = sum(export.report["ops"].values())
     kin = [
         one
         for one in exports
         if one.latency
         and one.report["target"] == export.report["target"]
         and all(one.source[name] == export.source[name] for name in same)
+        and sum(one.report["ops"].values()) >= now
     ]
     found: dict[str, float] = {}
     counts: dict[str, int] = {}  # of operators, by processor
@@ -173,7 +176,6 @@ def _latencies(export, exports: Sequence[ExportRecord], cited):
         found.update(one.latencies)
         for processor in one.latencies:
             counts.pop(processor, None)
-    now = sum(export.report["ops"].values())
     older = "; ".join(
         f"{_short(processor)} ({count}, now {now})"
         for processor, count in counts.items()

@@ -14,6 +14,7 @@ from gnsmall_keras.report.figures.drawing import render
 from gnsmall_keras.report.figures.networks import THEMES, draw_networks
 from gnsmall_keras.report.networks import (
     CITED,
+    _latencies,
     describe_networks,
     find_networks,
     tabulate_networks,
@@ -77,6 +78,23 @@ def test_where_it_loses_is_told(networks):
     shares = [float(x) for x in re.findall(r"(\d\.\d\d)x the", told)]
     assert any(share > 1 for share in shares)
     assert any(share < 1 for share in shares)
+
+
+@pytest.mark.parametrize(
+    ("operators", "ratio", "older"),
+    [(165, 0.5, ""), (177, 0.5, "a processor (177, now 165)"), (131, None, "")],
+)
+def test_latencies_are_of_no_faster_file(
+    make_record, make_export, operators, ratio, older
+):
+    record = make_record(0.6)
+    before = make_export(
+        record, 300_000, latency=0.5, ops={"CONV_2D": operators}
+    )
+    export = make_export(record, 310_000, ops={"CONV_2D": 165})
+    found, noted = _latencies(export, [before, export], [])
+    assert found.get("a processor") == ratio
+    assert noted == older
 
 
 @pytest.mark.parametrize("theme", THEMES)
