@@ -147,7 +147,7 @@ class RunConfig:
     several teachers at once."""
     teachers: tuple[str, ...] = ()
     """Files of models (.keras), folders of runs, names of runs that are in the
-    folder of this one's, or published networks ("gns-w1-cifar10")."""
+    folder of this one's, or published networks ("gns-w1-cifar10-long")."""
     assistants: tuple[str, ...] = ()
     """Of strategy "assistant", from the teacher on: networks to train, such as
     "gns-w0.75" or "wrn_16_4", or files and folders of trained ones."""
