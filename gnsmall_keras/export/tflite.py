@@ -70,7 +70,7 @@ class ExportReport:
         >>> text = pathlib.Path("tflite/gns-w1-cifar10-micro.json").read_text()
         >>> report = json.loads(text)  # what is beside a file
         >>> report["arena_bytes"], report["faults"]
-        (133216, [])
+        (147344, [])
     """
 
     path: str
