@@ -158,18 +158,27 @@ def compressed(converted):
     return network, few, zeros
 
 
+@pytest.mark.parametrize(
+    "how", ["moved", pytest.param("trained", marks=pytest.mark.slow)]
+)
 def test_few_values_stay_few_and_zeros_stay_zero(
-    compressed, converted, dataset
+    compressed, converted, dataset, how
 ):
     network, few, zeros = compressed
     before = {each: network.constant(each) for each in (few, zeros)}
     quantized = Graph(converted.data)
-    training = QuantizationTraining(
-        images=dataset.train_images[:64],
-        labels=dataset.train_labels[:64],
-        batch_size=32,
-    )
-    learn_quantization(network, quantized, training, compressed=True)
+    if how == "trained":
+        training = QuantizationTraining(
+            images=dataset.train_images[:64],
+            labels=dataset.train_labels[:64],
+            batch_size=32,
+        )
+        learn_quantization(network, quantized, training, compressed=True)
+    else:
+        layer = Int8Simulation(network, quantized, compressed=True)
+        for weight in layer.trainable_weights:
+            weight.assign(keras.random.normal(weight.shape, seed=0))
+        layer.write_back()
     after = {each: network.constant(each) for each in (few, zeros)}
     for each, values in after.items():
         assert not np.array_equal(values, before[each])
