@@ -215,7 +215,6 @@ def export_tflite(
             qat=_training(training, converted),
             layers=layers,
             compressed=compressed,
-            compress_images=config.compress_images if compressed else None,
             folded_gates=gates,
             **described,
             **measured,
@@ -350,6 +349,7 @@ def _describe(data, config, deployed) -> dict[str, Any]:
     return {
         "target": config.target,
         "quantization": config.quantization,
+        "compress_images": config.compress_images if config.compress else None,
         "parameters": counting.count_parameters(deployed),
         "macs": counting.count_macs(deployed),
         "size_bytes": len(data),

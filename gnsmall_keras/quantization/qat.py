@@ -308,6 +308,18 @@ class KeepBest(keras.callbacks.Callback):
         self.losses.append(found["loss"])
 
 
+def batches_of(training: QuantizationTraining) -> TrainingBatches:
+    """Returns normalised images with labels, as "best" sees them."""
+    return TrainingBatches(
+        training.images,
+        training.labels,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        views=dataclasses.replace(_VIEWS, flip=training.flip),
+        drop_remainder=True,
+    )
+
+
 def learn_quantization(
     network: Graph,
     quantized: Graph,
@@ -344,14 +356,7 @@ def learn_quantization(
         label_weight=training.label_weight,
         temperature=training.temperature,
     )
-    batches = TrainingBatches(
-        training.images,
-        training.labels,
-        batch_size=training.batch_size,
-        seed=training.seed,
-        views=dataclasses.replace(_VIEWS, flip=training.flip),
-        drop_remainder=True,
-    )
+    batches = batches_of(training)
     steps = training.epochs * len(batches)
     distiller.compile(
         optimizer=keras.optimizers.Adam(

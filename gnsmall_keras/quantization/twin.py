@@ -13,13 +13,11 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
-from gnsmall_keras.data.augment import Views
-from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.quantization.compression import (
     JOB_FILE,
     MODEL_FILE,
 )
-from gnsmall_keras.quantization.qat import QuantizationTraining
+from gnsmall_keras.quantization.qat import QuantizationTraining, batches_of
 
 Replace = Callable[[str, Any, Any, Any], Any]
 # Layers of fused networks, with what of their configuration both Keras know.
@@ -216,20 +214,6 @@ def fine_tune(
         steps_per_epoch=len(batches),
         callbacks=[*callbacks],
         verbose=2,
-    )
-
-
-def batches_of(training: QuantizationTraining) -> TrainingBatches:
-    """Returns normalised images with labels, as "best" sees them."""
-    return TrainingBatches(
-        training.images,
-        training.labels,
-        batch_size=training.batch_size,
-        seed=training.seed,
-        views=Views(
-            flip=training.flip, alternate=True, padding=2, border="reflect"
-        ),
-        drop_remainder=True,
     )
 
 
