@@ -56,7 +56,7 @@ GROUPS: dict[Any, dict[str, tuple[str, str]]] = {
     ExportConfig: {
         "file": (
             "target quantization",
-            "calibration calibration_size float_layers compress "
+            "calibration calibration_size float_layers head_units compress "
             "compress_images qat_epochs qat_images teacher",
         )
     },

@@ -46,6 +46,10 @@ class ExportConfig:
     """Images of the training split that set the activations' ranges."""
     float_layers: tuple[str, ...] = ()
     """Layers of the fused model that stay float in an int8 file."""
+    head_units: Count | None = None
+    """So many of the units before the classifier, those that move the logits
+    most on the calibration images; None: all. Of models that end as the
+    GhostNets do, where these have up to half of the weights."""
     compress: str = ""
     """Of int8 and int8-qat, for files that pack better: "cluster:N", N values
     for each kernel of 8 N weights or more, or "prune:S", a share S of zeros in

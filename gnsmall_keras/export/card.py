@@ -119,7 +119,7 @@ def _numbers(report, record):
             )
         ),
         "SHA-256": f"`{report.sha256}`",
-        **_gates(report),
+        **_left_out(report),
         **_devices(report),
         **_ethos_u(report),
     }
@@ -132,14 +132,18 @@ def _packed(report):
     return f", {report.gzip_bytes:,} by gzip{how}"
 
 
-def _gates(report):
-    if not report.folded_gates:
-        return {}
-    count = len(report.folded_gates)
-    return {
-        "constant gates left out": f"{count}, with the operators before them: "
-        "they gave every image the same factors, which the next kernels have"
-    }
+def _left_out(report):
+    found, count = {}, len(report.folded_gates)
+    if count:
+        found["constant gates left out"] = (
+            f"{count}, with the operators before them: they gave every image "
+            "the same factors, which the next kernels have"
+        )
+    if report.head_units is not None:
+        found["units of the head left out"] = (
+            f"all but the {report.head_units:,} that move the logits most"
+        )
+    return found
 
 
 def _devices(report):
@@ -314,6 +318,8 @@ def _commands(report, runs):
         exporting += ["--calibration-size", str(report.calibration_images)]
     if report.float_layers:
         exporting += ["--float-layers", *report.float_layers]
+    if report.head_units is not None:
+        exporting += ["--head-units", str(report.head_units)]
     if report.compressed:
         exporting += ["--compress", report.compressed]
         if report.compress_images != usual.compress_images:

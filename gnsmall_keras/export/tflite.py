@@ -40,6 +40,7 @@ from gnsmall_keras.models import counting
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.quantization.calibration import calibration_split
 from gnsmall_keras.quantization.compression import Compression, compress
+from gnsmall_keras.quantization.head import narrow_head
 from gnsmall_keras.quantization.layer_errors import (
     LayerError,
     find_layer_errors,
@@ -98,6 +99,7 @@ class ExportReport:
     # Constant ones that the file does without; older reports do not say.
     folded_gates: list[str] = dataclasses.field(default_factory=list)
     class_names: list[str] = dataclasses.field(default_factory=list)
+    head_units: int | None = None  # that were kept; None: all
     compressed: str = ""  # such as "cluster:32"
     compress_images: int | None = None  # at most so many, for that; None: all
     qat: dict[str, Any] | None  # how int8 was trained, its losses
@@ -190,7 +192,8 @@ def export_tflite(
     check_beside(path, class_names)
     check_logits(model, "The model")
     deployed = to_deploy(model)
-    folded, gates = fold_gates(deployed)
+    smaller = _narrowed(deployed, config, calibration_images)
+    folded, gates = fold_gates(smaller)
     converted, data = _make(
         folded, config, calibration_images, training, class_names
     )
@@ -284,6 +287,12 @@ def export_network(
     return report
 
 
+def _narrowed(deployed, config, images):
+    if config.head_units is None:
+        return deployed
+    return narrow_head(deployed, config.head_units, images)
+
+
 def _compressed(network, dataset, config, run):
     """The fused network with weights that pack better, the float one taught."""
     teaching = dataclasses.replace(
@@ -293,9 +302,9 @@ def _compressed(network, dataset, config, run):
         qat_images=config.compress_images,
     )
     training = prepare_training(network, dataset, teaching, run)
-    fused = to_deploy(network)
+    images = calibration_split(dataset, config.calibration_size)
+    fused = _narrowed(to_deploy(network), config, images)
     if config.calibration == "mse":
-        images = calibration_split(dataset, config.calibration_size)
         fused = with_like_channels(fused, images)
     return compress(fused, Compression.parse(config.compress), training)
 
@@ -349,6 +358,7 @@ def _describe(data, config, deployed) -> dict[str, Any]:
     return {
         "target": config.target,
         "quantization": config.quantization,
+        "head_units": config.head_units,
         "compress_images": config.compress_images if config.compress else None,
         "parameters": counting.count_parameters(deployed),
         "macs": counting.count_macs(deployed),

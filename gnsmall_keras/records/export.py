@@ -53,6 +53,11 @@ class ExportRecord:
         return self.source["digest"], self.source["started_at"]
 
     @property
+    def head_units(self) -> int:
+        """Of the file's head; the network's own may have more."""
+        return self.report.get("head_units") or self.source["head_units"]
+
+    @property
     def sha256(self) -> str:
         """Of the file."""
         return self.report["sha256"]

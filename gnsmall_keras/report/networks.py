@@ -121,7 +121,7 @@ def _read(path, reading, cited):
     report = export.report
     latencies, older = _latencies(export, reading.exports, known)
     return Network(
-        _name(run, report["target"]),
+        _name(run, export),
         ours=True,
         int8=100 * report["accuracy"],
         float=100 * report["float_accuracy"],
@@ -142,46 +142,52 @@ def _read(path, reading, cited):
     )
 
 
-def _name(run: RunRecord, target: str) -> str:
-    config = run.config
-    head = config["head_units"]
+def _name(run: RunRecord, export: ExportRecord) -> str:
+    head = export.head_units
     narrow = "" if head == 1280 else f", head {head}"
-    phone = ", for Android" if target == "android" else ""
-    return f"GN-S {config['width']:g}{narrow}{phone}"
+    phone = ", for Android" if export.report["target"] == "android" else ""
+    return f"GN-S {run.config['width']:g}{narrow}{phone}"
 
 
 def _latencies(export, exports: Sequence[ExportRecord], cited):
     """Of the file where known, else of its network's files from other runs.
 
-    Those of fewer operators are left out, as faster than it. And on which
-    processors they had more operators, and how many.
+    Those of fewer operators or units are left out, as faster than it. And on
+    which processors they had more, and how many.
     """
     same = ("model", "width", "head_units", "deployed_parameters")
-    now = sum(export.report["ops"].values())
+    operators, head = _size(export)
     kin = [
         one
         for one in exports
         if one.latency
         and one.report["target"] == export.report["target"]
         and all(one.source[name] == export.source[name] for name in same)
-        and sum(one.report["ops"].values()) >= now
+        and _size(one)[0] >= operators
+        and _size(one)[1] >= head
     ]
     found: dict[str, float] = {}
-    counts: dict[str, int] = {}  # of operators, by processor
+    sizes: dict[str, tuple[int, int]] = {}  # by processor
     for one in (*kin, *(one for one in kin if one.sha256 == export.sha256)):
         processor = one.latency["hardware"]["processor"]
         found[processor] = one.latency["ratio"]
-        counts[processor] = sum(one.report["ops"].values())
+        sizes[processor] = _size(one)
     for one in cited:
         found.update(one.latencies)
         for processor in one.latencies:
-            counts.pop(processor, None)
-    older = "; ".join(
-        f"{_short(processor)} ({count}, now {now})"
-        for processor, count in counts.items()
-        if count > now
-    )
-    return found, older
+            sizes.pop(processor, None)
+    older = []
+    for processor, (count, units) in sizes.items():
+        more = [f"{count} operators, now {operators}"] * (count > operators)
+        more += [f"a head of {units:,}, now {head:,}"] * (units > head)
+        if more:
+            older.append(f"{_short(processor)} ({'; '.join(more)})")
+    return found, "; ".join(older)
+
+
+def _size(export):
+    """Of its file: operators, and units of the head."""
+    return sum(export.report["ops"].values()), export.head_units
 
 
 def tabulate_networks(networks: Networks, *, board: bool = False) -> Table:
@@ -278,9 +284,7 @@ def describe_networks(networks: Networks) -> list[str]:
     older = [one for one in networks.ours if one.older]
     if older:
         names = "; ".join(f"{one.name} on {one.older}" for one in older)
-        told.append(
-            f"Latencies of earlier files, which had more operators: {names}."
-        )
+        told.append(f"Latencies of earlier files, which were larger: {names}.")
     if networks.demonstrations:
         names = ", ".join(
             f"{one.name} ({_class_of(one)})" for one in networks.demonstrations

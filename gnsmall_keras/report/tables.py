@@ -280,7 +280,7 @@ def tabulate_exports(exports: Iterable[ExportRecord]) -> Table:
                 report["path"],
                 source["slug"],
                 f"{source['model']} w{source['width']:g}",
-                f"{source['head_units']:g}",
+                f"{export.head_units:g}",
                 report["target"],
                 report["quantization"],
                 "; ".join(map(str, report["faults"])) or "none",

@@ -156,8 +156,11 @@ def test_command_of_a_file_has_its_calibration(report):
         calibration="minmax",
         calibration_images=50,
         float_layers=["stem"],
+        head_units=640,
     )
     card = make_card(report, EIGHT_EPOCHS)
+    assert "--head-units 640" in card
+    assert "| units of the head left out |" in card
     assert "--calibration minmax --calibration-size 50" in card
     assert "--float-layers stem" in card
 

@@ -14,6 +14,8 @@ import pytest
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.export.convert import convert
 from gnsmall_keras.export.tflite import export_tflite
+from gnsmall_keras.models.counting import count_parameters
+from gnsmall_keras.models.deploy import to_deploy
 
 pytestmark = [pytest.mark.export, pytest.mark.usefixtures("in_process")]
 
@@ -68,9 +70,14 @@ def test_a_file_for_phones_need_not_run_on_microcontrollers(
         tmp_path / "model.tflite",
         target="android",
         quantization="float16",
+        head_units=48,
         calibration_images=images,
+        evaluation_images=images[:20],
     )
     assert (report.faults, report.arena_bytes) == ([], None)
+    assert report.head_units == 48
+    assert report.parameters < count_parameters(to_deploy(model))
+    assert report.agreement >= 0.5  # with the network of all units
 
 
 def test_operators_without_counterpart_are_named_with_their_layers(images):

@@ -1,5 +1,6 @@
 """README's table and figure are of records alone."""
 
+import functools
 import json
 import re
 from xml.etree import ElementTree
@@ -81,20 +82,26 @@ def test_where_it_loses_is_told(networks):
 
 
 @pytest.mark.parametrize(
-    ("operators", "ratio", "older"),
-    [(165, 0.5, ""), (177, 0.5, "a processor (177, now 165)"), (131, None, "")],
+    ("operators", "head", "ratio", "older"),
+    [
+        (165, None, 0.5, "a head of 1,280, now 640"),
+        (165, 640, 0.5, ""),
+        (165, 320, None, ""),
+        (177, 640, 0.5, "177 operators, now 165"),
+        (131, None, None, ""),
+    ],
 )
 def test_latencies_are_of_no_faster_file(
-    make_record, make_export, operators, ratio, older
+    make_record, make_export, operators, head, ratio, older
 ):
     record = make_record(0.6)
-    before = make_export(
-        record, 300_000, latency=0.5, ops={"CONV_2D": operators}
-    )
-    export = make_export(record, 310_000, ops={"CONV_2D": 165})
+    made = functools.partial(make_export, record)
+    ops = {"CONV_2D": operators}
+    before = made(300_000, latency=0.5, ops=ops, head_units=head)
+    export = made(310_000, ops={"CONV_2D": 165}, head_units=640)
     found, noted = _latencies(export, [before, export], [])
     assert found.get("a processor") == ratio
-    assert noted == older
+    assert noted == (older and f"a processor ({older})")
 
 
 @pytest.mark.parametrize("theme", THEMES)
