@@ -194,7 +194,11 @@ def test_unknown_name_is_an_attribute_error():
 
 
 @pytest.mark.parametrize(
-    "order", ["import keras, gnsmall_keras", "import gnsmall_keras, keras"]
+    "order",
+    [
+        "import keras, gnsmall_keras",
+        pytest.param("import gnsmall_keras, keras", marks=pytest.mark.slow),
+    ],
 )
 def test_keras_reads_the_package_s_files(order):
     code = (

@@ -86,7 +86,10 @@ def _assert_equal(weights, others, tolerance=0.0):
 
 @pytest.mark.slow
 @pytest.mark.backend
-@pytest.mark.parametrize("stage", ["assistant-1", "t4-l0.5-s0"])
+@pytest.mark.parametrize(
+    "stage",
+    ["assistant-1", pytest.param("t4-l0.5-s0", marks=pytest.mark.slow)],
+)
 def test_a_killed_run_goes_on_to_the_same_weights(folder, tmp_path, stage):
     """SIGKILL in the middle of the assistant's stage, or of the student's."""
     (tmp_path / "teacher").symlink_to(folder / "teacher")
