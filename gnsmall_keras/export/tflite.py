@@ -71,7 +71,7 @@ class ExportReport:
         >>> text = pathlib.Path("tflite/gns-w1-cifar10-micro.json").read_text()
         >>> report = json.loads(text)  # what is beside a file
         >>> report["arena_bytes"], report["faults"]
-        (147344, [])
+        (142224, [])
     """
 
     path: str
