@@ -51,7 +51,7 @@ def narrow_head(
         ValueError: if the model has no such head, or a narrower one.
 
     Example:
-        >>> model = gns.ghostnetv3_small(width=0.25, weights="cifar10")
+        >>> model = gns.ghostnetv3_small(width=0.25, head_units=320)
         >>> images = gns.load_data("digits").train_images[:32]
         >>> narrow = narrow_head(model, 160, images)
         >>> narrow.get_layer("head_conv").filters
