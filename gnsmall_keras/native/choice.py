@@ -127,7 +127,9 @@ def is_on_cpu(model: keras.Model) -> bool:
     if keras.config.backend() == "torch":
         return value.device.type == "cpu"
     if keras.config.backend() == "jax":
-        return {device.platform for device in value.devices()} == {"cpu"}
+        from gnsmall_keras.native import on_jax
+
+        return on_jax.is_on_cpu(value)
     import tensorflow as tf
 
     alone = tf.distribute.get_strategy().num_replicas_in_sync == 1

@@ -74,3 +74,12 @@ def _function(network):
     call = jax.custom_vjp(lambda *arrays: forward(*arrays)[0])
     call.defvjp(forward, backward)
     return call
+
+
+def is_on_cpu(value) -> bool:
+    """Whether an array is on CPUs; while a step is traced, JAX's default is."""
+    import jax
+
+    if isinstance(value, jax.core.Tracer):
+        return jax.default_backend() == "cpu"
+    return {device.platform for device in value.devices()} == {"cpu"}
