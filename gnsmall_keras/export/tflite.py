@@ -192,8 +192,7 @@ def export_tflite(
     check_beside(path, class_names)
     check_logits(model, "The model")
     deployed = to_deploy(model)
-    smaller = _narrowed(deployed, config, calibration_images)
-    folded, gates = fold_gates(smaller)
+    folded, gates = _made_small(deployed, config, calibration_images)
     converted, data = _make(
         folded, config, calibration_images, training, class_names
     )
@@ -285,6 +284,11 @@ def export_network(
     if source:
         append_export(dataclasses.asdict(report), exports)
     return report
+
+
+def _made_small(deployed, config, images):
+    """Without units and gates; returns also the gates' names."""
+    return fold_gates(_narrowed(deployed, config, images))
 
 
 def _narrowed(deployed, config, images):
