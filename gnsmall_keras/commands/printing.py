@@ -1,6 +1,7 @@
 """What commands print: tables, lines and a live bar."""
 
 import contextlib
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -42,9 +43,12 @@ def exporting(config: ExportConfig) -> contextlib.AbstractContextManager:
 
 
 def print_table(made) -> None:
-    """Prints a report's table."""
+    """Prints a report's table; names and titles break, values do not."""
     table = Table(*made.header, box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.columns[0].no_wrap = True
+    values = itertools.islice(zip(*made.rows, strict=True), 1, None)
+    for column, cells in zip(table.columns[1:], values, strict=False):
+        words = itertools.chain(cells, str(column.header).split())
+        column.min_width = column.max_width = max(map(len, words))
     for row in made.rows:
         table.add_row(*row)
     console.print(table, "")

@@ -147,6 +147,7 @@ def test_the_command_shows_a_file_beside_the_records(
     assert "their.tflite" in told
     assert "MLPerf Tiny IC2" in told
     assert "measured" in told
+    assert "…" not in told  # values are whole in 80 columns
 
 
 @pytest.mark.parametrize(
