@@ -123,6 +123,7 @@ def find_candidates(
     *,
     most: int = 3,
     late: Callable[[], bool] = lambda: False,
+    widths: Sequence[float] = WIDTHS,
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Returns sizes that fit, the widest first, and those that nearly did.
 
@@ -135,6 +136,7 @@ def find_candidates(
         tell: shows a line of progress.
         most: that are returned.
         late: whether one that fits has to do.
+        widths: to choose from; if none of them fits, from all.
 
     Raises:
         ValueError: if none fits, with what came nearest.
@@ -142,7 +144,7 @@ def find_candidates(
     probe = _Prober(dataset, limits, known)
     fitting: list[Candidate] = []
     missed: list[Candidate] = []
-    todo = _ordered(limits, dataset)
+    todo = _ordered(widths, limits, dataset)
     while todo and len(fitting) < most and not (fitting and late()):
         width = todo.pop(0)
         head = _head(width, dataset, limits)
@@ -155,7 +157,15 @@ def find_candidates(
             found = probe(width, smaller)
             (missed if found.misses else fitting).append(found)
         if fitting and not missed:
-            todo = _with_wider(todo, fitting, WIDTHS)
+            todo = _with_wider(todo, fitting, widths)
+        if not todo and not fitting and widths != WIDTHS:
+            widths = WIDTHS
+            tried = {one.width for one in missed}
+            todo = [
+                width
+                for width in _ordered(widths, limits, dataset)
+                if width not in tried
+            ]
     if not fitting:
         nearest = min(missed, key=lambda one: _excess(one, limits))
         raise ValueError(
@@ -173,15 +183,17 @@ def _excess(one: Candidate, limits: Limits) -> float:
     return max(one.size_bytes / limits.file_bytes, arena / limits.arena_bytes)
 
 
-def _ordered(limits: Limits, dataset: Dataset) -> list[float]:
+def _ordered(
+    widths: Sequence[float], limits: Limits, dataset: Dataset
+) -> list[float]:
     """Widths from the largest that may fit downwards."""
-    widths = [
+    may = [
         width
-        for width in WIDTHS
+        for width in widths
         if _bytes(width, HEADS[0], dataset.classes) <= limits.file_bytes
         and _arena(width, HEADS[0], dataset.image_size) <= limits.arena_bytes
     ]
-    return sorted(widths or WIDTHS[:1], reverse=True)
+    return sorted(may or widths[:1], reverse=True)
 
 
 def _with_wider(

@@ -14,6 +14,7 @@ from gnsmall_keras.config.fit import FitConfig
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.data.sources import check_source, load_data
 from gnsmall_keras.export.tflite import export_network
+from gnsmall_keras.models.catalogue import START_WIDTHS
 from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.models.spec import COUNTS, HEAD_UNITS
 from gnsmall_keras.recipes import FEW_IMAGES
@@ -26,11 +27,18 @@ from gnsmall_keras.records.run import (
     RunRecord,
 )
 from gnsmall_keras.sweeps.candidates import (
+    WIDTHS,
     Candidate,
     Limits,
     find_candidates,
 )
-from gnsmall_keras.sweeps.fitted import Entry, Fitted, better, ranked
+from gnsmall_keras.sweeps.fitted import (
+    Entry,
+    Fitted,
+    better,
+    most_promising,
+    ranked,
+)
 from gnsmall_keras.training.interruption import TrainingInterrupted
 from gnsmall_keras.training.run import train
 from gnsmall_keras.training.splits import settled
@@ -127,10 +135,13 @@ class _Search:
             tell,
             most=self._config.sizes,
             late=lambda: self._left() < _LATE * self._config.seconds,
+            widths=self._widths,
         )
         trials = self._trials(fitting)
         long = self._long(trials)
-        done = [one for one in (long, self._taught(long or trials[0])) if one]
+        widest = max(one.width for one in fitting)
+        taught = self._taught(long or trials[0], widest)
+        done = [one for one in (long, taught) if one]
         final = ranked(done or trials[:1])
         entries = [self._export(record) for record in final]
         return Fitted(
@@ -145,6 +156,12 @@ class _Search:
     def _calibration(self) -> int:
         usual = ExportConfig().calibration_size
         return min(usual, len(self._data.train_images))
+
+    @property
+    def _widths(self) -> tuple[float, ...]:
+        """Of few images those that start from trained weights."""
+        recipe = self._of_size(START_WIDTHS[0], HEAD_UNITS).resolved_recipe
+        return WIDTHS if recipe.start == "random" else START_WIDTHS
 
     def _left(self) -> float:
         """Seconds for training."""
@@ -211,25 +228,29 @@ class _Search:
         )
 
     def _long(self, trials: list[RunRecord]) -> RunRecord | None:
-        """A long training of the best size."""
-        best = trials[0].config
+        """A long training of the most promising size."""
+        trial = most_promising(trials)
+        best = trial.config
         config = self._of_size(best["width"], best["head_units"])
         wanted = round(_LONG * config.resolved_recipe.epochs)
         epochs = self._affordable(
-            "long", wanted, trials[0].deployed_macs, _SHARE_LONG
+            "long", wanted, trial.deployed_macs, _SHARE_LONG
         )
-        if epochs <= trials[0].recipe["epochs"]:
+        if epochs <= trial.recipe["epochs"]:
             self._tell("no time for a longer training: the trial is taken")
             return trials[0]
         self._tell(f"long training: width {best['width']:g}, epochs {epochs}")
         config = dataclasses.replace(config, epochs=epochs)
         return self._train(config, self._left()) or trials[0]
 
-    def _taught(self, alone: RunRecord) -> RunRecord | None:
-        """The same size again, taught by a larger network if that is better."""
+    def _taught(self, alone: RunRecord, widest: float) -> RunRecord | None:
+        """The same size again, taught by one too large for the device."""
         width, head = alone.config["width"], alone.config["head_units"]
-        wider = [each for each in _TEACHER_WIDTHS if each > width]
+        wider = [each for each in _TEACHER_WIDTHS if each > widest]
+        if self._widths != WIDTHS:  # others start at random
+            wider = [each for each in wider if each in self._widths]
         if not wider:
+            self._tell("no larger network to learn from")
             return None
         base = self._of_size(wider[0], HEAD_UNITS)
         macs = COUNTS["gns", wider[0]].deployed_macs

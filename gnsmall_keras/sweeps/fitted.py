@@ -1,7 +1,8 @@
 """What a search for the best network came to, in its order."""
 
 import dataclasses
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gnsmall_keras.export.tflite import ExportReport
@@ -71,6 +72,20 @@ def ranked(records: Iterable[RunRecord]) -> list[RunRecord]:
             one.deployed_parameters,
         ),
     )
+
+
+def most_promising(trials: Sequence[RunRecord]) -> RunRecord:
+    """The widest of those no further from the best than its standard error.
+
+    A short training on few images tells little more; all of them fit.
+    """
+    best = ranked(trials)[0]
+    share, count = best.validation_accuracy, best.validation_images
+    if share is None or not count:
+        return best
+    least = share - math.sqrt(share * (1 - share) / count)
+    close = [one for one in trials if (one.validation_accuracy or 0) >= least]
+    return max(close, key=lambda one: one.config["width"])
 
 
 def better(teacher: RunRecord, alone: RunRecord) -> bool:

@@ -12,13 +12,23 @@ from support import ROOT
 from gnsmall_keras import cli
 from gnsmall_keras.config.fit import FitConfig
 from gnsmall_keras.devices.runtime import TFLiteModel
+from gnsmall_keras.models.catalogue import START_WIDTHS
 from gnsmall_keras.records.run import RECORD_FILE, read_records
 from gnsmall_keras.sweeps import candidates, fit
-from gnsmall_keras.sweeps.candidates import Candidate, Limits, find_candidates
+from gnsmall_keras.sweeps.candidates import (
+    WIDTHS,
+    Candidate,
+    Limits,
+    find_candidates,
+)
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
 SOME = next(iter(read_records(ROOT / "papermill_runs" / "index.jsonl")))
-SIZES = {0.25: (80_000, 60_000), 0.375: (130_000, 70_000)}
+SIZES = {
+    0.25: (80_000, 60_000),
+    0.375: (130_000, 70_000),
+    1.0: (400_000, 140_000),
+}
 
 
 class Pretend:
@@ -28,7 +38,9 @@ class Pretend:
         self.accuracies = accuracies
         self.seconds = seconds
         self.trained = []
+        self.validation_images = 5000
         self.stops_at = None
+        self.fitting = [0.25, 0.375]
         self.most_epochs, self.steps = 10**9, 0
 
     def train(self, config, *, out, index, progress, time_budget):
@@ -50,6 +62,7 @@ class Pretend:
             validation_accuracy=self.accuracies[how] + epochs / 1e6,
             deployed_macs=1_000_000,
             train_images=100,
+            validation_images=self.validation_images,
             images={"warnings": []},
         )
         folder = out / config.slug
@@ -57,6 +70,11 @@ class Pretend:
         text = record.to_json()
         (folder / RECORD_FILE).write_text(text)
         return record
+
+    def candidates(self, *_, most, late, widths):
+        self.widths = widths
+        missed = dataclasses.replace(_candidate(0.25), misses="9 of 8 bytes")
+        return [_candidate(width) for width in self.fitting], [missed]
 
     def export(self, network, path, dataset, config, *, run, exports):
         size, arena = SIZES[run.config["width"]]
@@ -92,8 +110,6 @@ def folder(tmp_path):
 
 @pytest.fixture
 def search(folder, tmp_path, monkeypatch):
-    missed = dataclasses.replace(_candidate(0.25), misses="9 of 8 bytes")
-
     def start(pretend, **options):
         monkeypatch.setattr(fit, "train", pretend.train)
         monkeypatch.setattr(fit, "export_network", pretend.export)
@@ -102,7 +118,7 @@ def search(folder, tmp_path, monkeypatch):
         monkeypatch.setattr(
             fit,
             "find_candidates",
-            lambda *_, most, late: ([_candidate(w) for w in SIZES], [missed]),
+            pretend.candidates,
         )
         told = []
         out = str(tmp_path / "runs")
@@ -117,6 +133,7 @@ def test_the_best_trial_is_trained_long_and_a_better_one_teaches(search):
     found, told = search(pretend, seconds=10_000)
     kinds = [how for how, _ in pretend.trained]
     assert kinds == [0.25, 0.375, 0.25, 0.5, "taught"]
+    assert pretend.widths == START_WIDTHS  # of few images
     trial, long = pretend.trained[0][1], pretend.trained[2][1]
     assert long > 4 * trial
     assert [entry.how == "alone" for entry in found.entries] == [False, True]
@@ -129,11 +146,35 @@ def test_the_best_trial_is_trained_long_and_a_better_one_teaches(search):
     assert repeated.folder == found.folder
 
 
+def test_of_trials_within_a_standard_error_the_widest_goes_on(search):
+    pretend = Pretend({0.25: 0.8, 0.375: 0.77, 0.5: 0.5})
+    pretend.validation_images = 100  # 4 points
+    found, _ = search(pretend, seconds=10_000)
+    kinds = [how for how, _ in pretend.trained]
+    assert kinds == [0.25, 0.375, 0.375, 0.5]
+    assert found.best.width == 0.375
+
+
+def test_a_teacher_is_wider_than_all_that_fit(search):
+    pretend = Pretend({0.25: 0.8, 1.0: 0.7})
+    pretend.fitting = [1.0, 0.25]
+    search(pretend, seconds=10_000)
+    assert [how for how, _ in pretend.trained] == [1.0, 0.25, 0.25]
+
+
 def test_a_larger_network_that_is_no_better_does_not_teach(search):
     pretend = Pretend({0.25: 0.8, 0.375: 0.7, 0.5: 0.5})
     found, told = search(pretend, seconds=10_000)
     assert len(found.entries) == 1
     assert "the larger network is not better: it does not teach" in told
+
+
+def test_a_teacher_of_few_images_starts_from_trained_weights(search):
+    pretend = Pretend({1.0: 0.8})
+    pretend.fitting = [1.0]
+    _, told = search(pretend, seconds=10_000)
+    assert [how for how, _ in pretend.trained] == [1.0, 1.0]  # none of 1.6
+    assert "no larger network to learn from" in told
 
 
 def test_stages_that_have_no_time_are_left_out_and_told(search):
@@ -164,14 +205,16 @@ def test_a_file_that_does_not_fit_is_not_the_one_to_take(search):
 
 
 @pytest.mark.parametrize(
-    ("limits", "widths"),
+    ("limits", "given", "widths"),
     [
-        (Limits(188_416, 65_536), [0.25, 0.125]),
-        (Limits(452_608, 131_072), [1.0, 0.75, 0.5]),
+        (Limits(188_416, 65_536), WIDTHS, [0.25, 0.125]),
+        (Limits(452_608, 131_072), WIDTHS, [1.0, 0.75, 0.5]),
+        (Limits(452_608, 131_072), (0.3, 0.6, 1.5), [0.6, 0.3]),
+        (Limits(188_416, 60_000), (0.3, 0.6, 1.5), [0.125]),  # others
     ],
 )
 def test_sizes_are_measured_around_the_largest_that_fits(
-    limits, widths, tmp_path, monkeypatch
+    limits, given, widths, tmp_path, monkeypatch
 ):
     def measure(self, width, head):
         return int(candidates._bytes(width, head, 3)), int(
@@ -187,7 +230,9 @@ def test_sizes_are_measured_around_the_largest_that_fits(
     )
     monkeypatch.setattr(candidates, "calibration_split", lambda *_: None)
     path = tmp_path / "sizes.jsonl"
-    found, missed = find_candidates(data, limits, path, lambda line: None)
+    found, missed = find_candidates(
+        data, limits, path, lambda line: None, widths=given
+    )
     assert [one.width for one in found] == widths
     assert missed
     assert all(one.misses for one in missed)
