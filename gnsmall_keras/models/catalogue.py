@@ -6,7 +6,7 @@ from gnsmall_keras.models.spec import COUNTS
 
 # Of GhostNetV3-Small: the package has networks trained on CIFAR-10, of which
 # all but the layers behind the pooling can be taken for other images.
-START_WIDTHS = (0.25, 0.5, 1.0)
+START_WIDTHS = (0.25, 0.5, 0.85, 1.0)
 
 
 class Network(NamedTuple):

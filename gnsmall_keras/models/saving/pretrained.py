@@ -34,6 +34,10 @@ GHOSTNETV3_SMALL = {
         "gns-w0.5-cifar10.keras",
         "821f74bcad546e87c295d7548ff462c0026fbe8fa2657e6fd2de77f961d5d33c",
     ),
+    (0.85, 1280): Pretrained(
+        "gns-w0.85-cifar10.keras",
+        "7d6c912f65620c8ba95b83f7cb4f6a95521a70e2fc97156a81c3176b4d3c879c",
+    ),
     (1.0, 1280): Pretrained(
         "gns-w1-cifar10-long.keras",
         "e395e11c23acf98992d93d0f19a7d2a2bbc95e36e4a2eb138c218816987f228e",
