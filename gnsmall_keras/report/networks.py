@@ -119,7 +119,7 @@ def _read(path, reading, cited):
     export, run = exports[0], runs[0]
     known = [one for one in cited if one.sha256 == sha256]
     report = export.report
-    latencies, older = _latencies(export, reading.exports, known)
+    latencies, older = _latencies(export, reading.timed, known)
     return Network(
         _name(run, export),
         ours=True,

@@ -48,6 +48,7 @@ class Reading(NamedTuple):
     runs: list[Run]
     faults: list[str]  # a line each, with its number
     exports: list[ExportRecord]  # of files, each as it was last recorded
+    timed: list[ExportRecord]  # of files, one for each processor's latency
 
 
 def read_runs(index: str | os.PathLike[str]) -> Reading:
@@ -64,7 +65,7 @@ def read_runs(index: str | os.PathLike[str]) -> Reading:
             f"No records at {str(index)!r}. Give --index the file index.jsonl "
             "of a folder of runs."
         )
-    reading = Reading([], [], [])
+    reading = Reading([], [], [], [])
     for number, found in scan_records(path):
         try:
             reading.runs.append(Run(number, _checked(found)))
@@ -79,6 +80,7 @@ def _read_exports(path, reading):
     if not path.is_file():
         return
     known: dict[tuple[str, ...], ExportRecord] = {}
+    timed: dict[tuple[str, ...], ExportRecord] = {}
     for number, found in scan_lines(path, ExportRecord.from_json):
         try:
             record = _checked_export(found)
@@ -89,7 +91,10 @@ def _read_exports(path, reading):
         if record.latency is None and file in known:  # exported again
             record = dataclasses.replace(record, latency=known[file].latency)
         known[file] = record
+        if record.latency is not None:
+            timed[*file, record.latency["hardware"]["processor"]] = record
     reading.exports.extend(known.values())
+    reading.timed.extend(timed.values())
 
 
 def _tell(path, number, error):

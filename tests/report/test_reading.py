@@ -24,7 +24,7 @@ def test_broken_lines_are_told_of_with_their_numbers(make_record, tmp_path):
     index = tmp_path / "index.jsonl"
     lines = [good, b"", good[:90], b"\xff\xfe", b"[1]", b"{}", good]
     index.write_bytes(b"\n".join(lines) + b"\n")
-    runs, faults, _ = read_runs(index)
+    runs, faults, *_ = read_runs(index)
     assert [run.line for run in runs] == [1, 7]
     assert [fault.split(":")[0] for fault in faults] == [
         f"index.jsonl, line {number}" for number in (2, 3, 4, 5, 6)
@@ -42,7 +42,7 @@ def test_a_fault_is_short(tmp_path):
 def test_an_empty_file_has_no_runs(tmp_path):
     index = tmp_path / "index.jsonl"
     index.write_text("")
-    assert read_runs(index) == ([], [], [])
+    assert read_runs(index) == ([], [], [], [])
 
 
 def test_a_missing_file_is_refused(tmp_path):
@@ -79,7 +79,7 @@ def test_values_that_no_run_writes_are_told_of(
     if inner:
         value = {**getattr(record, outer), inner: value}
     broken = dataclasses.replace(record, **{outer: value})
-    runs, faults, _ = read_runs(write_index(record, broken))
+    runs, faults, *_ = read_runs(write_index(record, broken))
     assert len(runs) == 1
     assert len(faults) == 1
     assert name in faults[0] or "no number of standard JSON" in faults[0]

@@ -173,6 +173,16 @@ def test_the_last_line_of_a_file_counts_and_keeps_its_latency(
     assert found == dataclasses.replace(other, latency=timed.latency)
 
 
+def test_a_file_keeps_its_latency_on_each_processor(
+    three, make_export, write_index
+):
+    files = [make_export(three[0], 300_000, latency=x) for x in (0.5, 0.4, 0.9)]
+    files[-1].latency["hardware"] = {"processor": "another"}
+    reading = read_runs(write_index(*three, exports=files))
+    assert len(reading.exports) == 1
+    assert [one.latency["ratio"] for one in reading.timed] == [0.4, 0.9]
+
+
 @pytest.mark.parametrize(
     ("part", "name", "value"),
     [
