@@ -5,6 +5,7 @@ import ctypes
 import functools
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,10 @@ _SIGNATURES = {
     "gns_backward": (ctypes.c_int, (_POINTER,) * 4),
     "gns_free_context": (None, (_POINTER,)),
     "gns_infer": (ctypes.c_int, (*[_POINTER] * 4, ctypes.c_int, _POINTER)),
+    "gns_orthogonalize": (
+        ctypes.c_int,
+        (*[_POINTER] * 3, ctypes.c_int, *[ctypes.c_float] * 3, ctypes.c_int),
+    ),
 }
 
 
@@ -210,6 +215,47 @@ class Engine:
             )
         )
         return logits
+
+    def orthogonalize(
+        self,
+        values: np.ndarray,
+        shapes: Sequence[tuple[int, ...]],
+        polynomial: tuple[float, float, float],
+        *,
+        steps: int,
+    ) -> np.ndarray:
+        """Makes the singular values of matrices nearly one, as Muon does.
+
+        Each matrix is divided by its Frobenius norm; then Newton and Schulz's
+        iteration is `x = (a + b x x' + c (x x')^2) x`.
+
+        Args:
+            values: float32 `(count,)`, all matrices one after another.
+            shapes: of the arrays in it, `(..., rows, columns)`; what comes
+                before `rows` counts matrices.
+            polynomial: a, b and c.
+            steps: number of iterations, >= 0.
+
+        Returns:
+            float32 `(count,)`, likewise.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        _check("values", values, (sum(map(math.prod, shapes)),))
+        each = [s[-2:] for s in shapes for _ in range(math.prod(s[:-2]))]
+        numbers, result = np.array(each, np.int32), values.copy()
+        self._check_done(
+            self.library.gns_orthogonalize(
+                self._network,
+                result.ctypes.data,
+                numbers.ctypes.data,
+                len(each),
+                *polynomial,
+                steps,
+            )
+        )
+        return result
 
     @contextlib.contextmanager
     def flushed_denormals(self):

@@ -152,7 +152,12 @@ class NativeNetwork:
         )
         with self.engine.flushed_denormals():
             weights, velocities = optimizer.move_at_once(
-                weights, gradients, velocities, rate, xp=np
+                weights,
+                gradients,
+                velocities,
+                rate,
+                xp=np,
+                orthogonalize=self.engine.orthogonalize,
             )
             moved = [*weights, *velocities]
             if averages:

@@ -3,6 +3,7 @@
 As a program, writes `cases.txt`: what `runner.cc` must reproduce.
 """
 
+import math
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,6 +63,10 @@ def numbers(count: int, seed: int) -> np.ndarray:
     return ((h >> np.uint32(8)) / 2**24 - 0.5).astype(np.float32)
 
 
+MATRICES = (3, 5), (2, 70, 33), (1, 9), (150, 170)  # as in runner.cc
+POLYNOMIAL = 3.4445, -4.775, 2.0315  # Muon's
+
+
 class Inputs(NamedTuple):
     """What goes into one step and one inference."""
 
@@ -69,6 +74,7 @@ class Inputs(NamedTuple):
     images: np.ndarray
     grad_logits: np.ndarray
     moving: np.ndarray
+    matrices: np.ndarray
 
 
 def inputs_of(case: Case) -> Inputs:
@@ -81,6 +87,7 @@ def inputs_of(case: Case) -> Inputs:
         numbers(int(np.prod(shape)), 2).reshape(shape) * np.float32(4),
         grad_logits / np.float32(case.batch),
         np.abs(numbers(_count(plans.statistics_of(plan)), 4)) + np.float32(0.5),
+        numbers(sum(map(math.prod, MATRICES)), 5),
     )
 
 
@@ -91,6 +98,7 @@ class Outputs(NamedTuple):
     statistics: np.ndarray
     gradient: np.ndarray
     inferred: np.ndarray
+    orthogonal: np.ndarray
 
 
 def outputs_of(
@@ -111,9 +119,30 @@ def outputs_of(
     return Outputs(
         *(
             part.detach().double().numpy()
-            for part in (logits, network.statistics(), gradient, inferred)
+            for part in (
+                logits,
+                network.statistics(),
+                gradient,
+                inferred,
+                _orthogonal(torch.tensor(inputs.matrices, dtype=dtype)),
+            )
         )
     )
+
+
+def _orthogonal(vector):
+    """Five of Newton and Schulz's iterations on each matrix."""
+    a, b, c = POLYNOMIAL
+    results = []
+    sizes = [math.prod(shape) for shape in MATRICES]
+    for part, shape in zip(torch.split(vector, sizes), MATRICES, strict=True):
+        x = part.reshape(shape)
+        x = x / torch.linalg.matrix_norm(x, keepdim=True)
+        for _ in range(5):
+            square = x @ x.mT
+            x = a * x + (b * square + c * square @ square) @ x
+        results.append(x.ravel())
+    return torch.cat(results)
 
 
 class _Network:
@@ -264,7 +293,7 @@ def _project(vector: np.ndarray) -> list[float]:
 
 
 def write_cases(file) -> None:
-    """Writes the stored cases: a line of whole numbers, four of results."""
+    """Writes the stored cases: a line of whole numbers, five of results."""
     for case in STORED:
         plan = case.plan()
         outputs = outputs_of(case, inputs_of(case))

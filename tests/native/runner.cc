@@ -22,12 +22,16 @@ Context* gns_forward(Network*, const float*, const float*, int, float*, float*);
 int gns_backward(Network*, Context*, const float*, float*);
 void gns_free_context(Context*);
 int gns_infer(Network*, const float*, const float*, const float*, int, float*);
+int gns_orthogonalize(Network*, float*, const int*, int, float, float, float,
+                      int);
 }
 
 typedef std::vector<float> Floats;
 constexpr int PROJECTIONS = 8;
 // Of float32, where a rounding error may turn a ReLU off.
 constexpr double TOLERANCE = 2e-3;
+constexpr int MATRICES = 5;
+constexpr int SHAPES[] = {3, 5, 70, 33, 70, 33, 1, 9, 150, 170};
 
 // Floats in [-1/2, 1/2).
 static Floats numbers(std::size_t count, std::uint32_t seed, float factor = 1) {
@@ -43,7 +47,7 @@ static Floats numbers(std::size_t count, std::uint32_t seed, float factor = 1) {
 }
 
 struct Results {
-  Floats logits, statistics, gradient, inferred;
+  Floats logits, statistics, gradient, inferred, orthogonal;
 };
 
 // Two steps whose contexts live together, then an inference.
@@ -63,6 +67,9 @@ static bool run(const std::vector<int>& sizes, int threads, Results& results) {
   results.statistics.resize(moving.size());
   results.gradient.resize(parameters.size());
   Floats again(parameters.size());
+  std::size_t values = 0;
+  for (int i = 0; i < MATRICES; i++) values += SHAPES[2 * i] * SHAPES[2 * i + 1];
+  results.orthogonal = numbers(values, 5);
   Context* contexts[2];
   for (Context*& context : contexts)
     context = gns_forward(network, parameters.data(), images.data(), batch,
@@ -73,7 +80,9 @@ static bool run(const std::vector<int>& sizes, int threads, Results& results) {
               gns_backward(network, contexts[0], dlogits.data(),
                            results.gradient.data()) &&
               gns_infer(network, parameters.data(), moving.data(),
-                        images.data(), batch, results.inferred.data());
+                        images.data(), batch, results.inferred.data()) &&
+              gns_orthogonalize(network, results.orthogonal.data(), SHAPES,
+                                MATRICES, 3.4445f, -4.775f, 2.0315f, 5);
   for (Context* context : contexts) gns_free_context(context);
   gns_destroy(network);
   return done && again == results.gradient;
@@ -109,15 +118,17 @@ int main(int count, char** arguments) {
       return 1;
     }
     std::printf("case %d, a batch of %d\n", cases++, sizes[0]);
-    const char* names[] = {"logits", "statistics", "gradient", "inference"};
+    const char* names[] = {"logits", "statistics", "gradient", "inference",
+                           "orthogonal"};
     const Floats* found[] = {&one.logits, &one.statistics, &one.gradient,
-                             &one.inferred};
-    for (int i = 0; i < 4 && std::getline(file, line); i++) {
+                             &one.inferred, &one.orthogonal};
+    for (int i = 0; i < 5 && std::getline(file, line); i++) {
       std::istringstream wanted(line);
       failed += !agrees(names[i], *found[i], wanted);
     }
     if (one.logits != three.logits || one.statistics != three.statistics ||
-        one.gradient != three.gradient || one.inferred != three.inferred) {
+        one.gradient != three.gradient || one.inferred != three.inferred ||
+        one.orthogonal != three.orthogonal) {
       std::printf("  three threads give other results than one\n");
       failed++;
     }

@@ -11,7 +11,14 @@ import pytest
 torch = pytest.importorskip("torch")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from reference import CASES, Case, inputs_of, outputs_of  # noqa: E402
+from reference import (  # noqa: E402
+    CASES,
+    MATRICES,
+    POLYNOMIAL,
+    Case,
+    inputs_of,
+    outputs_of,
+)
 
 from gnsmall_keras.native import build  # noqa: E402
 from gnsmall_keras.native import plan as plans  # noqa: E402
@@ -66,14 +73,20 @@ def _run(engine, inputs):
     )
     gradient = engine.backward(context, inputs.grad_logits)
     inferred = engine.infer(inputs.parameters, inputs.moving, inputs.images)
-    return logits, statistics, gradient, inferred
+    return logits, statistics, gradient, inferred, _turn(engine, inputs)
+
+
+def _turn(engine, inputs):
+    return engine.orthogonalize(inputs.matrices, MATRICES, POLYNOMIAL, steps=5)
 
 
 def _check(case):
     inputs = inputs_of(case)
     wanted = outputs_of(case, inputs)
     plain = outputs_of(case, inputs, torch.float32)
-    logits, statistics, gradient, inferred = _run(Engine(case.plan()), inputs)
+    logits, statistics, gradient, inferred, orthogonal = _run(
+        Engine(case.plan()), inputs
+    )
     # Where float32 has no more digits (a loss near 0, deep random networks with
     # logits of hundreds), as near as PyTorch's float32.
     loss = _loss(wanted.logits)
@@ -88,6 +101,7 @@ def _check(case):
     assert (np.abs(statistics - wanted.statistics) / scale).max() <= max(
         (np.abs(plain.statistics - wanted.statistics) / scale).max(), 1e-5
     )
+    assert np.abs(orthogonal - wanted.orthogonal).max() <= 1e-5
     # Rounding turns single ReLUs, here and there.
     assert _distance(gradient, wanted.gradient) <= max(
         _distance(plain.gradient, wanted.gradient), 1e-5
@@ -127,7 +141,7 @@ def test_number_of_threads_changes_no_bit():
 
 def test_contexts_live_side_by_side(engine):
     inputs = inputs_of(SMALL)
-    _, _, gradient, _ = _run(engine, inputs)
+    gradient = _run(engine, inputs)[2]
     _, _, first = engine.forward(inputs.parameters, inputs.images)
     _, _, second = engine.forward(inputs.parameters, inputs.images[::-1].copy())
     engine.backward(second, inputs.grad_logits)

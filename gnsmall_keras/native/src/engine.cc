@@ -98,4 +98,18 @@ int gns_infer(Owner* network, const float* parameters,
   });
 }
 
+// shapes: (rows, columns) of each matrix; values: all, one after another.
+int gns_orthogonalize(Owner* network, float* values, const int* shapes,
+                      int count, float a, float b, float c, int steps) {
+  return guarded([&] {
+    std::vector<gns::Matrix> matrices;
+    for (int i = 0; i < count; i++) {
+      matrices.push_back({values, shapes[2 * i], shapes[2 * i + 1]});
+      values += std::size_t(shapes[2 * i]) * shapes[2 * i + 1];
+    }
+    (*network)->orthogonalize(matrices, {a, b, c, steps});
+    return 1;
+  });
+}
+
 }  // extern "C"

@@ -250,6 +250,12 @@ void Network::backward(Context& context, const float* dlogits,
   }
 }
 
+void Network::orthogonalize(const std::vector<Matrix>& matrices,
+                            const Iteration& iteration) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  gns::orthogonalize(matrices, iteration, threads_, pool_);
+}
+
 void Network::infer(const float* parameters, const float* statistics,
                     const float* images, int count, float* logits) {
   std::lock_guard<std::mutex> lock(mutex_);

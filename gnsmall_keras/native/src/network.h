@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/context.h"
+#include "orthogonal.h"
 
 namespace gns {
 
@@ -32,6 +33,9 @@ class Network {
   void backward(Context& context, const float* dlogits, float* gradient);
   void infer(const float* parameters, const float* statistics,
              const float* images, int count, float* logits);
+  // By this network's threads; matrices need not be its own.
+  void orthogonalize(const std::vector<Matrix>& matrices,
+                     const Iteration& iteration);
 
  private:
   int tensor(int height, int width, int channels);

@@ -14,6 +14,8 @@ from gnsmall_keras.training.optimizers.stacks import (
     in_stacks,
 )
 
+_STEPS = 5  # of Newton and Schulz's iteration
+
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
 class CoupledSGD(keras_private.Optimizer):
@@ -91,13 +93,17 @@ class CoupledSGD(keras_private.Optimizer):
             for variable, value in zip(targets, values, strict=True):
                 variable.assign(value)
 
-    def move_at_once(self, weights, gradients, velocities, rate, *, xp):
+    def move_at_once(
+        self, weights, gradients, velocities, rate, *, xp, orthogonalize=None
+    ):
         """Returns weights and velocities after a step, as `update_step` does.
 
         Args:
             weights, gradients, velocities: lists in the order of `build`.
             rate: the learning rate.
             xp: `numpy` or `keras.ops`, for lists of arrays or of tensors.
+            orthogonalize: what computes Newton-Schulz iterations in the place
+                of `xp`, such as `native.engine.Engine.orthogonalize`.
         """
         order, shapes, decayed, spared = self._layout
         weight, gradient, velocity = (
@@ -111,7 +117,9 @@ class CoupledSGD(keras_private.Optimizer):
             )
         velocity = self.momentum * velocity + gradient
         step = gradient + self.momentum * velocity
-        weight = self._moved(weight, step, shapes[spared:], rate, xp=xp)
+        weight = self._moved(
+            weight, step, shapes[spared:], rate, xp, orthogonalize
+        )
         return tuple(
             in_order(flat.split(values, shapes), order)
             for values in (weight, velocity)
@@ -142,7 +150,7 @@ class CoupledSGD(keras_private.Optimizer):
     def _is_matrix(self, variable):
         return False
 
-    def _moved(self, weight, step, matrices, rate, *, xp):
+    def _moved(self, weight, step, matrices, rate, xp, orthogonalize):
         """Where a step takes all weights; the last are matrices of shapes."""
         return weight - rate * step
 
@@ -266,15 +274,21 @@ class PointwiseMuon(CoupledSGD):
         for variable, step in zip(matrices, steps, strict=True):
             self._move(variable, step, learning_rate)
 
-    def _moved(self, weight, step, matrices, rate, *, xp):
+    def _moved(self, weight, step, matrices, rate, xp, orthogonalize):
         if not matrices:
             return weight - rate * step
         rest = weight.shape[0] - sum(map(math.prod, matrices))
-        steps = by_shape(
-            functools.partial(self._newton_schulz, xp=xp),
-            flat.split(step[rest:], matrices),
-            xp=xp,
-        )
+        if orthogonalize:
+            turned = orthogonalize(
+                step[rest:], matrices, self._polynomial, steps=_STEPS
+            )
+            steps = flat.split(turned, matrices)
+        else:
+            steps = by_shape(
+                functools.partial(self._newton_schulz, xp=xp),
+                flat.split(step[rest:], matrices),
+                xp=xp,
+            )
         scales = [max(shape[-2:]) ** 0.5 for shape in matrices]
         scaled = [s * scale for s, scale in zip(steps, scales, strict=True)]
         turned = flat.join(scaled, xp=xp)
@@ -288,13 +302,17 @@ class PointwiseMuon(CoupledSGD):
 
     def _newton_schulz(self, x, *, xp):
         """Keras's iteration on a stack of matrices with rows <= columns."""
-        a, b, c = self._muon.muon_a, self._muon.muon_b, self._muon.muon_c
+        a, b, c = self._polynomial
         norm = xp.sqrt(xp.sum(xp.square(x), axis=(-2, -1), keepdims=True))
         x = x / (norm + 1e-7)
-        for _ in range(5):
+        for _ in range(_STEPS):
             square = x @ xp.swapaxes(x, -2, -1)
             x = a * x + (b * square + c * square @ square) @ x
         return x
+
+    @property
+    def _polynomial(self):
+        return self._muon.muon_a, self._muon.muon_b, self._muon.muon_c
 
     def _is_matrix(self, variable):
         return self._matrices[self.index_of(variable)]
@@ -308,7 +326,7 @@ class PointwiseMuon(CoupledSGD):
         return gradient + self.momentum * updated
 
     def _make_orthogonal(self, momentum):
-        return self._muon.zeropower_via_newtonschulz5(momentum, steps=5)
+        return self._muon.zeropower_via_newtonschulz5(momentum, steps=_STEPS)
 
     def _move(self, variable, step, learning_rate):
         scale = max(variable.shape[-2:]) ** 0.5
