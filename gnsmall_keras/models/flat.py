@@ -30,6 +30,17 @@ def split(vector, shapes):
     return [ops.reshape(vector[i:j], shape) for i, j, shape in ranges]
 
 
+def slices_of(shapes, order):
+    """Returns where `join` lays arrays of `shapes`; those of `order`, in it."""
+    ends = list(itertools.accumulate(map(math.prod, shapes)))
+    return [slice(ends[i] - math.prod(shapes[i]), ends[i]) for i in order]
+
+
+def reordered(vector, slices):
+    """Returns parts of a NumPy vector, one after another."""
+    return np.concatenate([vector[part] for part in slices])
+
+
 def shapes_of(variables: Sequence[keras.Variable]) -> list[tuple[int, ...]]:
     """Returns the variables' shapes."""
     return [tuple(variable.shape) for variable in variables]

@@ -5,6 +5,7 @@ import functools
 import itertools
 import os
 import threading
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -48,7 +49,7 @@ class NativeNetwork:
         self._contexts: collections.OrderedDict = collections.OrderedDict()
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        self._order = None  # of an optimiser that was asked for last
+        self._moved: Moved | None = None  # by the optimiser of the last step
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Returns the logits of an array of images in inference mode."""
@@ -115,22 +116,24 @@ class NativeNetwork:
         return logits
 
     def begin(self, images, parameters, statistics):
-        """Computes the first half of a training step, on lists of arrays.
+        """Computes the first half of a training step, on arrays.
+
+        Args:
+            images: `(batch, height, width, channels)`.
+            parameters, statistics: vectors of all values.
 
         Returns:
             logits, the moving statistics after this batch, and a ticket.
         """
-        vector = flat.join(parameters, xp=np)
-        logits, found, ticket = self.forward(vector, images)
-        moving = flat.join(statistics, xp=np)
-        moved = MOMENTUM * moving + (1 - MOMENTUM) * found
-        return logits, flat.split(moved, self._statistics_shapes), ticket
+        logits, found, ticket = self.forward(parameters, images)
+        moved = MOMENTUM * statistics + (1 - MOMENTUM) * found
+        return logits, moved, ticket
 
     def gradients(self, ticket, of_logits) -> list[np.ndarray]:
         """Returns the parameters' gradients, a list of arrays."""
         return flat.split(self.backward(ticket, of_logits), self._shapes)
 
-    def end(self, optimizer, ticket, of_logits, rate, iteration, arrays):
+    def end(self, optimizer, ticket, of_logits, rate, iteration, *vectors):
         """Computes the second half, where `is_moved_by` an optimiser.
 
         Args:
@@ -139,29 +142,28 @@ class NativeNetwork:
             of_logits: their gradient.
             rate: the learning rate.
             iteration: number of the step.
-            arrays: of `moved_variables`.
+            *vectors: values of `moved_by(optimizer).variables`.
 
         Returns:
             What these are after the step.
         """
-        count = len(self._shapes)
-        weights, velocities = arrays[:count], arrays[count : 2 * count]
-        averages = arrays[2 * count :]
-        gradients = self.in_order_of(
-            optimizer, self.gradients(ticket, of_logits)
-        )
+        gradient = self.backward(ticket, of_logits)
+        gradient = flat.reordered(gradient, self.moved_by(optimizer).slices)
+        weight, velocity, *average = vectors
         with self.engine.flushed_denormals():
-            weights, velocities = optimizer.move_at_once(
-                weights,
-                gradients,
-                velocities,
+            moved = optimizer.move_at_once(
+                weight,
+                gradient,
+                velocity,
                 rate,
                 xp=np,
                 orthogonalize=self.engine.orthogonalize,
             )
-            moved = [*weights, *velocities]
-            if averages:
-                moved += optimizer.average_at_once(averages, weights, iteration)
+            if average:
+                averaged = optimizer.average_at_once(
+                    *average, moved[0], iteration
+                )
+                moved = *moved, averaged
         return moved
 
     def is_moved_by(self, optimizer) -> bool:
@@ -172,18 +174,22 @@ class NativeNetwork:
         ours, theirs = self.parameters, optimizer.built_variables
         return sorted(map(id, ours)) == sorted(map(id, theirs))
 
-    def in_order_of(self, optimizer, values) -> list:
-        """Returns values of the parameters in an optimiser's order."""
-        if self._order is None or self._order[0] is not optimizer:
-            places = {id(v): i for i, v in enumerate(self.parameters)}
-            found = [places[id(v)] for v in optimizer.built_variables]
-            self._order = optimizer, found
-        return [values[place] for place in self._order[1]]
-
-    def moved_variables(self, optimizer) -> list[keras.Variable]:
-        """Returns what `end` moves: weights, velocities and averages."""
-        weights, averages = optimizer.built_variables, optimizer.averages
-        return [*weights, *optimizer.velocities, *averages]
+    def moved_by(self, optimizer) -> "Moved":
+        """Returns what an optimiser moves, the same while it has the same."""
+        averages = optimizer.averages
+        key = optimizer, bool(averages)
+        if self._moved is None or self._moved.key != key:
+            order, built = optimizer.layout.order, optimizer.built_variables
+            groups = [built, optimizer.velocities, averages]
+            ours = {id(v): i for i, v in enumerate(self.parameters)}
+            places = [ours[id(built[index])] for index in order]
+            self._moved = Moved(
+                key,
+                [[group[i] for i in order] for group in groups if group],
+                places,
+                flat.slices_of(self._shapes, places),
+            )
+        return self._moved
 
     def _keep(self, context):
         """Notes a forward pass; who never asks for its gradient gives way."""
@@ -193,6 +199,22 @@ class NativeNetwork:
             while len(self._contexts) > _TICKETS:
                 self._contexts.popitem(last=False)
         return ticket
+
+
+class Moved(NamedTuple):
+    """What an optimiser moves, in the order of its layout.
+
+    Attributes:
+        key: the optimiser, and whether it has averages.
+        variables: weights, velocities and, if there are any, averages.
+        places: of the weights among the engine's parameters.
+        slices: of the engine's vector of parameters, likewise.
+    """
+
+    key: tuple
+    variables: list[list[keras.Variable]]
+    places: list[int]
+    slices: list[slice]
 
 
 @functools.lru_cache(maxsize=8)

@@ -6,7 +6,6 @@ to and fro in one stack: an array costs `tf.numpy_function` some 10 us a step,
 an operation some 0.3 ms of tracing.
 """
 
-import collections
 import contextlib
 import itertools
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gnsmall_keras.models import flat
 from gnsmall_keras.native.network import NativeNetwork
 
 
@@ -39,7 +39,8 @@ def graphs_as_they_are():
 class _Begun(NamedTuple):
     logits: Any
     ticket: Any
-    parameters: list  # as they were read, in stacks
+    weights: "_Stacks"
+    read: list  # their values, in stacks
 
 
 class TensorFlowNetwork(NativeNetwork):
@@ -53,7 +54,7 @@ class TensorFlowNetwork(NativeNetwork):
         stacks = _Stacks([*self.parameters, *self.statistics])
         logits = tf.numpy_function(
             lambda images, *values: self.infer_arrays(
-                images, *stacks.taken_apart(values)
+                images, stacks.vector(values)
             ),
             [tf.cast(images, "float32"), *stacks.read()],
             tf.float32,
@@ -74,12 +75,14 @@ class TensorFlowNetwork(NativeNetwork):
         """
         import tensorflow as tf
 
-        begun = self._begin(images)
+        moves = self.is_moved_by(optimizer)
+        order = self.moved_by(optimizer).places if moves else None
+        begun = self._begin(images, _Stacks(self.parameters, order))
         with tf.GradientTape() as tape:
             tape.watch(begun.logits)
             loss = loss_of(begun.logits)
         of_logits = tape.gradient(loss, begun.logits)
-        if self.is_moved_by(optimizer):
+        if moves:
             self._move(optimizer, begun, of_logits)
         else:
             gradients = tf.numpy_function(
@@ -92,68 +95,68 @@ class TensorFlowNetwork(NativeNetwork):
             optimizer.apply(gradients, self.parameters)
         return begun.logits
 
-    def _begin(self, images):
+    def _begin(self, images, weights):
         import tensorflow as tf
 
         self.check_images(images)
-        weights, statistics = _Stacks(self.parameters), _Stacks(self.statistics)
-        parameters = weights.read()
+        statistics = _Stacks(self.statistics)
+        read = weights.read()
 
         def begin(images, *values):
-            count = len(parameters)
+            count = len(read)
             logits, moved, ticket = self.begin(
                 images,
-                weights.taken_apart(values[:count]),
-                statistics.taken_apart(values[count:]),
+                weights.vector(values[:count]),
+                statistics.vector(values[count:]),
             )
-            return [logits, np.int64(ticket), *statistics.joined(moved)]
+            return [logits, np.int64(ticket), *statistics.parts(moved)]
 
         logits, ticket, *moved = tf.numpy_function(
             begin,
-            [tf.cast(images, "float32"), *parameters, *statistics.read()],
+            [tf.cast(images, "float32"), *read, *statistics.read()],
             [tf.float32, tf.int64, *statistics.types],
         )
         statistics.write(moved)
         logits.set_shape((images.shape[0], self.plan.classes))
-        return _Begun(logits, ticket, parameters)
+        return _Begun(logits, ticket, weights, read)
 
     def _move(self, optimizer, begun, of_logits):
         import tensorflow as tf
 
-        count = len(begun.parameters)
-        weights = _Stacks(self.parameters)
-        others = _Stacks(self.moved_variables(optimizer)[len(self._shapes) :])
+        _, *others = self.moved_by(optimizer).variables
+        groups = [
+            begun.weights,
+            *(_Stacks(group, range(len(group))) for group in others),
+        ]
+        types = [kind for group in groups for kind in group.types]
 
         def end(ticket, of_logits, rate, iteration, *values):
-            read = weights.taken_apart(values[:count])
-            arrays = [
-                *self.in_order_of(optimizer, read),
-                *others.taken_apart(values[count:]),
+            stacks = iter(values)
+            vectors = [
+                flat.join(list(itertools.islice(stacks, len(g.types))), xp=np)
+                for g in groups
             ]
             moved = self.end(
-                optimizer, ticket, of_logits, rate, iteration, arrays
+                optimizer, ticket, of_logits, rate, iteration, *vectors
             )
-            places = self.in_order_of(optimizer, range(len(read)))
-            back = dict(zip(places, moved, strict=False))
-            return [
-                *weights.joined([back[place] for place in range(len(read))]),
-                *others.joined(moved[len(read) :]),
-            ]
+            pairs = zip(groups, moved, strict=True)
+            return [stack for g, vector in pairs for stack in g.split(vector)]
 
-        moved = tf.numpy_function(
+        values = tf.numpy_function(
             end,
             [
                 begun.ticket,
                 of_logits,
                 tf.cast(optimizer.learning_rate, "float32"),
                 tf.identity(optimizer.iterations.value),
-                *begun.parameters,
-                *others.read(),
+                *begun.read,
+                *(stack for group in groups[1:] for stack in group.read()),
             ],
-            [*weights.types, *others.types],
+            types,
         )
-        weights.write(moved[:count])
-        others.write(moved[count:])
+        moved = iter(values)
+        for group in groups:
+            group.write(itertools.islice(moved, len(group.types)))
         optimizer.iterations.assign_add(1)
 
 
@@ -162,15 +165,25 @@ class _Stacks:
 
     Args:
         variables: of float32.
+        order: their indices; neighbours of one shape make a stack. By default
+            all of one shape are neighbours.
     """
 
-    def __init__(self, variables: Sequence):
-        self._variables = variables
-        places = collections.defaultdict(list)
-        for place, variable in enumerate(variables):
-            places[tuple(variable.shape)].append(place)
-        self._groups = list(places.values())
-        self._order = [*itertools.chain(*self._groups)]
+    def __init__(self, variables: Sequence, order: Sequence[int] | None = None):
+        shapes = flat.shapes_of(variables)
+        if order is None:
+            order = sorted(range(len(shapes)), key=shapes.__getitem__)
+        self._groups = [
+            [variables[index] for index in group]
+            for _, group in itertools.groupby(order, key=shapes.__getitem__)
+        ]
+        self._shapes = [(len(g), *g[0].shape) for g in self._groups]
+        self._places = flat.slices_of(shapes, order)
+        places = dict(zip(order, range(len(order)), strict=True))
+        self._back = flat.slices_of(
+            [shapes[index] for index in order],
+            [places[index] for index in range(len(order))],
+        )
 
     @property
     def types(self) -> list:
@@ -184,12 +197,16 @@ class _Stacks:
         import tensorflow as tf
 
         ops = tf.raw_ops
-        values = [
-            ops.ReadVariableOp(resource=variable.value.handle, dtype=tf.float32)
-            for variable in self._variables
-        ]
         return [
-            ops.Pack(values=[values[place] for place in group], axis=0)
+            ops.Pack(
+                values=[
+                    ops.ReadVariableOp(
+                        resource=variable.value.handle, dtype=tf.float32
+                    )
+                    for variable in group
+                ],
+                axis=0,
+            )
             for group in self._groups
         ]
 
@@ -200,18 +217,17 @@ class _Stacks:
         ops = tf.raw_ops
         for group, stack in zip(self._groups, stacks, strict=True):
             parts = ops.Unpack(value=stack, num=len(group), axis=0)
-            for place, part in zip(group, parts, strict=True):
-                handle = self._variables[place].value.handle
-                ops.AssignVariableOp(resource=handle, value=part)
+            for variable, part in zip(group, parts, strict=True):
+                ops.AssignVariableOp(resource=variable.value.handle, value=part)
 
-    def taken_apart(self, stacks) -> list[np.ndarray]:
-        """Returns arrays of stacks in the variables' order."""
-        arrays = dict(zip(self._order, itertools.chain(*stacks), strict=True))
-        return [arrays[place] for place in range(len(arrays))]
+    def vector(self, stacks) -> np.ndarray:
+        """Returns all values in the order of `variables`."""
+        return flat.reordered(flat.join(stacks, xp=np), self._back)
 
-    def joined(self, arrays) -> list[np.ndarray]:
-        """Returns stacks of arrays in the variables' order."""
-        return [
-            np.stack([arrays[place] for place in group])
-            for group in self._groups
-        ]
+    def parts(self, vector) -> list:
+        """Returns stacks of such a vector."""
+        return self.split(flat.reordered(vector, self._places))
+
+    def split(self, vector) -> list:
+        """Returns stacks of values that are in the order of `order`."""
+        return flat.split(vector, self._shapes)

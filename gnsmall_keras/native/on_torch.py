@@ -1,5 +1,8 @@
 """The engine on PyTorch's tensors, whose memory NumPy shares."""
 
+import numpy as np
+
+from gnsmall_keras.models import flat
 from gnsmall_keras.native.network import NativeNetwork
 
 
@@ -15,26 +18,16 @@ class TorchNetwork(NativeNetwork):
         super().__init__(matched)
         self._known = {}
 
-    def _read(self, variables, of=None):
-        """Arrays that share the variables' memory.
-
-        Args:
-            variables: a list that is the same in each call with one `of`.
-            of: what names the list, such as an optimiser; None: itself.
-        """
-        of = variables if of is None else of
-        known = self._known.get(id(of))
-        if known is None or known.is_not(variables):
-            known = self._known[id(of)] = _Known(of, variables)
-        return known.arrays
-
     def infer(self, images):
         """Returns the logits of a batch in inference mode."""
         import torch
 
         self.check_images(images)
-        values = self._read(self.parameters), self._read(self.statistics)
-        logits = self.infer_arrays(_array(images), *values[0], *values[1])
+        values = (
+            self._shared(variables).vector()
+            for variables in (self.parameters, self.statistics)
+        )
+        logits = self.infer_arrays(_array(images), *values)
         return torch.from_numpy(logits)
 
     def train_step(self, images, optimizer, loss_of):
@@ -42,11 +35,13 @@ class TorchNetwork(NativeNetwork):
         import torch
 
         self.check_images(images)
-        statistics = self._read(self.statistics)
+        statistics = self._shared(self.statistics)
         logits, moved, ticket = self.begin(
-            _array(images), self._read(self.parameters), statistics
+            _array(images),
+            self._shared(self.parameters).vector(),
+            statistics.vector(),
         )
-        _write(statistics, moved)
+        statistics.write(moved)
         logits = torch.from_numpy(logits).requires_grad_()
         (of_logits,) = torch.autograd.grad(loss_of(logits), logits)
         of_logits = of_logits.numpy()
@@ -60,34 +55,55 @@ class TorchNetwork(NativeNetwork):
         return logits.detach()
 
     def _move(self, optimizer, ticket, of_logits):
-        import numpy as np
-
-        arrays = self._read(self.moved_variables(optimizer), of=optimizer)
+        groups = list(map(self._shared, self.moved_by(optimizer).variables))
         rate = np.float32(float(optimizer.learning_rate))
         iteration = int(optimizer.iterations.value)
-        moved = self.end(optimizer, ticket, of_logits, rate, iteration, arrays)
-        _write(arrays, moved)
+        vectors = (group.vector() for group in groups)
+        moved = self.end(
+            optimizer, ticket, of_logits, rate, iteration, *vectors
+        )
+        for group, vector in zip(groups, moved, strict=True):
+            group.write(vector)
         optimizer.iterations.assign_add(1)
 
+    def _shared(self, variables):
+        """Their memory; `variables` is the same list in each call."""
+        known = self._known.get(id(variables))
+        if known is None or known.is_elsewhere():
+            known = self._known[id(variables)] = _Shared(variables)
+        return known
 
-class _Known:
+
+class _Shared:
     """Variables' tensors, and arrays over their memory."""
 
-    def __init__(self, of, variables):
-        self.of = of, variables  # so that no others have their ids
-        self.tensors = [variable.value for variable in variables]
-        self.addresses = [tensor.data_ptr() for tensor in self.tensors]
-        self.arrays = [tensor.detach().numpy() for tensor in self.tensors]
+    def __init__(self, variables):
+        self._variables = variables  # so that no others have their id
+        self._tensors = [variable.value for variable in variables]
+        for tensor in self._tensors:
+            if not tensor.is_contiguous():  # a layout for convolutions
+                tensor.data = tensor.data.contiguous()
+        self._addresses = self._find()
+        arrays = [tensor.detach().numpy() for tensor in self._tensors]
+        self._arrays = [array.reshape(-1) for array in arrays]
+        shapes = [array.shape for array in self._arrays]
+        self._slices = flat.slices_of(shapes, range(len(shapes)))
 
-    def is_not(self, variables):
-        """Whether there are more by now, or one's tensor has other memory."""
-        addresses = [tensor.data_ptr() for tensor in self.tensors]
-        return len(variables) != len(addresses) or addresses != self.addresses
+    def is_elsewhere(self):
+        """Whether a tensor has other memory by now."""
+        return self._addresses != self._find()
 
+    def vector(self):
+        """All values."""
+        return np.concatenate(self._arrays)
 
-def _write(arrays, values):
-    for array, value in zip(arrays, values, strict=True):
-        array[...] = value
+    def write(self, vector):
+        """Gives the variables values in the order of `vector`."""
+        for array, part in zip(self._arrays, self._slices, strict=True):
+            array[:] = vector[part]
+
+    def _find(self):
+        return [tensor.data_ptr() for tensor in self._tensors]
 
 
 def _array(images):

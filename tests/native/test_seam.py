@@ -175,6 +175,23 @@ def test_distillation_is_keras_s(kind):
 
 
 @long_on_tensorflow
+@pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="of PyTorch's tensors"
+)
+def test_weights_laid_out_otherwise_are_moved_too():
+    batch, moved = _batch(), []
+    for turns in (False, True):
+        distiller = _compiled("native")
+        for weight in distiller.student.weights if turns else []:
+            if len(weight.shape) > 1 and min(weight.shape[-2:]) > 1:
+                weight.value.data = weight.value.data.mT.contiguous().mT
+                assert not weight.value.is_contiguous()
+        distiller.train_on_batch(*batch)
+        moved.append(distiller.student.get_weights())
+    for found, expected in zip(*moved, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_other_optimisers_get_gradients():
     images, labels = _batch()
     weights = []

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -15,6 +16,25 @@ from gnsmall_keras.training.optimizers.stacks import (
 )
 
 _STEPS = 5  # of Newton and Schulz's iteration
+
+
+class Layout(NamedTuple):
+    """How all variables lie in one vector.
+
+    First those with coupled decay, then others, then matrices that Muon turns;
+    those of one kind and shape lie side by side.
+
+    Attributes:
+        order: indices of the variables, as the optimiser was built for them.
+        shapes: theirs, in this order.
+        decayed: number of values with coupled decay.
+        matrices: the last shapes.
+    """
+
+    order: list[int]
+    shapes: list[tuple[int, ...]]
+    decayed: int
+    matrices: list[tuple[int, ...]]
 
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
@@ -84,32 +104,35 @@ class CoupledSGD(keras_private.Optimizer):
         if not (self.updates_at_once and everything):
             super().update_all(gradients, variables, learning_rate)
             return
-        moved = self.move_at_once(
-            variables, gradients, self.velocities, learning_rate, xp=ops
+        order, shapes = self.layout.order, self.layout.shapes
+        weight, gradient, velocity = (
+            flat.join([values[index] for index in order], xp=ops)
+            for values in (variables, gradients, self.velocities)
         )
-        for targets, values in zip(
+        moved = self.move_at_once(
+            weight, gradient, velocity, learning_rate, xp=ops
+        )
+        for targets, vector in zip(
             (variables, self.velocities), moved, strict=True
         ):
+            values = in_order(flat.split(vector, shapes), order)
             for variable, value in zip(targets, values, strict=True):
                 variable.assign(value)
 
     def move_at_once(
-        self, weights, gradients, velocities, rate, *, xp, orthogonalize=None
+        self, weight, gradient, velocity, rate, *, xp, orthogonalize=None
     ):
         """Returns weights and velocities after a step, as `update_step` does.
 
         Args:
-            weights, gradients, velocities: lists in the order of `build`.
+            weight, gradient, velocity: vectors of all values, in the order of
+                `layout`.
             rate: the learning rate.
-            xp: `numpy` or `keras.ops`, for lists of arrays or of tensors.
+            xp: `numpy` or `keras.ops`, for arrays or tensors.
             orthogonalize: what computes Newton-Schulz iterations in the place
                 of `xp`, such as `native.engine.Engine.orthogonalize`.
         """
-        order, shapes, decayed, spared = self._layout
-        weight, gradient, velocity = (
-            flat.join([values[index] for index in order], xp=xp)
-            for values in (weights, gradients, velocities)
-        )
+        decayed, matrices = self.layout.decayed, self.layout.matrices
         if decayed:
             decay = self.coupled_weight_decay * weight[:decayed]
             gradient = xp.concatenate(
@@ -117,23 +140,13 @@ class CoupledSGD(keras_private.Optimizer):
             )
         velocity = self.momentum * velocity + gradient
         step = gradient + self.momentum * velocity
-        weight = self._moved(
-            weight, step, shapes[spared:], rate, xp, orthogonalize
-        )
-        return tuple(
-            in_order(flat.split(values, shapes), order)
-            for values in (weight, velocity)
-        )
+        weight = self._moved(weight, step, matrices, rate, xp, orthogonalize)
+        return weight, velocity
 
     @functools.cached_property
-    def _layout(self) -> tuple[list[int], list[tuple[int, ...]], int, int]:
-        """How `move_at_once` joins variables; Keras is slow to tell shapes.
-
-        Returns:
-            indices of the variables with coupled decay, without, and of
-            matrices; their shapes; the number of values with decay; and the
-            number of variables before the first matrix.
-        """
+    def layout(self) -> Layout:
+        """How vectors of all values are laid out; Keras is slow to tell it."""
+        shapes = flat.shapes_of(self.built_variables)
         groups: tuple[list[int], ...] = [], [], []
         for index, variable in enumerate(self.built_variables):
             if self._is_matrix(variable):
@@ -142,10 +155,15 @@ class CoupledSGD(keras_private.Optimizer):
                 groups[0].append(index)
             else:
                 groups[1].append(index)
+        for group in groups:
+            group.sort(key=shapes.__getitem__)
         order = [index for group in groups for index in group]
-        shapes = flat.shapes_of([self.built_variables[i] for i in order])
-        decayed = sum(map(math.prod, shapes[: len(groups[0])]))
-        return order, shapes, decayed, len(order) - len(groups[2])
+        return Layout(
+            order,
+            [shapes[index] for index in order],
+            sum(math.prod(shapes[index]) for index in groups[0]),
+            [shapes[index] for index in groups[2]],
+        )
 
     def _is_matrix(self, variable):
         return False
@@ -154,12 +172,10 @@ class CoupledSGD(keras_private.Optimizer):
         """Where a step takes all weights; the last are matrices of shapes."""
         return weight - rate * step
 
-    def average_at_once(self, averages, weights, iteration):
-        """Returns averages of weights after a step; lists of arrays."""
+    def average_at_once(self, average, weight, iteration):
+        """Returns averages of weights after a step; arrays."""
         momentum = np.float32(self.ema_momentum * (iteration != 0))
-        average, weight = (flat.join(v, xp=np) for v in (averages, weights))
-        average = momentum * average + (1 - momentum) * weight
-        return flat.split(average, [values.shape for values in weights])
+        return momentum * average + (1 - momentum) * weight
 
     def finalize_variable_values(self, var_list):
         """Leaves the weights alone at the end of `fit`.

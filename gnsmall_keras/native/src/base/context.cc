@@ -76,7 +76,12 @@ PartialSums::PartialSums(Context& context, int slots, std::size_t count,
       stride_((count * width_ + 31) / 16 * 16),
       slots_(slots),
       scratch_(context.pool, slots_ * stride_) {
-  scratch_.clear(slots_ * stride_);
+  constexpr std::size_t LARGE = 1 << 14;  // for which threads are worth it
+  if (slots_ * stride_ < LARGE)
+    scratch_.clear(slots_ * stride_);
+  else
+    context.work.tasks(slots_,
+                       [&](int i) { std::fill_n(slot(i), stride_, 0.f); });
 }
 
 double PartialSums::total(std::size_t index) const {
