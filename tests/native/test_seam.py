@@ -20,7 +20,7 @@ from gnsmall_keras.native.match import Mismatch, match
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.training.evaluation import predict_logits
 from gnsmall_keras.training.fit import compile_model
-from gnsmall_keras.training.optimizers.muon import CoupledSGD
+from gnsmall_keras.training.optimizers.muon import CoupledSGD, PointwiseMuon
 
 # On JAX "auto" stays with Keras, which is compiled for minutes.
 ON_JAX = keras.config.backend() == "jax"
@@ -174,10 +174,19 @@ def test_distillation_is_keras_s(kind):
     _assert_same((images, shares), steps=1, recipe="best")
 
 
-@long_on_tensorflow
-@pytest.mark.skipif(
-    keras.config.backend() != "torch", reason="of PyTorch's tensors"
+on_torch = pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="PyTorch is enough"
 )
+
+
+@on_torch
+def test_muon_leaves_no_thread_of_numpy_spinning(monkeypatch):
+    """NumPy's products would: see docs/adr/0023-native-kernels.md."""
+    monkeypatch.delattr(PointwiseMuon, "_newton_schulz")
+    _trained("native", _batch(), recipe="best")
+
+
+@on_torch
 def test_weights_laid_out_otherwise_are_moved_too():
     batch, moved = _batch(), []
     for turns in (False, True):
@@ -192,6 +201,7 @@ def test_weights_laid_out_otherwise_are_moved_too():
         np.testing.assert_array_equal(found, expected)
 
 
+@long_on_tensorflow
 def test_other_optimisers_get_gradients():
     images, labels = _batch()
     weights = []
