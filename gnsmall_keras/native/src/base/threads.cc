@@ -3,13 +3,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
 
 #include "base/denormals.h"
 
 namespace gns {
 namespace {
 
-constexpr int SPINS = 20000;  // some tens of microseconds
+// Of waiting by spinning, in microseconds: longer than most waits.
+constexpr int LONGEST_SPIN = 400, SHORTEST_SPIN = 1;
 
 void pause_briefly() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -19,9 +22,34 @@ void pause_briefly() {
 #endif
 }
 
+// Waits for a condition: first by spinning, then asleep. Where waits are longer
+// than any spinning, others have need of the core (a second process with as many
+// threads): each halves the time of spinning, and each that is not doubles it.
+template <class Condition>
+void wait_for(Condition condition, int& limit, std::mutex& mutex,
+              std::condition_variable& changed) {
+  using Clock = std::chrono::steady_clock;
+  using Microseconds = std::chrono::microseconds;
+  const auto began = Clock::now();
+  bool met = false;
+  while (!met && Clock::now() < began + Microseconds(limit))
+    for (int i = 0; i < 16 && !(met = condition()); i++) pause_briefly();
+  if (!met) {
+    std::unique_lock<std::mutex> lock(mutex);
+    changed.wait(lock, condition);
+  }
+  if (Clock::now() < began + Microseconds(LONGEST_SPIN))
+    limit = std::min(2 * limit, LONGEST_SPIN);
+  else
+    limit = std::max(limit / 2, SHORTEST_SPIN);
+}
+
 }  // namespace
 
-Threads::Threads(int count) : count_(std::max(1, count)) { start(); }
+Threads::Threads(int count)
+    : count_(std::max(1, count)), limit_(LONGEST_SPIN) {
+  start();
+}
 
 Threads::~Threads() {
   if (process_ != getpid()) {  // of another process: nothing to join
@@ -46,16 +74,17 @@ void Threads::start() {
 
 void Threads::work(unsigned seen) {
   FlushedDenormals flushed;
+  int limit = LONGEST_SPIN;
+  auto begun = [&] { return round_ != seen; };
   for (;;) {
-    for (int i = 0; i < SPINS && round_ == seen; i++) pause_briefly();
-    if (round_ == seen) {
-      std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait(lock, [&] { return round_ != seen; });
-    }
+    wait_for(begun, limit, mutex_, wake_);
     seen = round_;
     if (stop_) return;
     take_tasks();
-    busy_--;
+    if (!--busy_) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      done_.notify_one();
+    }
   }
 }
 
@@ -83,12 +112,7 @@ void Threads::run(int count, const std::function<void(int)>& task) {
   }
   wake_.notify_all();
   take_tasks();
-  for (int i = 0; busy_; i++) {
-    if (i < SPINS)
-      pause_briefly();
-    else
-      std::this_thread::yield();
-  }
+  wait_for([&] { return !busy_; }, limit_, mutex_, done_);
 }
 
 int Work::slots(int height) const {

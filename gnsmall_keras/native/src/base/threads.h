@@ -28,10 +28,11 @@ class Threads {
   void take_tasks();
 
   const int count_;
+  int limit_;  // of spinning
   long process_ = 0;  // that has the workers: a fork has none
   std::vector<std::thread> workers_;
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable wake_, done_;
   std::atomic<unsigned> round_{0};
   std::atomic<int> next_{0}, busy_{0};
   std::atomic<bool> stop_{false};
