@@ -11,8 +11,8 @@
 namespace gns {
 namespace {
 
-// Of waiting by spinning, in microseconds: longer than most waits.
-constexpr int LONGEST_SPIN = 400, SHORTEST_SPIN = 1;
+// Of waiting by spinning, in nanoseconds: longer than most waits.
+constexpr int LONGEST_SPIN = 400000, SHORTEST_SPIN = 1000;
 
 void pause_briefly() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -24,22 +24,23 @@ void pause_briefly() {
 
 // Waits for a condition: first by spinning, then asleep. Where waits are longer
 // than any spinning, others have need of the core (a second process with as many
-// threads): each halves the time of spinning, and each that is not doubles it.
+// threads): each halves the time of spinning, and some fifty that are not double
+// it. One thread alone waits long some times a step, of hundreds.
 template <class Condition>
 void wait_for(Condition condition, int& limit, std::mutex& mutex,
               std::condition_variable& changed) {
   using Clock = std::chrono::steady_clock;
-  using Microseconds = std::chrono::microseconds;
+  using Nanoseconds = std::chrono::nanoseconds;
   const auto began = Clock::now();
   bool met = false;
-  while (!met && Clock::now() < began + Microseconds(limit))
+  while (!met && Clock::now() < began + Nanoseconds(limit))
     for (int i = 0; i < 16 && !(met = condition()); i++) pause_briefly();
   if (!met) {
     std::unique_lock<std::mutex> lock(mutex);
     changed.wait(lock, condition);
   }
-  if (Clock::now() < began + Microseconds(LONGEST_SPIN))
-    limit = std::min(2 * limit, LONGEST_SPIN);
+  if (Clock::now() < began + Nanoseconds(LONGEST_SPIN))
+    limit = std::min(limit + limit / 64, LONGEST_SPIN);
   else
     limit = std::max(limit / 2, SHORTEST_SPIN);
 }
