@@ -156,7 +156,6 @@ class NativeNetwork:
                 gradient,
                 velocity,
                 rate,
-                xp=np,
                 orthogonalize=self.engine.orthogonalize,
             )
             if average:

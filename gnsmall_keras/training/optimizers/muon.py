@@ -109,9 +109,7 @@ class CoupledSGD(keras_private.Optimizer):
             flat.join([values[index] for index in order], xp=ops)
             for values in (variables, gradients, self.velocities)
         )
-        moved = self.move_at_once(
-            weight, gradient, velocity, learning_rate, xp=ops
-        )
+        moved = self.move_at_once(weight, gradient, velocity, learning_rate)
         for targets, vector in zip(
             (variables, self.velocities), moved, strict=True
         ):
@@ -120,7 +118,7 @@ class CoupledSGD(keras_private.Optimizer):
                 variable.assign(value)
 
     def move_at_once(
-        self, weight, gradient, velocity, rate, *, xp, orthogonalize=None
+        self, weight, gradient, velocity, rate, *, orthogonalize=None
     ):
         """Returns weights and velocities after a step, as `update_step` does.
 
@@ -128,10 +126,11 @@ class CoupledSGD(keras_private.Optimizer):
             weight, gradient, velocity: vectors of all values, in the order of
                 `layout`.
             rate: the learning rate.
-            xp: `numpy` or `keras.ops`, for arrays or tensors.
-            orthogonalize: what computes Newton-Schulz iterations in the place
-                of `xp`, such as `native.engine.Engine.orthogonalize`.
+            orthogonalize: what computes Newton-Schulz iterations of arrays,
+                `native.engine.Engine.orthogonalize`. None where the vectors
+                are tensors.
         """
+        xp = np if orthogonalize else ops
         decayed, matrices = self.layout.decayed, self.layout.matrices
         if decayed:
             decay = self.coupled_weight_decay * weight[:decayed]
@@ -140,7 +139,7 @@ class CoupledSGD(keras_private.Optimizer):
             )
         velocity = self.momentum * velocity + gradient
         step = gradient + self.momentum * velocity
-        weight = self._moved(weight, step, matrices, rate, xp, orthogonalize)
+        weight = self._moved(weight, step, matrices, rate, orthogonalize)
         return weight, velocity
 
     @functools.cached_property
@@ -168,7 +167,7 @@ class CoupledSGD(keras_private.Optimizer):
     def _is_matrix(self, variable):
         return False
 
-    def _moved(self, weight, step, matrices, rate, xp, orthogonalize):
+    def _moved(self, weight, step, matrices, rate, orthogonalize):
         """Where a step takes all weights; the last are matrices of shapes."""
         return weight - rate * step
 
@@ -290,20 +289,20 @@ class PointwiseMuon(CoupledSGD):
         for variable, step in zip(matrices, steps, strict=True):
             self._move(variable, step, learning_rate)
 
-    def _moved(self, weight, step, matrices, rate, xp, orthogonalize):
+    def _moved(self, weight, step, matrices, rate, orthogonalize):
         if not matrices:
             return weight - rate * step
         rest = weight.shape[0] - sum(map(math.prod, matrices))
         if orthogonalize:
+            xp = np
             turned = orthogonalize(
                 step[rest:], matrices, self._polynomial, steps=_STEPS
             )
             steps = flat.split(turned, matrices)
         else:
+            xp = ops
             steps = by_shape(
-                functools.partial(self._newton_schulz, xp=xp),
-                flat.split(step[rest:], matrices),
-                xp=xp,
+                self._newton_schulz, flat.split(step[rest:], matrices)
             )
         scales = [max(shape[-2:]) ** 0.5 for shape in matrices]
         scaled = [s * scale for s, scale in zip(steps, scales, strict=True)]
@@ -316,13 +315,13 @@ class PointwiseMuon(CoupledSGD):
             ]
         )
 
-    def _newton_schulz(self, x, *, xp):
+    def _newton_schulz(self, x):
         """Keras's iteration on a stack of matrices with rows <= columns."""
         a, b, c = self._polynomial
-        norm = xp.sqrt(xp.sum(xp.square(x), axis=(-2, -1), keepdims=True))
+        norm = ops.sqrt(ops.sum(ops.square(x), axis=(-2, -1), keepdims=True))
         x = x / (norm + 1e-7)
         for _ in range(_STEPS):
-            square = x @ xp.swapaxes(x, -2, -1)
+            square = x @ ops.swapaxes(x, -2, -1)
             x = a * x + (b * square + c * square @ square) @ x
         return x
 

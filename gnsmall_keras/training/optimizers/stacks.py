@@ -13,26 +13,26 @@ def in_order(values, order):
     return result
 
 
-def by_shape(make_orthogonal, matrices, *, xp):
+def by_shape(make_orthogonal, matrices):
     """Returns `make_orthogonal` of each of `(..., rows, columns)`.
 
     Those that have one shape, laid on their longer side, go together.
     """
     stacks = collections.defaultdict(list)
-    lying = [_lay(matrix, xp=xp) for matrix in matrices]
+    lying = list(map(_lay, matrices))
     for index, matrix in enumerate(lying):
         stacks[tuple(matrix.shape[1:])].append(index)
     results = [None] * len(matrices)
     for indices in stacks.values():
-        stack = xp.concatenate([lying[index] for index in indices])
+        stack = ops.concatenate([lying[index] for index in indices])
         stack, first = make_orthogonal(stack), 0
         for index in indices:
             part = stack[first : first + lying[index].shape[0]]
             first += lying[index].shape[0]
             shape = matrices[index].shape
             if shape[-2] > shape[-1]:
-                part = xp.swapaxes(part, -2, -1)
-            results[index] = xp.reshape(part, shape)
+                part = ops.swapaxes(part, -2, -1)
+            results[index] = ops.reshape(part, shape)
     return results
 
 
@@ -78,9 +78,9 @@ def in_stacks(make_orthogonal, matrices):
     return results
 
 
-def _lay(matrix, *, xp=ops):
+def _lay(matrix):
     """Returns `(..., rows, columns)` as a stack, with rows <= columns."""
-    matrix = xp.reshape(matrix, (-1, *matrix.shape[-2:]))
+    matrix = ops.reshape(matrix, (-1, *matrix.shape[-2:]))
     if matrix.shape[1] > matrix.shape[2]:
-        matrix = xp.swapaxes(matrix, -2, -1)
+        matrix = ops.swapaxes(matrix, -2, -1)
     return matrix
