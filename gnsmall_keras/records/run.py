@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import os
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,13 +93,12 @@ class RunRecord:
         return [*itertools.chain.from_iterable(named), *cache]
 
     @property
-    def agreement(self) -> float | None:
-        """Part of the images held out that it classifies as its teachers do.
+    def agreements(self) -> dict[str, float]:
+        """Part of the images held out that it classifies as each teacher does.
 
-        The mean over them; None without a teacher, and in older records.
+        By the teacher's name; none in older records.
         """
-        found = (self.distillation or {}).get("agreement", {})
-        return statistics.fmean(found.values()) if found else None
+        return (self.distillation or {}).get("agreement", {})
 
     @property
     def machines(self) -> str:

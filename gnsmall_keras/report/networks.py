@@ -39,7 +39,7 @@ class Network(NamedTuple):
     epochs: int | None = None  # of ours
     file: str = ""
     target: str = ""
-    older: str = ""  # processors with latencies of files of more operators
+    older: str = ""  # processors with latencies of earlier files
     operators: int | None = None
     evidence: str = ""  # MEASURED, CITED or GIVEN
 
@@ -153,7 +153,7 @@ def _latencies(export, exports: Sequence[ExportRecord], cited):
     """Of the file where known, else of its network's files from other runs.
 
     Those of fewer operators or units are left out, as faster than it. And on
-    which processors they had more, and how many.
+    which processors it is another file's, and how many it had.
     """
     same = ("model", "width", "head_units", "deployed_parameters")
     operators, head = _size(export)
@@ -167,11 +167,13 @@ def _latencies(export, exports: Sequence[ExportRecord], cited):
         and _size(one)[1] >= head
     ]
     found: dict[str, float] = {}
-    sizes: dict[str, tuple[int, int]] = {}  # by processor
+    sizes: dict[str, tuple[int, int]] = {}  # by processor, of other files
     for one in (*kin, *(one for one in kin if one.sha256 == export.sha256)):
         processor = one.latency["hardware"]["processor"]
         found[processor] = one.latency["ratio"]
         sizes[processor] = _size(one)
+        if one.sha256 == export.sha256:
+            sizes.pop(processor)
     for one in cited:
         found.update(one.latencies)
         for processor in one.latencies:
@@ -180,8 +182,8 @@ def _latencies(export, exports: Sequence[ExportRecord], cited):
     for processor, (count, units) in sizes.items():
         more = [f"{count} operators, now {operators}"] * (count > operators)
         more += [f"a head of {units:,}, now {head:,}"] * (units > head)
-        if more:
-            older.append(f"{_short(processor)} ({'; '.join(more)})")
+        size = "; ".join(more) or "of the same operators"
+        older.append(f"{_short(processor)} ({size})")
     return found, "; ".join(older)
 
 
@@ -284,7 +286,7 @@ def describe_networks(networks: Networks) -> list[str]:
     older = [one for one in networks.ours if one.older]
     if older:
         names = "; ".join(f"{one.name} on {one.older}" for one in older)
-        told.append(f"Latencies of earlier files, which were larger: {names}.")
+        told.append(f"Latencies of earlier files: {names}.")
     if networks.demonstrations:
         names = ", ".join(
             f"{one.name} ({_class_of(one)})" for one in networks.demonstrations

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gnsmall_keras.config import RunConfig
+from gnsmall_keras.report.estimates import Estimate, estimate
 from gnsmall_keras.report.groups import (
     Comparison,
     Group,
     compare_pair,
     identify,
     index_slugs,
+    key_of,
 )
 from gnsmall_keras.report.reading import Run
 from gnsmall_keras.report.significance import correct_by_holm
 from gnsmall_keras.sweeps.contrasts import Contrast
 from gnsmall_keras.sweeps.plan import read_sweep
+
+_TEACHERS = ("teachers", "assistants", "cache")
 
 
 class Arm(NamedTuple):
@@ -32,6 +36,23 @@ class Arm(NamedTuple):
         """How many of those asked for are recorded."""
         runs = self.group.runs if self.group else ()
         return len({run.record.config["seed"] for run in runs})
+
+    def agreements(self) -> list[tuple[str, Estimate | None]]:
+        """How often the class of each teacher is given, held out, in percent.
+
+        With the teacher's name; "" where each seed has one of its own.
+        """
+        runs = {
+            run.record.config["seed"]: run.record.agreements
+            for run in reversed(self.group.runs if self.group else ())
+        }
+        found = []
+        known = [runs[seed].items() for seed in sorted(runs) if runs[seed]]
+        for column in zip(*known, strict=False):
+            names = {name for name, _ in column}
+            share = estimate(100 * value for _, value in column)
+            found.append((names.pop() if len(names) == 1 else "", share))
+        return found
 
 
 class Row(NamedTuple):
@@ -128,9 +149,20 @@ def _find(name: str, configs: Sequence[RunConfig], runs: Sequence[Run]) -> Arm:
     if not found:
         return Arm(name, len(configs), None)
     by_slug = index_slugs(runs)
-    return Arm(
-        name, len(configs), Group(identify(found[0].record, by_slug), found)
-    )
+    identities = [identify(run.record, by_slug) for run in found]
+    teachers = [
+        key_of({name: one.get(name) for name in _TEACHERS})
+        for one in identities
+    ]
+    if len(set(teachers)) > 1:
+        slugs = [run.record.slug for run in found]
+        raise ValueError(
+            "The runs of an arm learn from teachers of the same weights. "
+            f"Received: arm {name!r} with runs {slugs}, whose teachers have "
+            "one name and different weights. Train anew those of the teacher "
+            "that was replaced."
+        )
+    return Arm(name, len(configs), Group(identities[0], found))
 
 
 def _recorded_digest(config: RunConfig, recorded: Collection[str]) -> str:

@@ -151,6 +151,14 @@ def _show_p(p):
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
+def _show_agreements(found):
+    several = len(found) > 1
+    return "; ".join(
+        show_estimate(share) + (f" ({name or 'own'})" if several else "")
+        for name, share in found
+    ) or _NONE
+
+
 def tabulate_arms(study: Study) -> Table:
     """One row for each arm, and for each teacher of a study.
 
@@ -168,9 +176,10 @@ def tabulate_arms(study: Study) -> Table:
         if arm.group:
             row += [arm.group.network, _show_epochs(arm.group)]
             row += [
-                show_estimate(arm.group.estimate(measure))
-                for measure in (*map(_MEASURES.get, measures), "agreement")
+                show_estimate(arm.group.estimate(_MEASURES[measure]))
+                for measure in measures
             ]
+            row.append(_show_agreements(arm.agreements()))
         row += [_NONE] * (len(header) - len(row))
         if arm is chosen:
             row[header.index(measures[-1])] += ", chosen"

@@ -85,7 +85,7 @@ def test_where_it_loses_is_told(networks):
     ("operators", "head", "ratio", "older"),
     [
         (165, None, 0.5, "a head of 1,280, now 640"),
-        (165, 640, 0.5, ""),
+        (165, 640, 0.5, "of the same operators"),
         (165, 320, None, ""),
         (177, 640, 0.5, "177 operators, now 165"),
         (131, None, None, ""),

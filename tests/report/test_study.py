@@ -128,7 +128,10 @@ def test_agreement_with_teachers_is_shown_where_runs_have_it(
     ]
     table = tabulate_arms(read_study(sweep, runs_of(*watched)))
     assert table.header[-1] == "class as teacher's, held out, %"
-    assert [row[-1] for row in table.rows] == ["75.00 ± 0.00 (n=3)", *"---"]
+    assert [row[-1] for row in table.rows] == [
+        "50.00 ± 0.00 (n=3) (a); 100.00 ± 0.00 (n=3) (b)",
+        *"---",
+    ]
 
 
 def test_contrasts_are_paired_and_primary_ones_corrected_together(
@@ -229,8 +232,26 @@ def test_a_run_that_is_recorded_twice_counts_once(sweep, records, runs_of):
     study = read_study(sweep, runs_of(again, *records["alone"]))
     alone = tabulate_arms(study).rows[0]
     assert alone[1] == "3 of 3"
-    # 61, the mean of 60 and 62, and 62 and 61.
-    assert alone[-1] == "61.33 ± 0.58 (n=3)"
+    # 62, of the first of its two runs, and 62 and 61.
+    assert alone[-1] == "61.67 ± 0.58 (n=3)"
+
+
+def test_teachers_of_one_name_and_other_weights_are_told_apart(
+    sweep, records, runs_of
+):
+    replaced = [
+        dataclasses.replace(
+            record,
+            distillation={
+                "teachers": [{"name": name, "weights_digest": digest}],
+                "stages": [],
+            },
+        )
+        for record, digest in zip(records["kd, big, T=1"], "aab", strict=True)
+        for name in record.config["teachers"]
+    ]
+    with pytest.raises(ValueError, match="teachers of the same weights"):
+        read_study(sweep, runs_of(*records["alone"], *replaced))
 
 
 def _selection(sweep):

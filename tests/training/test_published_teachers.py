@@ -49,7 +49,7 @@ def test_a_published_network_teaches_by_its_name(tmp_path, monkeypatch):
         predict_logits(student, images),
         predict_logits(load_model(model), images),
     )
-    assert record.agreement == same
+    assert record.agreements == {"model": same}
     assert find_changed(record.distillation, tmp_path) == []
     config = Distilling(**SMALL, teachers=("models",))
     with pytest.raises(ValueError, match=r"published network: \['model'\]"):

@@ -22,7 +22,8 @@ FOLDER = "docs/figures"  # from the Markdown file
 _BOARD_FOLDER = "figures"
 _WIDTH = 600  # pixels, on a wide screen
 _COLUMNS = (
-    "Latency: XNNPACK, one thread, divided by IC2's in the same run. Arena: "
+    "Latency: XNNPACK, one thread, divided by IC2's in the same run, the "
+    "ResNet-8s with random weights. Arena: "
     "measured with TensorFlow Lite Micro on a PC. Instructions (not cycles): "
     "per image, CMSIS-NN and plain C without an interpreter on an emulated "
     "Cortex-M4 (QEMU), the ResNet-8s without softmax; TensorFlow Lite Micro "
