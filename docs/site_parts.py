@@ -26,7 +26,8 @@ TFLITE = Path(__file__).parents[1] / "tflite"
 # What a name is for; what is not here stands under the last heading.
 GROUPS = {
     "Networks": """
-        ghostnetv3_small ghostnetv3 create_model list_models to_deploy
+        ghostnetv3_small ghostnetv3_small_nogate ghostnetv3
+        create_model list_models to_deploy
         count_parameters count_macs count_blocks load_model save_model
         load_teacher load_torch_weights to_torch_state_dict
     """,

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from gnsmall_keras.models.ghostnet import (
         ghostnetv3_small as ghostnetv3_small,
     )
+    from gnsmall_keras.models.ghostnet import (
+        ghostnetv3_small_nogate as ghostnetv3_small_nogate,
+    )
     from gnsmall_keras.models.registry import create_model as create_model
     from gnsmall_keras.models.saving.files import load_model as load_model
     from gnsmall_keras.models.saving.files import save_model as save_model
@@ -91,7 +94,7 @@ _MODULES = {
     "models.counting": "count_blocks count_macs count_parameters",
     "models.deploy": "to_deploy",
     "models.saving.files": "load_model save_model",
-    "models.ghostnet": "ghostnetv3 ghostnetv3_small",
+    "models.ghostnet": ("ghostnetv3 ghostnetv3_small ghostnetv3_small_nogate"),
     "models.registry": "create_model",
     "models.torch.weights": "load_torch_weights to_torch_state_dict",
     "quantization.calibration": "calibration_split",

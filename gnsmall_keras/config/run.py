@@ -209,9 +209,10 @@ class RunConfig:
         given = (self.width, self.head_units) != (1.0, HEAD_UNITS)
         if not check_network(self.model).scales and given:
             raise ValueError(
-                "`width` and `head_units` are sizes of GhostNets (gns, gnd); "
-                f"{self.model!r} has one size. Received: width={self.width!r}, "
-                f"head_units={self.head_units!r}. Leave them out."
+                "`width` and `head_units` are sizes of GhostNets (gns, "
+                f"gns_nogate, gnd); {self.model!r} has one size. Received: "
+                f"width={self.width!r}, head_units={self.head_units!r}. Leave "
+                "them out."
             )
 
     def _check_start(self):

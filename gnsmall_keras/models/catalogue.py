@@ -29,6 +29,13 @@ NETWORKS: dict[str, Network] = {
         "arXiv 2509.12380",
         scales=True,
     ),
+    "gns_nogate": Network(
+        COUNTS["gns_nogate", 1.0].parameters,
+        COUNTS["gns_nogate", 1.0].deployed_macs,
+        "GhostNetV3-Small without attention gates",
+        "this package",
+        scales=True,
+    ),
     "gnd": Network(
         COUNTS["gnd", 1.0].parameters,
         COUNTS["gnd", 1.0].deployed_macs,
@@ -90,7 +97,7 @@ def list_models() -> dict[str, Network]:
 
     Example:
         >>> list(gns.list_models())[:3]
-        ['gns', 'gnd', 'resnet18']
+        ['gns', 'gns_nogate', 'gnd']
         >>> gns.list_models()["resnet18"].parameters
         11173962
     """

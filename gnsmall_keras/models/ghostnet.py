@@ -72,6 +72,39 @@ def ghostnetv3_small(
     return model
 
 
+def ghostnetv3_small_nogate(
+    width: float = 1.0,
+    *,
+    classes: int = 10,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    head_units: int = spec.HEAD_UNITS,
+    name: str | None = None,
+) -> keras.Model:
+    """Builds GhostNetV3-Small without its attention gates.
+
+    Gates are a third of the operators of a file, and most of what a small
+    network needs in a microcontroller's arena: of the same arena a network
+    without them is about twice as wide. See docs/adr/0027-without-gates.md.
+
+    Arguments, result and errors are those of `ghostnetv3_small`, but images may
+    have any size, and there are no weights.
+
+    Example:
+        >>> model = gns.ghostnetv3_small_nogate(width=0.5, head_units=160)
+        >>> model.count_params() < gns.ghostnetv3_small(0.5).count_params()
+        True
+    """
+    return _ghostnet(
+        spec.GNS_STAGES,
+        width,
+        gates=False,
+        classes=classes,
+        input_shape=input_shape,
+        head_units=head_units,
+        name=name or "ghostnetv3_small_nogate",
+    )
+
+
 def ghostnetv3(
     width: float = 1.0,
     *,
@@ -99,11 +132,13 @@ def ghostnetv3(
     )
 
 
-def _ghostnet(stages, width, *, classes, input_shape, head_units, name):
+def _ghostnet(
+    stages, width, *, classes, input_shape, head_units, name, gates=True
+):
     width = spec.check_width(width)
     check("classes", Annotated[int, Range(least=2)], classes)
     check("head_units", Annotated[int, Range(least=1)], head_units)
-    plans = tuple(spec.plan_blocks(stages, width))
+    plans = tuple(spec.plan_blocks(stages, width, gates=gates))
     _check_input_shape(input_shape, plans, name)
 
     inputs = keras.Input(input_shape, name="images")

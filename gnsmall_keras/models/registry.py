@@ -7,7 +7,11 @@ from typing import Any
 import keras
 
 from gnsmall_keras.models.catalogue import check_network
-from gnsmall_keras.models.ghostnet import ghostnetv3, ghostnetv3_small
+from gnsmall_keras.models.ghostnet import (
+    ghostnetv3,
+    ghostnetv3_small,
+    ghostnetv3_small_nogate,
+)
 from gnsmall_keras.models.saving.files import (
     WEIGHTS_FILES,
     is_weights_file,
@@ -27,6 +31,7 @@ from gnsmall_keras.models.teachers.wide_resnet import wrn_16_4, wrn_28_10
 
 BUILDERS = {
     "gns": ghostnetv3_small,
+    "gns_nogate": ghostnetv3_small_nogate,
     "gnd": ghostnetv3,
     "resnet18": resnet18,
     "resnet34": resnet34,

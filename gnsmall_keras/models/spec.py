@@ -2,7 +2,8 @@
 
 Source of every number: arXiv 2509.12380 and its authors' published code, see
 docs/provenance.md. "gns" is GhostNetV3-Small, "gnd" the original GhostNetV3
-with its first stride set to 1.
+with its first stride set to 1; "gns_nogate" is ours, "gns" without attention
+gates.
 """
 
 from collections.abc import Iterator
@@ -104,6 +105,10 @@ COUNTS: dict[tuple[str, float], Counts] = {
     ("gns", 2.2): Counts(1_617_674, 1_159_656, 38_014_304),
     ("gns", 2.8): Counts(2_426_850, 1_701_424, 59_466_208),
     ("gns", 3.4): Counts(3_380_066, 2_331_712, 86_629_408),
+    ("gns_nogate", 0.25): Counts(86_022, 74_428, 860_832),
+    ("gns_nogate", 0.5): Counts(179_630, 146_546, 2_470_656),
+    ("gns_nogate", 0.75): Counts(296_862, 231_580, 4_800_160),
+    ("gns_nogate", 1.0): Counts(434_050, 326_878, 7_823_744),
     ("gnd", 1.0): Counts(6_860_838, 4_857_526, 16_223_168),
 }
 
@@ -172,9 +177,15 @@ def check_image_size(size: int, model: str = "") -> None:
 
 
 def plan_blocks(
-    stages: tuple[tuple[Block, ...], ...], width: float
+    stages: tuple[tuple[Block, ...], ...], width: float, *, gates: bool = True
 ) -> Iterator[BlockPlan]:
-    """Yields every bottleneck of `stages` with its channels at `width`."""
+    """Yields every bottleneck of `stages` with its channels at `width`.
+
+    Args:
+        stages: of the network.
+        width: channel multiplier.
+        gates: whether there are attention gates.
+    """
     index = 0
     for stage_index, stage in enumerate(stages):
         for block_index, block in enumerate(stage):
@@ -189,6 +200,6 @@ def plan_blocks(
                 out=make_divisible(block.out * width),
                 squeeze=squeeze,
                 stride=block.stride,
-                gate=index >= FIRST_GATED_BLOCK,
+                gate=gates and index >= FIRST_GATED_BLOCK,
             )
             index += 1

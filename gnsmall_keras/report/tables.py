@@ -153,10 +153,13 @@ def _show_p(p):
 
 def _show_agreements(found):
     several = len(found) > 1
-    return "; ".join(
-        show_estimate(share) + (f" ({name or 'own'})" if several else "")
-        for name, share in found
-    ) or _NONE
+    return (
+        "; ".join(
+            show_estimate(share) + (f" ({name or 'own'})" if several else "")
+            for name, share in found
+        )
+        or _NONE
+    )
 
 
 def tabulate_arms(study: Study) -> Table:
