@@ -146,7 +146,8 @@ def _name(run: RunRecord, export: ExportRecord) -> str:
     head = export.head_units
     narrow = "" if head == 1280 else f", head {head}"
     phone = ", for Android" if export.report["target"] == "android" else ""
-    return f"GN-S {run.config['width']:g}{narrow}{phone}"
+    gates = ", no gates" if run.config["model"] == "gns_nogate" else ""
+    return f"GN-S {run.config['width']:g}{gates}{narrow}{phone}"
 
 
 def _latencies(export, exports: Sequence[ExportRecord], cited):

@@ -33,7 +33,11 @@ PUBLISHED = {
 
 
 # The others are between these.
-QUICK = {("gns", 0.25), ("gns", 1.0), ("gns", 2.8), ("gnd", 1.0)}
+QUICK = {
+    *(("gns", width) for width in (0.25, 1.0, 2.8)),
+    ("gns_nogate", 0.5),
+    ("gnd", 1.0),
+}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,18 @@ def test_every_published_width_is_pinned():
     assert widths == set(PUBLISHED)
     assert set(PAPER_WIDTHS) <= widths
     assert COUNTS["gnd", 1.0].parameters == 6_860_838
+
+
+def test_a_network_without_gates_lacks_these_alone():
+    with_gates, without = (
+        {layer.name for layer in create_model(name, width=0.25).layers}
+        for name in ("gns", "gns_nogate")
+    )
+    assert without < with_gates
+    left_out = {name for name in with_gates if "_gate_" in name}
+    products = {name for name in with_gates if "_ghost1_multiply" in name}
+    assert with_gates - without == left_out | products
+    assert len(products) == 8
 
 
 @pytest.mark.parametrize("width", PUBLISHED)

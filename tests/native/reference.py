@@ -17,7 +17,11 @@ from gnsmall_keras.models.fusion import EPSILON
 from gnsmall_keras.native import plan as plans
 from gnsmall_keras.native.plan import NetworkPlan, Weight
 
-STAGES = {"gns": spec.GNS_STAGES, "gnd": spec.GND_STAGES}
+STAGES = {
+    "gns": spec.GNS_STAGES,
+    "gns_nogate": spec.GNS_STAGES,
+    "gnd": spec.GND_STAGES,
+}
 CASES = Path(__file__).parent / "cases.txt"
 PROJECTIONS = 8
 
@@ -41,7 +45,11 @@ class Case(NamedTuple):
             self.channels,
             self.classes,
             spec.make_divisible(spec.STEM_CHANNELS * self.width),
-            tuple(spec.plan_blocks(stages, self.width)),
+            tuple(
+                spec.plan_blocks(
+                    stages, self.width, gates=self.network != "gns_nogate"
+                )
+            ),
             spec.make_divisible(stages[-1][-1].hidden * self.width),
             self.head_units,
         )

@@ -30,6 +30,7 @@ EXACT = [
     Case(batch=1, sides=(32, 32)),
     Case(batch=65, sides=(16, 8), channels=1, classes=5),
     Case(network="gnd", batch=33, sides=(32, 32)),
+    Case(network="gns_nogate", width=0.5, batch=5, sides=(15, 18)),
 ]
 # Minutes: `make test-all` alone.
 LONG = [
@@ -226,14 +227,16 @@ def test_a_plan_without_kernels_is_refused():
 
 
 def test_weights_have_the_names_and_shapes_of_the_model():
-    from gnsmall_keras.models.ghostnet import ghostnetv3, ghostnetv3_small
+    from gnsmall_keras.models.registry import create_model
 
-    for build_model, case in (
-        (ghostnetv3_small, Case(width=0.5)),
-        (ghostnetv3, Case(network="gnd", width=0.25, sides=(32, 32))),
+    for case in (
+        Case(width=0.5),
+        Case(network="gns_nogate", width=0.5),
+        Case(network="gnd", width=0.25, sides=(32, 32)),
     ):
-        model = build_model(
-            case.width,
+        model = create_model(
+            case.network,
+            width=case.width,
             classes=case.classes,
             input_shape=(*case.sides, case.channels),
             head_units=case.head_units,
