@@ -11,6 +11,7 @@ import keras
 
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.devices.runtime import installed_runtimes
 from gnsmall_keras.export.tflite import export_tflite
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.models.spec import make_divisible
@@ -26,6 +27,22 @@ _CALIBRATION = 20  # images: sizes do not depend on their number
 _SQUARE, _LINEAR = 134_000, 20_700
 _GRAPH, _CHANNELS, _UNIT = 36_000, 54_000, 16
 _ARENA_UNIT = 8.65  # bytes of the arena for a unit of the head
+
+
+def check_micro() -> None:
+    """Checks that arenas can be measured.
+
+    Raises:
+        ValueError: otherwise, with the cure.
+    """
+    if "tflite-micro" not in installed_runtimes():
+        raise ValueError(
+            "`gnsmall fit` measures the arena of each file with TensorFlow "
+            "Lite Micro. Received: an environment without tflite-micro, which "
+            "there is for Linux on x86-64 alone. There, pip install "
+            "'gnsmall-keras[export]'; elsewhere choose a width yourself: "
+            "gnsmall train --data DATA --width 0.5, then gnsmall export."
+        )
 
 
 class Limits(NamedTuple):

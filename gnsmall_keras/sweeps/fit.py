@@ -30,6 +30,7 @@ from gnsmall_keras.sweeps.candidates import (
     WIDTHS,
     Candidate,
     Limits,
+    check_micro,
     find_candidates,
 )
 from gnsmall_keras.sweeps.fitted import (
@@ -79,8 +80,8 @@ def fit(
         The networks by validation accuracy; `result.best.path` is the file.
 
     Raises:
-        ValueError: if the images cannot be read, nothing fits, or the time is
-            too short for one training.
+        ValueError: if the images cannot be read, nothing fits, the time is too
+            short for one training, or tflite-micro is not installed.
         TrainingInterrupted: if Ctrl-C or SIGTERM stopped it.
 
     Example:
@@ -92,6 +93,7 @@ def fit(
     """
     config = FitConfig(data=data, **options)
     check_source(data)
+    check_micro()
     return _Search(config, Path(out), tell).run()
 
 

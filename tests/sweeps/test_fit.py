@@ -258,6 +258,18 @@ def test_bad_input_is_one_line(arguments, told, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+def test_without_tflite_micro_it_does_not_begin(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(candidates, "installed_runtimes", lambda: ["litert"])
+    out = tmp_path / "runs"
+    assert cli.main(["fit", str(folder), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert "tflite-micro, which there is for Linux on x86-64 alone" in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
 def test_limits_take_the_budgets_place():
     config = FitConfig(data="p", budget="256k", max_arena=9)
     assert (config.file_bytes, config.arena_bytes) == (188_416, 9)
