@@ -144,7 +144,8 @@ def c_array(
         file: an int8 .tflite file.
         out: folder of the two files.
         labels: a text file, one class a line; by default the file's metadata,
-            else numbers.
+            else the report (.json) beside it, else labels.txt there, else
+            numbers.
     """
     from gnsmall_keras.devices.c_array import write_c_array
 

@@ -148,7 +148,11 @@ def print_summary(report, file, index=None):
     if report.arena_bytes is not None and report.target == "micro":
         fits = find_budget(report.size_bytes, report.arena_bytes)
         arena += f" on TFLite Micro; fits {fits or 'none of our classes'}"
-    is_micro = report.target == "micro" and report.quantization != "float32"
+    is_micro = (  # c-array needs int8 and an arena
+        report.target == "micro"
+        and report.quantization.startswith("int8")
+        and report.arena_bytes is not None
+    )
     after = [
         f"gnsmall c-array {file} --out cpp"
         if is_micro

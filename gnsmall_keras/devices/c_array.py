@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnsmall_keras.devices.checks import read_contents
-from gnsmall_keras.devices.labels import find_labels
-from gnsmall_keras.devices.runtime import TFLiteModel
+from gnsmall_keras.devices.labels import find_labels, read_report_beside
+from gnsmall_keras.devices.runtime import TFLiteModel, installed_runtimes
 from gnsmall_keras.export.metadata import check_labels
 from gnsmall_keras.records.jsonl import replacing
 
@@ -102,8 +102,9 @@ def write_c_array(
     """Writes a .tflite file as `model.h` and `model.cc`.
 
     They have the bytes, the labels, the arena's size as it was measured on
-    TensorFlow Lite Micro, and a resolver of the file's operators alone. With
-    tflite/micro/main.cc they are a program.
+    TensorFlow Lite Micro, here or in the report of the export beside the file,
+    and a resolver of the file's operators alone. With tflite/micro/main.cc they
+    are a program.
 
     Args:
         path: of an int8 file.
@@ -115,8 +116,8 @@ def write_c_array(
         The paths of both files.
 
     Raises:
-        ValueError: if TensorFlow Lite Micro cannot run the file or the labels
-            are not one a class.
+        ValueError: if TensorFlow Lite Micro cannot run the file, its arena is
+            not known, or the labels are not one a class.
     """
     texts = _sources(Path(path), labels)
     folder = Path(folder)
@@ -150,8 +151,26 @@ def _registration(op):
     return f"{add_method(op)}({kernels})"
 
 
+def _opened(path):
+    """The file on a runtime, and its arena on TensorFlow Lite Micro."""
+    if "tflite-micro" in installed_runtimes():
+        runner = TFLiteModel(path, runtime="tflite-micro")
+        return runner, runner.arena_bytes
+    runner = TFLiteModel(path)
+    arena = read_report_beside(path).get("arena_bytes")
+    if arena is None:
+        raise ValueError(
+            "An arena is measured with TensorFlow Lite Micro, whose package is "
+            "for Linux on x86-64 alone, or read from the report of an export "
+            f"there. Received: {path} without such a report beside it. Bring "
+            f"{path.with_suffix('.json').name} along, or run this on such a "
+            "Linux with pip install 'gnsmall-keras[export]'."
+        )
+    return runner, arena
+
+
 def _sources(path, labels):
-    runner = TFLiteModel(path, runtime="tflite-micro")
+    runner, arena = _opened(path)
     if runner.dtypes != ("int8", "int8"):
         raise ValueError(
             "A microcontroller's file takes and returns int8. Received: "
@@ -167,7 +186,7 @@ def _sources(path, labels):
     header = _HEADER.format(
         sha256=digest,
         size=len(data),
-        arena=runner.arena_bytes,
+        arena=arena,
         height=height,
         width=width,
         channels=channels,

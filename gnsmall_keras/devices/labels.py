@@ -1,9 +1,10 @@
-"""The names of a .tflite file's classes: in the file, or beside it."""
+"""What else is known of a .tflite file: its classes' names, its report."""
 
 import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from gnsmall_keras.export.metadata import LABELS_FILE, read_labels
 
@@ -19,22 +20,22 @@ def find_labels(path: str | os.PathLike[str]) -> list[str]:
         it, else the lines of `labels.txt` there; none where there are none.
     """
     path = Path(path)
-    data = path.read_bytes()
     return (
-        read_labels(data)
-        or _reported(path.with_suffix(".json"), data)
+        read_labels(path.read_bytes())
+        or read_report_beside(path).get("class_names", [])
         or _beside(path.with_name(LABELS_FILE))
     )
 
 
-def _reported(report: Path, data: bytes) -> list[str]:
-    """The classes in a report, if it is of the file; else none."""
+def read_report_beside(path: Path) -> dict[str, Any]:
+    """Returns the report of a file's export, if it is of the file; else {}."""
+    report = path.with_suffix(".json")
     if not report.is_file():
-        return []
+        return {}
     found = json.loads(report.read_text(encoding="utf-8"))
-    if found["sha256"] != hashlib.sha256(data).hexdigest():
-        return []
-    return found.get("class_names", [])
+    if found["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
+        return {}
+    return found
 
 
 def _beside(labels: Path) -> list[str]:

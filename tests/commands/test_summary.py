@@ -54,6 +54,21 @@ def test_a_phone_s_file_outside_a_run(capsys):
     assert "report" not in lines["then"]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"quantization": "float16"},
+        {"quantization": "dynamic"},
+        {"quantization": "int16x8"},
+        {"arena_bytes": None},
+    ],
+)
+def test_c_array_is_named_only_of_files_that_it_takes(changes, capsys):
+    report = _report("gns-w0.5-cifar10-micro", **changes)
+    printing.print_summary(report, Path("a.tflite"))
+    assert "c-array" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("details", [False, True])
 def test_quickstart_ends_in_them(details, capsys, monkeypatch, tmp_path):
     record = next(read_records(ROOT / "papermill_runs/index.jsonl"))

@@ -1,5 +1,6 @@
 """A file as C++: it compiles against stubs and has the file's bytes."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import pytest
 from support import ROOT, TESTS
 
 from gnsmall_keras import cli
+from gnsmall_keras.devices import c_array
 from gnsmall_keras.devices.c_array import add_method, write_c_array
 from gnsmall_keras.devices.runtime import TFLiteModel
 
@@ -94,6 +96,28 @@ def test_labels_are_those_of_the_export(tmp_path):
     )
     write_c_array(tmp_path / f"{name}.tflite", tmp_path)
     assert '"0",' in (tmp_path / "model.cc").read_text("utf-8")
+
+
+def test_without_tflite_micro_the_arena_is_the_report_s(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(c_array, "installed_runtimes", lambda: ["litert"])
+    name = "gns-w0.25-h320-cifar10-micro"
+    file = tmp_path / f"{name}.tflite"
+    shutil.copy(ROOT / f"tflite/{name}.tflite", file)
+    arguments = ["c-array", str(file), "--out", str(tmp_path / "c")]
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "for Linux on x86-64 alone" in error
+    assert error.count("\n") == 1
+    shutil.copy(ROOT / f"tflite/{name}.json", tmp_path)
+    assert cli.main(arguments) == 0
+    arena = json.loads((tmp_path / f"{name}.json").read_text())["arena_bytes"]
+    header = (tmp_path / "c/model.h").read_text("utf-8")
+    assert f"kArenaBytes = {arena};" in header
+    monkeypatch.undo()
+    write_c_array(file, tmp_path)  # measured
+    assert (tmp_path / "model.h").read_text("utf-8") == header
 
 
 @pytest.mark.parametrize(
