@@ -187,20 +187,22 @@ def read_sweep(path: str | os.PathLike[str]) -> SweepConfig:
         path: the file.
 
     Raises:
-        ValueError: if it is not TOML, or what it asks for is not possible.
+        ValueError: if it is no TOML file, or asks for what is not possible.
 
     Example:
         >>> sweep = gns.read_sweep("papermill_runs/sweeps/smoke.toml")
         >>> dict(sweep.grid)
         {'recipe': ['quick', 'best']}
     """
+    if not Path(path).is_file():
+        raise ValueError(
+            f"A sweep is a TOML file. Received: {path}, no file. Correct it."
+        )
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         return _sweep(values)
     except RecursionError:
-        raise ValueError(
-            f"{path}: a sweep file must not be nested so deeply."
-        ) from None
+        raise ValueError(f"{path}: must not be nested so deeply.") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

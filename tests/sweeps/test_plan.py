@@ -2,16 +2,43 @@
 
 import collections
 import dataclasses
+import re
 
 import pytest
 from support import ROOT
 
+from gnsmall_keras import cli
 from gnsmall_keras.config import TEACHING, RunConfig
+from gnsmall_keras.config.together import check_together
 from gnsmall_keras.models.spec import PAPER_WIDTHS
 from gnsmall_keras.sweeps.plan import SweepConfig, read_sweep
 
 FILES = sorted((ROOT / "papermill_runs" / "sweeps").glob("*.toml"))
 BASELINE = '[parameters]\nstrategy = "baseline"\n'
+
+
+@pytest.fixture
+def how_to(tmp_path):
+    """The sweep of docs/howto/gpu.md."""
+    text = (ROOT / "docs/howto/gpu.md").read_text("utf-8")
+    (toml,) = re.findall(r"```toml\n(.*?)```", text, re.S)
+    path = tmp_path / "seeds.toml"
+    path.write_text(toml)
+    return path
+
+
+def test_the_how_to_s_runs_can_train_together(how_to):
+    configs = read_sweep(how_to).configs
+    assert len(configs) == 8
+    check_together(configs)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path, capsys):
+    path = str(tmp_path / "seeds.toml")
+    assert cli.main(["sweep", path]) == 2
+    error = capsys.readouterr().err
+    assert f"A sweep is a TOML file. Received: {path}, no file." in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
