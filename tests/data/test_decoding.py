@@ -68,7 +68,7 @@ def test_an_image_of_the_right_size_is_left_as_it_is():
 
 @pytest.fixture(scope="module")
 def by_script():
-    """What `tflite/run_model.py` gives a model, its runtime replaced."""
+    """What a script of tflite/ gives a model, its runtime replaced."""
     given = {}
 
     class Interpreter:
@@ -96,17 +96,21 @@ def by_script():
     runtime = types.ModuleType("ai_edge_litert")
     runtime.__spec__ = ModuleSpec("ai_edge_litert", None)  # it is looked for
     runtime.interpreter = types.ModuleType("ai_edge_litert.interpreter")
-    script = str(ROOT / "tflite/run_model.py")
     model = str(ROOT / "pyproject.toml")  # only asked whether it is a zip
 
-    def run(file, side, channels, aspect, dtype=np.uint8):
+    def run(file, side, channels, aspect, dtype=np.uint8, edge_tpu=False):
         shape = (1, side, side, channels)
         runtime.interpreter.Interpreter = lambda model, **options: Interpreter(
             (shape, dtype)
         )
+        script = str(ROOT / "tflite/run_model.py")
         arguments = [script, model, str(file)]
         if aspect != "crop":
             arguments += ["--aspect", aspect]
+        if edge_tpu:
+            script = str(ROOT / "tflite/edgetpu/classify.py")
+            labels = str(ROOT / "tflite/labels.txt")
+            arguments = [script, model, labels, str(file), "--cpu"]
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, "ai_edge_litert", runtime)
             name = "ai_edge_litert.interpreter"
@@ -140,6 +144,22 @@ def test_the_script_for_devices_gives_the_same_pixels(
             np.testing.assert_array_equal(found, expected)
     found = by_script(file, 32, 1, "crop", np.int8)
     expected = decode(data, image_size=32, channels=1, aspect="crop")
+    np.testing.assert_array_equal(found, expected.astype(int) - 128)
+
+
+@pytest.mark.parametrize(
+    "kind", ["plain.png", "UPPER.JPG", "turned6.jpg", "print.jpeg"]
+)
+@pytest.mark.parametrize("channels", [3, 1])
+def test_the_edge_tpus_script_gives_the_same_pixels(
+    kind, channels, by_script, tmp_path
+):
+    file = tmp_path / kind
+    file.write_bytes(photos.encode(kind, photos.picture(320, 240)))
+    expected = decode(
+        file.read_bytes(), image_size=32, channels=channels, aspect="crop"
+    )
+    found = by_script(file, 32, channels, "crop", np.int8, edge_tpu=True)
     np.testing.assert_array_equal(found, expected.astype(int) - 128)
 
 

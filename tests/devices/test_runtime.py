@@ -185,9 +185,9 @@ def test_files_that_do_not_run_are_explained(
 
 
 def test_the_edge_tpus_script_runs_without_one(
-    device_python, folder, int8_file, tmp_path
+    device, folder, int8_file, tmp_path
 ):
-    python = device_python("tflite-runtime")
+    _, python = device
     (tmp_path / "labels.txt").write_text("\n".join("abcdefghij"))
     script = ROOT / "tflite/edgetpu/classify.py"
     images = [folder / "0.png", folder / "1.png"]

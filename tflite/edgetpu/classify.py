@@ -2,34 +2,39 @@
 
 import sys
 import time
+from importlib import import_module, util
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from tflite_runtime.interpreter import Interpreter, load_delegate
+from PIL import Image, ImageOps
 
 LIBRARY = {
     "linux": "libedgetpu.so.1",
     "darwin": "libedgetpu.1.dylib",
     "win32": "edgetpu.dll",
 }
+lib = "ai_edge_litert" if util.find_spec("ai_edge_litert") else "tflite_runtime"
+tflite = import_module(lib + ".interpreter")
 
 paths = [path for path in sys.argv[1:] if path != "--cpu"]
 model, labels, *images = paths
 names = Path(labels).read_text(encoding="utf-8").splitlines()
 delegates = []
 if "--cpu" not in sys.argv:  # then a file that is not compiled
-    delegates = [load_delegate(LIBRARY[sys.platform])]
-interpreter = Interpreter(model, experimental_delegates=delegates)
+    delegates = [tflite.load_delegate(LIBRARY[sys.platform])]
+interpreter = tflite.Interpreter(model, experimental_delegates=delegates)
 interpreter.allocate_tensors()
 (taken,) = interpreter.get_input_details()
 (made,) = interpreter.get_output_details()
-_, height, width, _ = taken["shape"]
+_, height, width, channels = taken["shape"]
+mode = "L" if channels == 1 else "RGB"
 for path in images:
-    with Image.open(path) as image:
-        pixels = np.array(image.convert("RGB").resize((width, height)))
-    values = pixels.astype(np.int16) - 128  # raw pixels, as int8
-    interpreter.set_tensor(taken["index"], values[None].astype(np.int8))
+    with Image.open(path) as image:  # to pixels as in training
+        image.draft(None, (2 * width, 2 * height))
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    fitted = ImageOps.fit(upright.convert(mode), (width, height), Image.BOX)
+    values = np.array(fitted, np.int16).reshape(taken["shape"]) - 128
+    interpreter.set_tensor(taken["index"], values.astype(np.int8))
     began = time.perf_counter()
     interpreter.invoke()
     milliseconds = 1e3 * (time.perf_counter() - began)
