@@ -18,9 +18,12 @@ class Classifier(context: Context) : AutoCloseable {
             .build(),
     )
 
-    /** The best class and its probability. */
+    /** The best class and its probability; of the middle square, as in training. */
     fun classify(bitmap: Bitmap): Category {
-        val argb = bitmap.copy(Bitmap.Config.ARGB_8888, false)
+        val edge = minOf(bitmap.width, bitmap.height)
+        val (left, top) = (bitmap.width - edge) / 2 to (bitmap.height - edge) / 2
+        val square = Bitmap.createBitmap(bitmap, left, top, edge, edge)
+        val argb = square.copy(Bitmap.Config.ARGB_8888, false)
         val result = classifier.classify(BitmapImageBuilder(argb).build())
         return result.classificationResult().classifications().first().categories().first()
     }

@@ -6,7 +6,11 @@ import com.google.ai.edge.litert.Accelerator
 import com.google.ai.edge.litert.CompiledModel
 
 /** Classifies bitmaps with assets/model.tflite, of float32 or float16 weights. */
-class CompiledClassifier(context: Context, private val side: Int = 32) : AutoCloseable {
+class CompiledClassifier(
+    context: Context,
+    private val side: Int = 32,
+    private val channels: Int = 3,
+) : AutoCloseable {
     private val model = CompiledModel.create(
         context.assets,
         "model.tflite",
@@ -15,18 +19,32 @@ class CompiledClassifier(context: Context, private val side: Int = 32) : AutoClo
     private val inputs = model.createInputBuffers()
     private val outputs = model.createOutputBuffers()
 
-    /** A probability for each class; `side` is that of the file's images. */
+    /** A probability for each class; `side` and `channels` (1: grey) are those of the file. */
     fun classify(bitmap: Bitmap): FloatArray {
-        val small = Bitmap.createScaledBitmap(bitmap, side, side, true)
+        val small = shrunk(bitmap)
         val pixels = IntArray(side * side)
         small.getPixels(pixels, 0, side, 0, 0, side, side)
-        val values = FloatArray(3 * pixels.size) { index ->
-            val shift = 16 - 8 * (index % 3) // red, green, blue
-            ((pixels[index / 3] shr shift) and 255).toFloat()
+        val values = FloatArray(channels * pixels.size) { index ->
+            val pixel = pixels[index / channels]
+            fun colour(number: Int) = (pixel shr (16 - 8 * number)) and 255 // red, green, blue
+            val grey = (299 * colour(0) + 587 * colour(1) + 114 * colour(2) + 500) / 1000
+            (if (channels == 1) grey else colour(index % 3)).toFloat()
         }
         inputs[0].writeFloat(values)
         model.run(inputs, outputs)
         return outputs[0].readFloat()
+    }
+
+    /** The middle square, as in training: halved while it can be, so that all pixels count. */
+    private fun shrunk(bitmap: Bitmap): Bitmap {
+        var edge = minOf(bitmap.width, bitmap.height)
+        val (left, top) = (bitmap.width - edge) / 2 to (bitmap.height - edge) / 2
+        var square = Bitmap.createBitmap(bitmap, left, top, edge, edge)
+        while (edge >= 2 * side) {
+            edge /= 2
+            square = Bitmap.createScaledBitmap(square, edge, edge, true)
+        }
+        return Bitmap.createScaledBitmap(square, side, side, true)
     }
 
     override fun close() = model.close()

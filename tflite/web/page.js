@@ -50,7 +50,7 @@ async function load(path) {
   const [input] = model.getInputDetails();
   const [output] = model.getOutputDetails();
   if (input.dtype !== "uint8") throw refused(input.dtype);
-  const [, height, width] = input.shape;
+  const [, height, width] = input.shape; // and 1 channel for grey, else 3
   Object.assign(canvas, { height, width });
   const count = output.shape.at(-1);
   return { model, shape: [...input.shape], names: await classNames(path, count) };
@@ -73,11 +73,18 @@ function draw(source, width, height) {
   );
 }
 
+// As Pillow has it, which made the network's training images grey.
+function grey([red, green, blue]) {
+  return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16;
+}
+
 async function classify() {
   const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
-  const pixels = new Uint8Array((data.length / 4) * 3);
-  for (let from = 0, to = 0; from < data.length; from += 4, to += 3) {
-    pixels.set(data.subarray(from, from + 3), to);
+  const channels = network.shape.at(-1);
+  const pixels = new Uint8Array((data.length / 4) * channels);
+  for (let from = 0, to = 0; from < data.length; from += 4, to += channels) {
+    const colours = data.subarray(from, from + 3);
+    pixels.set(channels === 1 ? [grey(colours)] : colours, to);
   }
   const began = performance.now();
   const input = Tensor.fromTypedArray(pixels, network.shape);
@@ -120,7 +127,11 @@ async function classifyFile(file) {
     return fail(`${file.name} is no image that this browser reads.`);
   }
   draw(picture, picture.width, picture.height);
-  return classify();
+  try {
+    return await classify();
+  } catch (error) {
+    return fail(`The network did not run: ${error.message}`);
+  }
 }
 
 function stopCamera() {
@@ -140,11 +151,16 @@ async function toggleCamera() {
   }
   film = video;
   at("camera").textContent = "Stop the camera";
-  await video.play();
-  while (film === video) {
-    draw(video, video.videoWidth, video.videoHeight);
-    await classify();
-    await new Promise((next) => setTimeout(next, CAMERA_PAUSE));
+  try {
+    await video.play();
+    while (film === video) {
+      draw(video, video.videoWidth, video.videoHeight);
+      await classify();
+      await new Promise((next) => setTimeout(next, CAMERA_PAUSE));
+    }
+  } catch (error) {
+    if (film === video) stopCamera();
+    fail(`The network did not run: ${error.message}`);
   }
   return undefined;
 }
