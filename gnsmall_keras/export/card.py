@@ -57,17 +57,23 @@ def _summary(report):
     if report.accuracy is not None:
         accuracy = (
             f"{_percent(report.accuracy)} of {report.evaluated_images:,} test "
-            "images right"
+            "images right, by LiteRT's XNNPACK on a PC"
         )
     text = f"{accuracy[0].upper()}{accuracy[1:]}; {report.size_bytes:,} bytes"
-    if report.arena_bytes is not None:
-        text += f", {report.arena_bytes:,} bytes of RAM on a microcontroller"
-    budget = find_budget(report.size_bytes, report.arena_bytes)
+    if _arena(report):
+        text += f", {_arena(report):,} bytes of RAM on a microcontroller"
+    budget = find_budget(report.size_bytes, _arena(report))
     if budget:
         text += f" (fits {budget})"
     if report.micro_difference_lsb == 0:
         text += "; TensorFlow Lite Micro gives the reference's very integers"
     return text + "."
+
+
+def _arena(report):
+    """Of a file that microcontrollers take; others have uint8 and labels."""
+    phone = TARGETS[report.target].probabilities
+    return None if phone else report.arena_bytes
 
 
 def _input_of(report, record):
@@ -105,10 +111,7 @@ def _numbers(report, record):
         "same class as before": f"{_percent(report.agreement)} {where}",
         "TensorFlow Lite Micro": _micro(report, compared),
         "LiteRT's XNNPACK": _xnnpack(report, compared),
-        "smallest class of microcontrollers": str(
-            find_budget(report.size_bytes, report.arena_bytes)
-            or ("none of ours" if report.knows_micro else "unknown")
-        ),
+        **_smallest_class(report),
         "bytes": f"{report.size_bytes:,}" + _packed(report),
         "parameters": f"{report.parameters:,}",
         "multiply-accumulates": f"{report.macs:,}",
@@ -123,6 +126,14 @@ def _numbers(report, record):
         **_devices(report),
         **_ethos_u(report),
     }
+
+
+def _smallest_class(report):
+    if TARGETS[report.target].probabilities:
+        return {}
+    budget = find_budget(report.size_bytes, report.arena_bytes)
+    none = "none of ours" if report.knows_micro else "unknown"
+    return {"smallest class of microcontrollers": str(budget or none)}
 
 
 def _packed(report):
@@ -151,8 +162,8 @@ def _devices(report):
     integers = report.quantization.startswith("int8")
     logits = not TARGETS[report.target].probabilities
     rows = {
-        "PC, Raspberry Pi": f"`python tflite/run_model.py {report.path} "
-        "photo.png --labels labels.txt`"
+        "PC, Raspberry Pi": f"`python run_model.py {report.path} photo.png "
+        "--labels labels.txt`, in `tflite/`"
     }
     if integers and logits:
         rows["Cortex-M"] = f"`gnsmall c-array {report.path} --out DIR`"
@@ -175,13 +186,14 @@ def _ethos_u(report):
 def _micro(report, compared):
     if report.arena_bytes is None:
         return "does not run it" if report.knows_micro else "unknown"
-    arena = f"arena (RAM) of {report.arena_bytes:,} bytes"
-    steps = report.micro_difference_lsb
-    if steps is None:  # of a file that is not of integers
-        return arena
-    if not steps:
-        return f"{arena}; LiteRT's reference integers on {compared}"
-    return f"{arena}; {_steps(steps)} on {compared}"
+    parts, steps = [], report.micro_difference_lsb
+    if _arena(report):
+        parts.append(f"arena (RAM) of {report.arena_bytes:,} bytes")
+    if steps == 0:
+        parts.append(f"LiteRT's reference integers on {compared}")
+    elif steps:  # None of a file that is not of integers
+        parts.append(f"{_steps(steps)} on {compared}")
+    return "; ".join(parts) or "runs it"
 
 
 def _steps(count):
