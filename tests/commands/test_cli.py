@@ -106,7 +106,7 @@ def test_help_is_there(command, capsys):
             "N >= 2",
         ),
         (["evaluate", "none.tflite", "--data", "digits"], "No file"),
-        (["sweep", "none.toml"], "No such file"),
+        (["sweep", "none.toml"], "Received: none.toml, no file"),
         (["records", "merge", "--out", "a.jsonl"], "one file or more"),
         (["records", "join", "a.jsonl", "--out", "b.jsonl"], "merge"),
     ],

@@ -106,8 +106,9 @@ def test_card_has_the_numbers_of_the_report(report):
     assert "`ab12`" in card
     assert card.splitlines()[2] == (
         "86.08 % of 10,000 test images right, by LiteRT's XNNPACK on a PC; "
-        "492,592 bytes, 147,344 bytes of RAM on a microcontroller (fits 1,024 KB of flash, 256 KB of arena, "
-        "with 72 KB of the flash for code); TensorFlow Lite Micro gives the "
+        "492,592 bytes, 147,344 bytes of RAM on a microcontroller (fits "
+        "1,024 KB of flash, 256 KB of arena, with 72 KB of the flash for "
+        "code); TensorFlow Lite Micro gives the "
         "reference's very integers."
     )
     assert "1,024 KB of flash, 256 KB of arena" in card
