@@ -106,7 +106,7 @@ def make_networks(networks: Networks, alt: str, caption: str) -> str:
             caption,
             tabulate_networks(networks).to_markdown(),
             "Accuracy: CIFAR-10's 10,000 test images, by LiteRT's XNNPACK on "
-            "a PC. GN-S 1 is GhostNetV3-Small of width 1; \"no gates\" is "
+            'a PC. GN-S 1 is GhostNetV3-Small of width 1; "no gates" is '
             'without its attention gates; "head" is the number of units '
             "before the classifier (1,280 if not given). IC1 and IC2 are the "
             f"small and the large ResNet-8 of MLPerf Tiny. {_COLUMNS}",
