@@ -267,8 +267,8 @@ def _short(processor: str) -> str:
 def describe_networks(networks: Networks) -> list[str]:
     """Where ours win and lose, and what is not shown.
 
-    The most accurate is compared with the reference, the others with peers of
-    about their file's size.
+    The most accurate is compared with the reference; of the others the most
+    accurate that has about the size of a peer's file, with this one.
     """
     told = []
     reference = next(
@@ -276,14 +276,16 @@ def describe_networks(networks: Networks) -> list[str]:
     )
     micro = [one for one in networks.ours if one.target == "micro"]
     if reference and micro:
-        best = max(micro, key=lambda one: one.int8 or 0)
+        best = max(micro, key=_accuracy)
         told.append(_compare(best, reference))
-        told += [
-            _compare(one, peer)
-            for one in micro
-            for peer in networks.peers
-            if one is not best and _are_alike(one, peer)
-        ]
+        for peer in networks.peers:
+            alike = [
+                one
+                for one in micro
+                if one is not best and _are_alike(one, peer)
+            ]
+            if alike:
+                told.append(_compare(max(alike, key=_accuracy), peer))
     older = [one for one in networks.ours if one.older]
     if older:
         names = "; ".join(f"{one.name} on {one.older}" for one in older)
@@ -305,6 +307,10 @@ def _class_of(network: Network) -> str:
     if budget is None:
         return "none of the classes of microcontrollers"
     return f"for {budget.flash_bytes // 1024} KB of flash"
+
+
+def _accuracy(network: Network) -> float:
+    return network.int8 or 0
 
 
 def _are_alike(ours: Network, theirs: Network) -> bool:
