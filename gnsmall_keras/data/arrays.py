@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.data.decoding import (
     MAX_FILE_BYTES,
     MAX_PIXELS,
+    decode_opened,
     prepare_array,
 )
 from gnsmall_keras.data.files.archives import opened
@@ -30,7 +32,8 @@ KEYS = (
 class Given(NamedTuple):
     """Images of a split, and their labels."""
 
-    images: Iterable[np.ndarray]  # each uint8 (h, w) or (h, w, channels)
+    # Each uint8 (h, w) or (h, w, channels), or Pillow's.
+    images: Iterable[np.ndarray | Image.Image]
     labels: np.ndarray
 
 
@@ -114,7 +117,7 @@ def _dataset(name, given, class_names, options, where):
         for found, pixels in enumerate(part.images):
             if found >= len(part.labels):
                 break
-            images[at + found] = prepare_array(pixels, **options.pixels)
+            images[at + found] = _prepared(pixels, options, found, split)
         if found + 1 != len(part.labels):
             raise ValueError(
                 f"Images and labels must be as many. {where} has "
@@ -133,6 +136,18 @@ def _dataset(name, given, class_names, options, where):
         options,
         origin="arrays",
     )
+
+
+def _prepared(pixels, options, number, split):
+    if not isinstance(pixels, Image.Image):
+        return prepare_array(pixels, **options.pixels)
+    try:
+        return decode_opened(pixels, **options.pixels)
+    except ValueError as reason:
+        raise ValueError(
+            "Pillow's images must be readable as files are. Received: image "
+            f"{number} of {split}, of mode {pixels.mode!r}; {reason}."
+        ) from None
 
 
 def _label_names(labels, names, where):
@@ -186,9 +201,13 @@ def _checked_images(images):
     if isinstance(images, np.ndarray):
         _check_array(images.dtype, images.shape[1:], "images")
     else:
-        images = [np.asarray(image) for image in images]
+        images = [
+            image if isinstance(image, Image.Image) else np.asarray(image)
+            for image in images
+        ]
         for image in images:
-            _check_array(image.dtype, image.shape, "an image")
+            if not isinstance(image, Image.Image):
+                _check_array(image.dtype, image.shape, "an image")
     return images
 
 

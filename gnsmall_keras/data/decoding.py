@@ -59,18 +59,45 @@ def decode(
     """
     if len(data) > MAX_FILE_BYTES:
         raise ValueError(too_large(len(data)))
+    with (
+        _plain_reasons(),
+        Image.open(io.BytesIO(data), formats=FORMATS) as image,
+    ):
+        _check_pixels(image.width * image.height)
+        image.draft(None, (DRAFT * image_size,) * 2)
+        large = image.width * image.height > _LARGE_PIXELS
+        with _one_large_image if large else contextlib.nullcontext():
+            return prepare(
+                image,
+                image_size=image_size,
+                channels=channels,
+                aspect=aspect,
+            )
+
+
+def decode_opened(
+    image: Image.Image, *, image_size: int, channels: int, aspect: str
+) -> np.ndarray:
+    """Returns the pixels of a Pillow image; it is left as it is.
+
+    As `decode` of its file, but for JPEGs much larger than `image_size`, which
+    are read whole here.
+
+    Raises:
+        ValueError: as `decode`.
+    """
+    with _plain_reasons():
+        _check_pixels(image.width * image.height)
+        return prepare(
+            image, image_size=image_size, channels=channels, aspect=aspect
+        )
+
+
+@contextlib.contextmanager
+def _plain_reasons():
+    """What Pillow raises, as a ValueError with the reason alone."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_pixels(image.width * image.height)
-            image.draft(None, (DRAFT * image_size,) * 2)
-            large = image.width * image.height > _LARGE_PIXELS
-            with _one_large_image if large else contextlib.nullcontext():
-                return prepare(
-                    image,
-                    image_size=image_size,
-                    channels=channels,
-                    aspect=aspect,
-                )
+        yield
     except UnidentifiedImageError:
         raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
     except (

@@ -47,8 +47,9 @@ def load_data(
             with `<class>/<image>`, or with `train/<class>/<image>` and, if
             there are any, `test/` and `val/` like it; an .npz with `images`,
             `labels` and perhaps `class_names`; or images themselves: uint8
-            `(n, h, w)` or `(n, h, w, 1|3|4)`, or a list of such images of any
-            sizes.
+            `(n, h, w)` or `(n, h, w, 1|3|4)`, or a list of such images or of
+            Pillow's, of any sizes; these are read as from a file, whatever
+            their mode, upright by their EXIF orientation.
         labels: of images: class indices or names `(n,)`.
         class_names: of images with class indices; "0", "1" ... without.
         test, validation: of images: `(images, labels)` likewise.

@@ -6,6 +6,8 @@ import zipfile
 
 import numpy as np
 import pytest
+from data import photos
+from PIL import Image
 
 from gnsmall_keras.data.sources import load_data
 
@@ -85,6 +87,44 @@ def test_images_of_several_sizes_and_kinds():
     dataset = load_data(images, np.arange(12) % 2, test_fraction=0)
     assert dataset.train_images.shape == (12, 32, 32, 3)
     assert np.all(dataset.train_images == 100)
+
+
+PILLOW = {
+    "RGB": lambda image: image,
+    "P": lambda image: image.quantize(kmeans=1),
+    "CMYK": lambda image: image.convert("CMYK"),
+    "YCbCr": lambda image: image.convert("YCbCr"),
+    "HSV": lambda image: image.convert("HSV"),
+    "RGBA": lambda image: image.convert("RGBA"),
+    "opened": lambda image: Image.open(
+        io.BytesIO(photos.encode("plain.png", image))
+    ),
+    "turned": lambda image: Image.open(
+        io.BytesIO(photos.encode("turned6.jpg", image))
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", PILLOW)
+def test_pillow_images_are_read_as_from_files(mode):
+    """Their values alone are palette indices, or of other colours."""
+    images = [PILLOW[mode](photos.picture(48, 40)) for _ in range(4)]
+    before = [image.mode for image in images]
+    dataset = load_data(
+        images, np.arange(4) % 2, test_fraction=0, aspect="squash"
+    )
+    assert [image.mode for image in images] == before
+    for found in dataset.train_images.astype(int):
+        away = np.abs(found - photos.expected())[:12, :12]
+        assert away.max() <= 14, away.max()
+        away = np.abs(found - photos.expected())[20:, :12]
+        assert away.max() <= 14, away.max()
+
+
+def test_pillow_images_of_no_known_range_are_refused():
+    images = [Image.new(mode, (40, 40)) for mode in ("RGB", "F", "L", "1")]
+    with pytest.raises(ValueError, match="image 1 of train, .* 'F'; it has 32"):
+        load_data(images, [0, 1, 0, 1], test_fraction=0)
 
 
 @pytest.mark.parametrize("kind", ["numbers", "names"])
