@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -296,6 +296,15 @@ class EvaluationBatches(keras.utils.PyDataset):
             fill_up(values, -len(labels) % self._devices)
             for values in (images, labels, weights)
         )
+
+
+def labels_of(data: Any) -> np.ndarray | None:
+    """Returns the labels of all images of this package's batches.
+
+    None of other data: what these call `labels` may be anything.
+    """
+    ours = (TrainingBatches, RemainingBatches, EvaluationBatches)
+    return data.labels if isinstance(data, ours) else None
 
 
 def fill_up(values: np.ndarray, missing: int) -> np.ndarray:

@@ -5,7 +5,7 @@
 
 import keras
 
-from gnsmall_keras.data.batches import IMAGES, TEACHER_LOGITS
+from gnsmall_keras.data.batches import IMAGES, TEACHER_LOGITS, labels_of
 from gnsmall_keras.distill.checks import check_loss
 from gnsmall_keras.distill.labels import (
     are_indices,
@@ -138,7 +138,7 @@ class Running:
                 data with their batch (on TensorFlow not where XLA compiles).
         """
         self._choose_kernels()
-        known = y if y is not None else getattr(x, "labels", None)
+        known = y if y is not None else labels_of(x)
         self._check_labels(known)
         self._check_validation(kwargs.get("validation_data"))
         self._frozen.labels_checked = known is not None
@@ -152,7 +152,7 @@ class Running:
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def _check_validation(self, data):
-        labels = getattr(data, "labels", None)
+        labels = labels_of(data)
         if isinstance(data, tuple) and len(data) > 1:
             labels = data[1]
         self._check_labels(labels, " of validation")

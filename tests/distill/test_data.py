@@ -107,6 +107,26 @@ def test_forms_of_labels(form):
     assert_is_distillation(distiller, history, plain_reference())
 
 
+@pytest.mark.parametrize("text", [True, False])
+def test_an_attribute_of_the_data_is_not_taken_for_its_labels(text):
+    """Keras's own generators have class names there, others anything."""
+    images, labels = examples()
+    data = _Batches(images, labels)
+    data.labels = labels.astype(str) if text else labels + CLASSES
+    distiller = compiled(make_teacher())
+    history = fit(distiller, data, validation_data=data)
+    expected = plain_reference()[0]
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-4)
+
+
+def test_an_attribute_of_the_data_does_not_spare_the_batches_a_check():
+    images, labels = examples()
+    data = _Batches(images, np.where(labels == 1, CLASSES, labels))
+    data.labels = labels
+    with pytest.raises(ValueError, match=f"Received: {CLASSES}"):
+        fit(compiled(make_teacher()), data)
+
+
 def _weights_of_samples():
     """Of 0 to 2, none in the short last batch but one."""
     weights = np.random.default_rng(3).uniform(0, 2, COUNT)
