@@ -33,7 +33,7 @@ from gnsmall_keras.distill.losses import (
     get_loss,
 )
 from gnsmall_keras.distill.running import Running, has_targets
-from gnsmall_keras.distill.state import BatchMean, Step, Untracked
+from gnsmall_keras.distill.state import BatchMean, Setting, Step, Untracked
 from gnsmall_keras.distill.steps import STEPS
 from gnsmall_keras.distill.teachers import (
     WEIGHTS,
@@ -64,8 +64,8 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         student: from images to logits; trained in place.
         teacher: a Keras model, `FrozenTeacher`, `TeacherEnsemble`, or None. It
             is never changed, saved or trained.
-        label_weight: in [0, 1], of the labels' loss. `label_weight` is a
-            variable: a callback may assign to it.
+        label_weight: in [0, 1], of the labels' loss. A variable, to which
+            callbacks may assign: `distiller.label_weight = 0.1`.
         temperature: > 0, divides all logits before their softmax. A variable
             as well.
         loss: a `DistillationLoss` or its name: "kd" (Hinton), "dkd",
@@ -99,6 +99,9 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         True
     """
 
+    label_weight = Setting(check_label_weight)
+    temperature = Setting(check_temperature)
+
     def __init__(
         self,
         student: keras.Model,
@@ -123,8 +126,8 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         self.student = student
         self.distillation_loss = get_loss(loss)
         self._mean = BatchMean(name="mean")
-        self.label_weight = self._number("label_weight", label_weight)
-        self.temperature = self._number("temperature", temperature)
+        self._label_weight = self._number("label_weight", label_weight)
+        self._temperature = self._number("temperature", temperature)
         self._pairs = tuple(features)
         self._frozen, self._step = Untracked(), Step()
         self._kernels = kernels

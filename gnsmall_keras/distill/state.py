@@ -1,7 +1,7 @@
 """What a Distiller holds beside its weights."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -18,6 +18,31 @@ class Untracked:
         self.inference = None  # and to answer
         self.has_metrics = False  # compiled ones, which need labels
         self.labels_checked = False  # those of the present call, all at once
+
+
+class Setting:
+    """A scalar variable of a model; what is assigned to it is checked.
+
+    The model holds the variable under the same name after "_". On JAX its
+    values are brought first: within `fit` it has them not.
+    """
+
+    def __init__(self, check: Callable[[Any], Any]):
+        self._check = check
+
+    def __set_name__(self, owner, name):
+        self._name = f"_{name}"
+
+    def __get__(self, model, owner=None):
+        return self if model is None else getattr(model, self._name)
+
+    def __set__(self, model, value):
+        if hasattr(value, "shape"):  # a tensor or variable
+            value = keras.ops.convert_to_numpy(value).tolist()
+        self._check(value)
+        if keras.config.backend() == "jax":
+            model.jax_state_sync()
+        getattr(model, self._name).assign(value)
 
 
 @dataclasses.dataclass

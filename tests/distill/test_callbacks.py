@@ -9,6 +9,7 @@ from plain_distillation import (
     BACKEND,
     BATCH,
     COUNT,
+    LABEL_WEIGHT,
     TEMPERATURE,
     TERMS,
     assert_is_distillation,
@@ -115,6 +116,53 @@ def test_callback_moves_a_variable_in_the_middle_of_an_epoch():
     train_plainly(student, count=BATCH, epochs=1)
     _, weights = train_plainly(student, start=BATCH, label_weight=1.0, epochs=1)
     assert_weights(distiller.student.get_weights(), weights)
+
+
+class _Plainly(keras.callbacks.Callback):
+    """Sets both by `=`, before or after the first batch."""
+
+    def __init__(self, when):
+        super().__init__()
+        self._when = when
+
+    def _set(self, when, batch):
+        if when == self._when and batch == (when == "begin"):
+            self.model.label_weight = 1.0
+            self.model.temperature = np.float32(5.0)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._set("begin", batch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._set("end", batch)
+
+
+@pytest.mark.parametrize("when", ["begin", "end"])
+def test_callback_sets_a_variable_by_plain_assignment(when):
+    distiller = compiled(make_teacher())
+    variables = distiller.label_weight, distiller.temperature
+    fit(distiller, epochs=1, callbacks=[_Plainly(when)])
+    assert (distiller.label_weight, distiller.temperature) == variables
+    assert [float(variable) for variable in variables] == [1.0, 5.0]
+    student = make_student()
+    train_plainly(student, count=BATCH, epochs=1)
+    _, weights = train_plainly(student, start=BATCH, label_weight=1.0, epochs=1)
+    assert_weights(distiller.student.get_weights(), weights)
+
+
+def test_values_out_of_range_are_not_assigned():
+    distiller = compiled(make_teacher())
+    for name, value in (
+        ("label_weight", 7.0),
+        ("label_weight", np.float32(-1)),
+        ("label_weight", None),
+        ("temperature", 0.0),
+        ("temperature", distiller.label_weight - LABEL_WEIGHT),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}` must be"):
+            setattr(distiller, name, value)
+    assert float(distiller.label_weight) == pytest.approx(LABEL_WEIGHT)
+    assert float(distiller.temperature) == TEMPERATURE
 
 
 class _Stop(Exception):
