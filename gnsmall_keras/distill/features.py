@@ -145,7 +145,9 @@ def _energy(features):
     """Where a feature map is strong: `(batch, places)`, of unit length."""
     energy = ops.mean(ops.square(features), axis=-1)
     energy = ops.reshape(energy, (ops.shape(energy)[0], -1))
-    return ops.normalize(energy, axis=-1)
+    squares = ops.sum(ops.square(energy), axis=-1, keepdims=True)
+    # Inside the root, whose slope at 0 is infinite: a map may be all zeros.
+    return energy * ops.rsqrt(squares + 1e-14)
 
 
 _LOSSES = {"mse": _mse, "attention": _attention}
