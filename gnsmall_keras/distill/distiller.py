@@ -73,7 +73,7 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         features: `FeaturePair`s to make agree besides.
         track_agreement: whether "teacher_agreement", the part of images on
             which student and teacher choose the same class, is a metric, also
-            of `evaluate` (where the teacher then runs).
+            of `evaluate` (where the teacher then runs, if there is one).
         expects_teacher: whether `fit` needs targets; by default if there is a
             teacher. A Distiller read from a file remembers that it had one.
         adapters: of such a Distiller, each pair's Dense layer or None.
@@ -306,15 +306,18 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         Args as in `keras.Model.compute_metrics`.
         """
         self._check_given(x, y)
-        if self._agreement is not None and has_targets(x):
-            self._update_agreement(x, y_pred)
-        logs = super().compute_metrics(x, y, y_pred, sample_weight)
-        for tracker in self._term_trackers:
-            if not self._step.logs_terms:
-                logs.pop(tracker.name, None)
+        absent = set()
+        if not self._step.logs_terms:
+            absent.update(tracker.name for tracker in self._term_trackers)
         if keras_private.compiled_loss(self) is None:
-            logs.pop("label_loss", None)
-        return logs
+            absent.add("label_loss")
+        if self._agreement is not None:
+            if has_targets(x):
+                self._update_agreement(x, y_pred)
+            else:
+                absent.add(self._agreement.name)
+        logs = super().compute_metrics(x, y, y_pred, sample_weight)
+        return {name: logs[name] for name in logs if name not in absent}
 
     def _update_agreement(self, targets, logits):
         teacher = targets[TEACHER_LOGITS]

@@ -209,6 +209,21 @@ def test_regularisers_are_added_whole():
     assert logs["loss"] == pytest.approx(total, rel=1e-4)
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_an_agreement_that_nothing_measured_is_not_reported(cached):
+    """Validation has no cached targets, plain training no teacher."""
+    images, labels = examples(BATCH)
+    distiller = Distiller(make_student(), track_agreement=True)
+    distiller.compile("sgd", loss=LabelCrossEntropy())
+    data = images
+    if cached:
+        logits = teacher_logits()[:BATCH]
+        data = {"images": images, "teacher_logits": logits}
+    history = fit(distiller, data, labels, validation_data=(images, labels))
+    reported = {"val_loss", *TERMS, "teacher_agreement"} if cached else None
+    assert history.keys() == (reported or {"loss", "val_loss"})
+
+
 class TestWithoutLabels:
     """A student may learn from its teacher alone, and from nothing else."""
 
