@@ -76,9 +76,18 @@ def check_loss(loss: Any) -> None:
     By its name, Keras's cross-entropies take probabilities: on logits they
     train worse, without an error.
 
+    Args:
+        loss: of `compile`; in a list or dict each is looked at.
+
     Raises:
         ValueError: if it is a cross-entropy or divergence of probabilities.
     """
+    if isinstance(loss, dict):
+        loss = list(loss.values())
+    if isinstance(loss, list | tuple):
+        for each in loss:
+            check_loss(each)
+        return
     kind = type(loss).__name__
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", kind)
     of_logits = getattr(loss, "from_logits", False)
@@ -88,6 +97,20 @@ def check_loss(loss: Any) -> None:
             "A Distiller's student ends in logits, so its loss must take "
             f"logits. Received: loss={name!r}, which takes probabilities. Use "
             "LabelCrossEntropy(), or Keras's class with from_logits=True."
+        )
+
+
+def check_student(student: keras.Model) -> None:
+    """Checks that a student does not end in a softmax or sigmoid.
+
+    Raises:
+        ValueError: if it does.
+    """
+    if ends_in_probabilities(student):
+        raise ValueError(
+            f"The student {student.name!r} ends in probabilities, logits are "
+            "needed. Leave its softmax out, and compile with a loss from "
+            "logits, such as LabelCrossEntropy()."
         )
 
 

@@ -16,7 +16,7 @@ from gnsmall_keras.config import (
 )
 from gnsmall_keras.data.batches import IMAGES, TEACHER_LOGITS
 from gnsmall_keras.distill.checks import (
-    ends_in_probabilities,
+    check_student,
     shapes_of,
     some_shape,
 )
@@ -120,6 +120,7 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         check_label_weight(label_weight)
         check_temperature(temperature)
         check_kernels(kernels)
+        check_student(student)
         kwargs.setdefault("dtype", student.dtype_policy)
         kwargs.setdefault("name", f"distiller_of_{student.name}")
         super().__init__(**kwargs)
@@ -175,12 +176,6 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
                 "The student cannot be its own teacher, nor share layers with "
                 "it. Give it layers of its own; for self-distillation a copy: "
                 "keras.models.clone_model(student), with its weights set."
-            )
-        if ends_in_probabilities(self.student):
-            raise ValueError(
-                f"The student {self.student.name!r} ends in probabilities, "
-                "logits are needed. Leave its softmax out, and compile with "
-                "a loss from logits, such as LabelCrossEntropy()."
             )
         teacher.check(classes=classes, input_shape=images)
 

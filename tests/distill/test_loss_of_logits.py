@@ -23,6 +23,8 @@ def _distiller():
         keras.losses.SparseCategoricalCrossentropy(),
         keras.losses.CategoricalFocalCrossentropy(),
         keras.losses.KLDivergence(),
+        ["sparse_categorical_crossentropy"],
+        {"logits": ["mse", keras.losses.KLDivergence()]},
     ],
 )
 def test_loss_of_probabilities_is_refused(loss):
@@ -38,10 +40,21 @@ def test_loss_of_probabilities_is_refused(loss):
         LabelCrossEntropy(),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         keras.losses.BinaryCrossentropy(from_logits=True),
+        [LabelCrossEntropy()],
+        {"logits": "mse"},
     ],
 )
 def test_other_losses_are_taken(loss):
     _distiller().compile("sgd", loss=loss)
+
+
+@pytest.mark.parametrize("end", ["softmax", "sigmoid"])
+def test_a_student_of_probabilities_is_refused_without_a_teacher_too(end):
+    """Cached targets teach it as well."""
+    layers = [keras.layers.Dense(2, activation=end)]
+    student = keras.Sequential([keras.Input((3,)), *layers])
+    with pytest.raises(ValueError, match="ends in probabilities"):
+        Distiller(student)
 
 
 def test_student_and_teacher_go_without_their_names():
