@@ -18,14 +18,16 @@ from gnsmall_keras.data.batches import IMAGES, TEACHER_LOGITS
 from gnsmall_keras.distill.checks import (
     check_student,
     shapes_of,
-    some_shape,
 )
 from gnsmall_keras.distill.features import (
     FeaturePair,
     feature_loss,
     find_layer,
     make_adapter,
+    output_shapes,
     recording,
+    term_names,
+    units_of,
 )
 from gnsmall_keras.distill.losses import (
     DistillationLoss,
@@ -156,17 +158,18 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         Not an attribute to assign to: Keras would save and train the model.
 
         Raises:
-            ValueError: if it does not fit the student.
+            ValueError: if it does not fit the student, or the adapters of
+                `features` that an optimiser trains already.
         """
         if teacher is not None:
             self.expects_teacher = True
             teacher = as_teacher(teacher)
             self._check_student(teacher)
+        if self._pairs:
+            self._prepare_features(teacher)
         self._frozen.teacher = teacher
         # What was traced or compiled with another teacher is void.
         self.train_function = self.test_function = None
-        if self._pairs:
-            self._prepare_features()
 
     def _check_student(self, teacher):
         images, classes = shapes_of(self.student, "student")
@@ -325,37 +328,44 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         self._agreement.update_state(ops.cast(same, "float32"))
 
     def _term_names(self):
-        features = [f"{pair.student_layer}_loss" for pair in self._pairs]
-        return [f"{self.distillation_loss.name}_loss", *features, "label_loss"]
+        names = [f"{self.distillation_loss.name}_loss", "label_loss"]
+        return [names[0], *term_names(self._pairs, names), names[1]]
 
-    def _prepare_features(self):
-        """Finds the layers, checks their shapes, makes the adapters once."""
-        frozen = self._frozen
-        frozen.student_layers = [
-            find_layer(self.student, pair.student_layer) for pair in self._pairs
-        ]
-        frozen.teacher_layers = []
-        if self.teacher is None:
-            return
-        if len(self.teacher.models) != 1:
-            raise ValueError(
-                "`features` needs one teacher, not an ensemble. Received "
-                f"{len(self.teacher.models)} teachers."
+    def _prepare_features(self, teacher):
+        """Finds the layers, checks their shapes, makes the adapters."""
+        frozen, pairs = self._frozen, self._pairs
+        ours = [find_layer(self.student, pair.student_layer) for pair in pairs]
+        theirs = []
+        if teacher is not None:
+            if len(teacher.models) != 1:
+                raise ValueError(
+                    "`features` needs one teacher, not an ensemble. Received "
+                    f"{len(teacher.models)} teachers."
+                )
+            network = teacher.models[0]
+            theirs = [find_layer(network, pair.teacher_layer) for pair in pairs]
+            shapes = (
+                output_shapes(network, theirs),
+                output_shapes(self.student, ours),
             )
-        network = self.teacher.models[0]
-        frozen.teacher_layers = [
-            find_layer(network, pair.teacher_layer) for pair in self._pairs
-        ]
-        ours = _output_shapes(self.student, frozen.student_layers)
-        theirs = _output_shapes(network, frozen.teacher_layers)
-        adapters = [
-            make_adapter(pair, teacher_shape, student_shape)
-            for pair, teacher_shape, student_shape in zip(
-                self._pairs, theirs, ours, strict=True
-            )
-        ]
-        if self._adapters is None:
-            self._adapters = adapters
+            self._adapt(list(map(make_adapter, pairs, *shapes)))
+        frozen.student_layers, frozen.teacher_layers = ours, theirs
+
+    def _adapt(self, adapters):
+        """Takes adapters where there are none yet, or none that fit."""
+        wanted, before = units_of(adapters), self._adapters
+        if before is not None:
+            if units_of(before) == wanted:
+                return
+            optimizer = getattr(self, "optimizer", None)
+            if optimizer is not None and optimizer.built:
+                raise ValueError(
+                    "A teacher must fit the adapters that an optimiser trains. "
+                    f"Received: features that need {wanted} units, not "
+                    f"{units_of(before)}. Make a new Distiller of the student."
+                )
+            before.clear()  # Keras forgets them
+        self._adapters = adapters
 
     def get_config(self):
         """Returns what `from_config` needs: the student, never the teacher."""
@@ -385,11 +395,3 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
             FeaturePair(**pair) for pair in config["features"]
         ]
         return cls(**config)
-
-
-def _output_shapes(model, found_layers):
-    with recording(found_layers) as outputs:
-        model(
-            ops.zeros((1, *some_shape(model.input_shape[1:]))), training=False
-        )
-    return [output.shape for output in outputs]

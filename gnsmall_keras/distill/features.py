@@ -6,10 +6,14 @@ Komodakis, "Paying More Attention to Attention", 2017.
 
 import contextlib
 import dataclasses
-from typing import Literal
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import keras
 from keras import layers, ops
+
+from gnsmall_keras.distill.checks import some_shape
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,8 @@ def make_adapter(pair: FeaturePair, teacher_shape, student_shape):
         teacher_shape, student_shape: of the features, with the batch.
 
     Raises:
-        ValueError: if the features differ in more than their channels.
+        ValueError: if the features differ in more than their channels, or have
+            one place alone, where every map of energy is the same.
     """
     if tuple(teacher_shape[1:-1]) != tuple(student_shape[1:-1]):
         raise ValueError(
@@ -73,6 +78,12 @@ def make_adapter(pair: FeaturePair, teacher_shape, student_shape):
             f"{tuple(student_shape)} from {pair.student_layer!r} and "
             f"{tuple(teacher_shape)} from {pair.teacher_layer!r}. Name layers "
             "with maps of one size."
+        )
+    if pair.loss == "attention" and math.prod(student_shape[1:-1]) < 2:
+        raise ValueError(
+            "loss='attention' compares places, so features need two or more. "
+            f"Received: {tuple(student_shape)} from {pair.student_layer!r}. "
+            "Name layers with maps, or take loss='mse'."
         )
     channels = teacher_shape[-1]
     if pair.loss == "attention" or channels == student_shape[-1]:
@@ -87,7 +98,7 @@ def find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
     """Returns the layer at `path`, names of nested models joined by "/".
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or it is an input.
     """
     found = model
     for name in path.split("/"):
@@ -99,7 +110,50 @@ def find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
                 + (", ..." if len(inside) > 8 else ".")
             )
         found = inside[name]
+    if isinstance(found, layers.InputLayer):
+        raise ValueError(
+            f"A pair's layers must compute something. Received: {path!r}, an "
+            f"input of {model.name!r}. Name a layer after it."
+        )
     return found
+
+
+def output_shapes(
+    model: keras.Model, found_layers: Sequence[keras.layers.Layer]
+) -> list[tuple[int, ...]]:
+    """Returns what the layers give for one image, with the batch.
+
+    Raises:
+        ValueError: if it is not a tensor.
+    """
+    images = ops.zeros((1, *some_shape(model.input_shape[1:])))
+    with recording(found_layers) as outputs:
+        model(images, training=False)
+    for layer, output in zip(found_layers, outputs, strict=True):
+        if not hasattr(output, "shape"):
+            raise ValueError(
+                "A pair's layers must give one tensor when the model is "
+                f"called. Received: {type(output).__name__} from "
+                f"{layer.name!r} of {model.name!r}. Name another layer."
+            )
+    return [tuple(output.shape) for output in outputs]
+
+
+def term_names(pairs: Sequence[FeaturePair], taken: Sequence[str]) -> list[str]:
+    """Returns a name for each pair's loss, numbered where a name is taken."""
+    names = list(taken)
+    for pair in pairs:
+        name, number = f"{pair.student_layer}_loss", 1
+        while name in names:
+            number += 1
+            name = f"{pair.student_layer}_{number}_loss"
+        names.append(name)
+    return names[len(taken) :]
+
+
+def units_of(adapters: Sequence[Any]) -> list[int | None]:
+    """Returns to how many channels each leads; None where there is none."""
+    return [adapter and adapter.units for adapter in adapters]
 
 
 @contextlib.contextmanager
@@ -119,6 +173,7 @@ def recording(found_layers):
 @contextlib.contextmanager
 def _recorded(layer, outputs, index):
     original = layer.call
+    outer = vars(layer).get("call")  # of another pair with this layer
 
     def call(*args, **kwargs):
         outputs[index] = original(*args, **kwargs)
@@ -129,6 +184,8 @@ def _recorded(layer, outputs, index):
         yield
     finally:
         object.__delattr__(layer, "call")
+        if outer is not None:
+            object.__setattr__(layer, "call", outer)
 
 
 def _mse(teacher, student):

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from gnsmall_keras.distill.distiller import Distiller
-from gnsmall_keras.distill.features import FeaturePair, feature_loss
+from gnsmall_keras.distill.features import FeaturePair, feature_loss, term_names
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 
 pytestmark = pytest.mark.backend
@@ -83,3 +83,87 @@ def test_attention_to_a_map_of_zeros_leaves_weights_finite():
     assert np.isfinite(list(logs.values())).all()
     assert all(np.isfinite(w).all() for w in distiller.student.get_weights())
     assert np.abs(distiller.student.get_weights()[0] - before).max() > 0
+
+
+def test_pairs_may_share_a_layer_and_have_terms_of_their_own(tmp_path):
+    pairs = [
+        _pair("conv"),
+        _pair("conv", weight=2.0, loss="attention"),
+        _pair("relu", "conv"),
+    ]
+    teacher = _network(16, 0)
+    distiller = _compiled(*pairs, teacher=teacher)
+    images, labels = _batch()
+    apart = [
+        _compiled(pair, teacher=teacher).train_on_batch(
+            images, labels, return_dict=True
+        )
+        for pair in pairs[1:2]
+    ]
+    logs = distiller.train_on_batch(images, labels, return_dict=True)
+    assert list(logs) == [
+        "conv_2_loss",
+        "conv_loss",
+        "kd_loss",
+        "label_loss",
+        "loss",
+        "relu_loss",
+    ]
+    assert logs["conv_2_loss"] == pytest.approx(apart[0]["conv_loss"])
+    features = sum(
+        pair.weight * logs[f"{name}_loss"]
+        for pair, name in zip(pairs, ("conv", "conv_2", "relu"), strict=True)
+    )
+    total = 0.5 * (logs["kd_loss"] + logs["label_loss"]) + features
+    assert logs["loss"] == pytest.approx(total, rel=1e-5)
+    for layer in (*distiller.student.layers, *teacher.layers):
+        assert "call" not in vars(layer)
+    distiller.save(tmp_path / "distiller.keras")
+    read = keras.saving.load_model(tmp_path / "distiller.keras")
+    read.set_teacher(teacher)
+    again = read.train_on_batch(images, labels, return_dict=True)
+    expected = distiller.train_on_batch(images, labels, return_dict=True)
+    assert again == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_layer_named_like_a_loss_has_a_term_of_its_own():
+    pair = _pair("kd")
+    assert term_names([pair, pair], ["kd_loss"]) == ["kd_2_loss", "kd_3_loss"]
+
+
+@pytest.mark.parametrize("channels", [1, 8, 32])
+def test_another_teacher_before_training_has_adapters_of_its_own(channels):
+    distiller = _compiled(_pair("conv"), teacher=_network(16, 0))
+    distiller.set_teacher(_network(channels, 2))
+    count = len(distiller.student.trainable_weights) + (channels != 8)
+    assert len(distiller.trainable_weights) == count
+    logs = distiller.train_on_batch(*_batch(), return_dict=True)
+    assert logs["conv_loss"] > 0
+    shapes = [
+        adapter.kernel.shape for adapter in distiller._adapters if adapter
+    ]
+    assert shapes == ([] if channels == 8 else [(8, channels)])
+
+
+def test_another_teacher_must_fit_adapters_that_are_trained():
+    teacher = _network(16, 0)
+    distiller = _compiled(_pair("conv"), teacher=teacher)
+    images, labels = _batch()
+    distiller.train_on_batch(images, labels)
+    with pytest.raises(ValueError, match=r"need \[1\] units, not \[16\]"):
+        distiller.set_teacher(_network(1, 2))
+    assert distiller.teacher.models == [teacher]
+    distiller.set_teacher(_network(16, 2))
+    distiller.train_on_batch(images, labels)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (_pair("photo", "conv"), "must compute something. Received: 'photo'"),
+        (_pair("pool", loss="attention"), "two or more. Received: .*'pool'"),
+    ],
+)
+def test_layers_that_say_nothing_are_refused(pair, message):
+    with pytest.raises(ValueError, match=message):
+        _compiled(pair)
