@@ -114,6 +114,23 @@ def check_student(student: keras.Model) -> None:
         )
 
 
+def check_apart(
+    student: keras.Model, teacher: Sequence[keras.Variable]
+) -> None:
+    """Checks that no variable of a teacher is the student's.
+
+    Raises:
+        ValueError: if one is.
+    """
+    own = {id(variable) for variable in student.variables}
+    if not own.isdisjoint(map(id, teacher)):
+        raise ValueError(
+            "The student cannot be its own teacher, nor share layers with "
+            "it. Give it layers of its own; for self-distillation a copy: "
+            "keras.models.clone_model(student), with its weights set."
+        )
+
+
 def check_teacher(
     teacher: keras.Model,
     *,

@@ -16,6 +16,7 @@ from gnsmall_keras.config import (
 )
 from gnsmall_keras.data.batches import IMAGES, TEACHER_LOGITS
 from gnsmall_keras.distill.checks import (
+    check_apart,
     check_student,
     shapes_of,
 )
@@ -41,6 +42,7 @@ from gnsmall_keras.distill.teachers import (
     WEIGHTS,
     FrozenTeacher,
     TeacherEnsemble,
+    agreement,
     as_teacher,
 )
 from gnsmall_keras.models import keras_private
@@ -81,7 +83,8 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         adapters: of such a Distiller, each pair's Dense layer or None.
         kernels: what computes the student: "native", this package's own code
             for GhostNets in float32 on a CPU, "keras", or "auto": the first
-            where it is possible. A way of running, so `get_config` has it not.
+            where it is possible; not of subclasses with their own `call`,
+            `compute_loss` or weights to train. `get_config` has it not.
         **kwargs: of `keras.Model`.
 
     Raises:
@@ -164,23 +167,14 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         if teacher is not None:
             self.expects_teacher = True
             teacher = as_teacher(teacher)
-            self._check_student(teacher)
+            images, classes = shapes_of(self.student, "student")
+            check_apart(self.student, teacher.variables)
+            teacher.check(classes=classes, input_shape=images)
         if self._pairs:
             self._prepare_features(teacher)
         self._frozen.teacher = teacher
         # What was traced or compiled with another teacher is void.
         self.train_function = self.test_function = None
-
-    def _check_student(self, teacher):
-        images, classes = shapes_of(self.student, "student")
-        own = {id(variable) for variable in self.student.variables}
-        if not own.isdisjoint(map(id, teacher.variables)):
-            raise ValueError(
-                "The student cannot be its own teacher, nor share layers with "
-                "it. Give it layers of its own; for self-distillation a copy: "
-                "keras.models.clone_model(student), with its weights set."
-            )
-        teacher.check(classes=classes, input_shape=images)
 
     def _number(self, name, value):
         return self.add_weight(
@@ -311,21 +305,24 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
             absent.add("label_loss")
         if self._agreement is not None:
             if has_targets(x):
-                self._update_agreement(x, y_pred)
+                self._agreement.update_state(agreement(x, y_pred))
             else:
                 absent.add(self._agreement.name)
         logs = super().compute_metrics(x, y, y_pred, sample_weight)
         return {name: logs[name] for name in logs if name not in absent}
 
-    def _update_agreement(self, targets, logits):
-        teacher = targets[TEACHER_LOGITS]
-        if len(teacher.shape) == 3:
-            weights = ops.expand_dims(targets[WEIGHTS], -1)
-            teacher = ops.sum(weights * ops.softmax(teacher, axis=-1), axis=1)
-        same = ops.equal(
-            ops.argmax(teacher, axis=-1), ops.argmax(logits, axis=-1)
-        )
-        self._agreement.update_state(ops.cast(same, "float32"))
+    def _own_parts(self):
+        """What a subclass has in a step that native kernels cannot see."""
+        own = [
+            name
+            for name in ("call", "compute_loss")
+            if getattr(type(self), name) is not getattr(Distiller, name)
+        ]
+        if len(self.trainable_variables) > len(
+            self.student.trainable_variables
+        ):
+            own.append("trainable weights")
+        return own
 
     def _term_names(self):
         names = [f"{self.distillation_loss.name}_loss", "label_loss"]

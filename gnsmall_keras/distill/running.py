@@ -45,6 +45,8 @@ class Running:
             why_not = "`features` are recorded inside of Keras's layers"
         elif self.dtype_policy.name != "float32":
             why_not = f"the Distiller computes in {self.dtype_policy.name}"
+        elif own := self._own_parts():
+            why_not = f"this Distiller has its own {' and '.join(own)}"
         native = choice.network_for_training(
             self.student, self._kernels, why_not=why_not
         )

@@ -215,6 +215,21 @@ class TeacherEnsemble:
         return ops.softmax(of_label[..., 0], axis=1)
 
 
+def agreement(targets, logits):
+    """Returns 1.0 for images of which a student says what its targets say.
+
+    Args:
+        targets: see `FrozenTeacher.targets`.
+        logits: the student's.
+    """
+    teacher = targets[TEACHER_LOGITS]
+    if len(teacher.shape) == 3:
+        weights = ops.expand_dims(targets[WEIGHTS], -1)
+        teacher = ops.sum(weights * ops.softmax(teacher, axis=-1), axis=1)
+    same = ops.equal(ops.argmax(teacher, axis=-1), ops.argmax(logits, axis=-1))
+    return ops.cast(same, "float32")
+
+
 def as_teacher(teacher) -> Any:
     """Wraps a Keras model; what can teach already comes back as it is."""
     if isinstance(teacher, (FrozenTeacher, TeacherEnsemble)):
