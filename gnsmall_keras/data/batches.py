@@ -25,9 +25,11 @@ _VIEWS, _UNMIXED = Views(), Mixing()
 class TrainingBatches(keras.utils.PyDataset):
     """Shuffled, augmented, normalised batches.
 
-    Order and augmentation are functions of `(seed, epoch, batch)` alone. A
-    batch is `(images, labels)`: float32 `(batch, h, w, 3)` and `(batch,)`;
-    labels that `mixup` or `cutmix` has mixed are float32 `(batch, classes)`.
+    Order and augmentation are functions of `(seed, epoch, batch)` alone, the
+    epoch being Keras's in `Distiller.fit`; in other loops `on_epoch_begin`
+    counts it, or `start_at` sets it. A batch is `(images, labels)`: float32
+    `(batch, h, w, 3)` and `(batch,)`; labels that `mixup` or `cutmix` has mixed
+    are float32 `(batch, classes)`.
 
     With `teacher_logits` every image has as many fixed views as there are
     logits for it, epoch e shows view `e % views`, and a batch is

@@ -3,9 +3,17 @@
 # Parts of a keras.Model.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
+import copy
+import inspect
+
 import keras
 
-from gnsmall_keras.data.batches import IMAGES, TEACHER_LOGITS, labels_of
+from gnsmall_keras.data.batches import (
+    IMAGES,
+    TEACHER_LOGITS,
+    TrainingBatches,
+    labels_of,
+)
 from gnsmall_keras.distill.checks import check_loss
 from gnsmall_keras.distill.labels import (
     are_indices,
@@ -15,6 +23,8 @@ from gnsmall_keras.distill.labels import (
 )
 from gnsmall_keras.models import keras_private
 from gnsmall_keras.native import choice
+
+_FIT = inspect.signature(keras.Model.fit)
 
 
 class Running:
@@ -134,18 +144,25 @@ class Running:
     def fit(self, x=None, y=None, *args, **kwargs):
         """Trains the student; see `keras.Model.fit`.
 
+        `TrainingBatches` show the epoch that Keras counts: the first is
+        `initial_epoch`, 0 if it is left out, whatever was shown before.
+
         Raises:
             ValueError: if a label is none of the student's classes: of arrays
                 and of this package's batches before the first step, of other
                 data with their batch (on TensorFlow not where XLA compiles).
         """
+        bound = _FIT.bind(self, x, y, *args, **kwargs)
+        given = dict(list(bound.arguments.items())[1:])  # without self
         self._choose_kernels()
         known = y if y is not None else labels_of(x)
         self._check_labels(known)
-        self._check_validation(kwargs.get("validation_data"))
+        self._check_validation(given.get("validation_data"))
         self._frozen.labels_checked = known is not None
+        if isinstance(x, TrainingBatches):
+            given["callbacks"] = _counting(x, given.get("callbacks"))
         with self._refusing_labels():
-            return super().fit(x, y, *args, **kwargs)
+            return super().fit(**given)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         """Trains on one batch; see `keras.Model.train_on_batch` and `fit`."""
@@ -201,6 +218,21 @@ class Running:
         if getattr(loss, "ignore_class", None) is not None:
             return False
         return classes > 1 and are_indices(labels)
+
+
+def _counting(batches, callbacks):
+    """Callbacks that also tell batches which epoch begins.
+
+    Keras may begin one to look at the data alone.
+    """
+    start = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: batches.start_at(epoch)
+    )
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        together = copy.copy(callbacks)
+        together.callbacks = [start, *callbacks.callbacks]
+        return together
+    return [start, *keras.tree.flatten(callbacks or [])]
 
 
 def has_targets(x):

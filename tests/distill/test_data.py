@@ -30,6 +30,7 @@ from plain_distillation import (
     train_plainly,
 )
 
+from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
 from gnsmall_keras.distill.teachers import TeacherEnsemble
@@ -222,6 +223,38 @@ def test_an_agreement_that_nothing_measured_is_not_reported(cached):
     history = fit(distiller, data, labels, validation_data=(images, labels))
     reported = {"val_loss", *TERMS, "teacher_agreement"} if cached else None
     assert history.keys() == (reported or {"loss", "val_loss"})
+
+
+class _Shown(keras.callbacks.Callback):
+    """Which epoch of its batches each epoch has shown."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.epochs = []
+        self._batches = batches
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append(self._batches._epoch)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_batches_show_the_epoch_that_keras_counts(listed):
+    """Also where Keras has looked at data, and in a training that goes on."""
+    images = np.zeros((BATCH, 8, 8, 3), np.uint8)
+    batches = TrainingBatches(
+        images, examples(BATCH)[1], batch_size=BATCH // 2, seed=0
+    )
+    shown = _Shown(batches)
+    distiller = compiled(make_teacher(), weighted_metrics=["accuracy"])
+    callbacks = [shown]
+    if not listed:
+        callbacks = keras.callbacks.CallbackList(
+            callbacks, add_history=True, model=distiller
+        )
+    fit(distiller, batches, callbacks=callbacks, epochs=2)
+    fit(distiller, batches, callbacks=callbacks, initial_epoch=5, epochs=7)
+    distiller.fit(batches, None, None, 1, 0, callbacks)  # by position
+    assert shown.epochs == [0, 1, 5, 6, 0]
 
 
 class TestWithoutLabels:
