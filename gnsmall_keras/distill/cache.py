@@ -37,7 +37,7 @@ from gnsmall_keras.distill.cached import (
     teacher_digest,
     view_file,
 )
-from gnsmall_keras.distill.checks import check_teacher
+from gnsmall_keras.distill.checks import check_teacher, shapes_of
 from gnsmall_keras.native.choice import network_for_inference
 from gnsmall_keras.records.jsonl import replacing
 
@@ -140,7 +140,14 @@ def _describe(teacher, images, labels):
             f"images={len(images)}, labels={len(labels)}. Take both of one "
             "split."
         )
-    classes = teacher.output_shape[-1]
+    if not isinstance(teacher, keras.Model):
+        raise ValueError(
+            "The teacher of a cache must be a keras.Model. Received: "
+            f"{type(teacher).__name__}. Give the model of a FrozenTeacher; "
+            "what prepares its images goes before it: keras.Sequential(["
+            "keras.Input(shape), preprocess, model])."
+        )
+    _, classes = shapes_of(teacher, "teacher")
     check_labels(labels, classes)
     return {
         "schema": SCHEMA,

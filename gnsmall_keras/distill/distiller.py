@@ -146,9 +146,9 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
             if track_agreement
             else None
         )
-        self.expects_teacher = bool(expects_teacher)
+        self.expects_teacher = bool(expects_teacher) or teacher is not None
         self.built = True
-        self.set_teacher(teacher)
+        self._take_teacher(teacher)
 
     @property
     def teacher(self):
@@ -156,16 +156,20 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         return self._frozen.teacher
 
     def set_teacher(self, teacher) -> None:
-        """Gives the student a teacher, or another one.
+        """Gives the student a teacher, or another one; None takes it away.
 
-        Not an attribute to assign to: Keras would save and train the model.
+        Without one, training is plain or by cached targets. Not an attribute
+        to assign to: Keras would save and train the model.
 
         Raises:
             ValueError: if it does not fit the student, or the adapters of
                 `features` that an optimiser trains already.
         """
+        self._take_teacher(teacher)
+        self.expects_teacher = teacher is not None
+
+    def _take_teacher(self, teacher):
         if teacher is not None:
-            self.expects_teacher = True
             teacher = as_teacher(teacher)
             images, classes = shapes_of(self.student, "student")
             check_apart(self.student, teacher.variables)

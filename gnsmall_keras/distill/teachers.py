@@ -149,6 +149,13 @@ class TeacherEnsemble:
         ] = "probabilities",
         weights: Sequence[float] | Literal["confidence"] | None = None,
     ):
+        for teacher in teachers:
+            if isinstance(teacher, TeacherEnsemble):
+                raise ValueError(
+                    "`teachers` must be models or FrozenTeachers. Received: a "
+                    "TeacherEnsemble. Give its teachers, one by one, with "
+                    "weights."
+                )
         self._teachers = [as_teacher(teacher) for teacher in teachers]
         if not self._teachers:
             raise ValueError(

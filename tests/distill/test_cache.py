@@ -14,6 +14,7 @@ from gnsmall_keras.distill.cache import (
     images_digest,
     teacher_digest,
 )
+from gnsmall_keras.distill.teachers import FrozenTeacher
 
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(0, 256, (30, 8, 8, 3), np.uint8)
@@ -343,6 +344,12 @@ def test_what_does_not_fit_is_refused(options, changes, message, tmp_path):
         _cache(_teacher(**options), tmp_path, **changes)
     with pytest.raises(ValueError, match="without it"):
         _load(tmp_path)
+
+
+def test_what_is_no_model_is_refused(teacher, tmp_path):
+    with pytest.raises(ValueError, match="Received: FrozenTeacher. Give the"):
+        _cache(FrozenTeacher(teacher), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_logits_beyond_float16_are_cut_off(tmp_path):

@@ -30,7 +30,7 @@ from plain_distillation import (
     train_plainly,
 )
 
-from gnsmall_keras.distill.teachers import FrozenTeacher
+from gnsmall_keras.distill.teachers import FrozenTeacher, TeacherEnsemble
 
 pytestmark = pytest.mark.backend
 
@@ -278,3 +278,22 @@ def test_another_teacher_after_a_fit():
     taught = teacher_logits(0)[:BATCH], teacher_logits(5)[:BATCH]
     one, other = (kd_by_hand(logits, own).mean() for logits in taught)
     assert abs(one - other) > 0.1 * one
+
+
+def test_without_its_teacher_training_is_plain():
+    distiller = compiled(make_teacher())
+    fit(distiller, epochs=1)
+    distiller.set_teacher(None)
+    assert not distiller.expects_teacher
+    history = fit(distiller, epochs=1)
+    assert history.keys() == {"loss"}
+    student = make_student()
+    train_plainly(student, epochs=1)
+    _, weights = train_plainly(student, label_weight=1.0, epochs=1)
+    assert_weights(distiller.student.get_weights(), weights)
+
+
+def test_ensembles_are_of_single_teachers():
+    inner = TeacherEnsemble([make_teacher(), make_teacher(5)])
+    with pytest.raises(ValueError, match="Received: a TeacherEnsemble"):
+        TeacherEnsemble([inner, make_teacher()])
