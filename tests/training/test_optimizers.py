@@ -124,6 +124,9 @@ def test_muon_leaves_the_classifier_and_larger_kernels_to_sgd(gates):
     assert "blocks_0_0_ghost1_primary" in chosen
     assert ("blocks_3_0_se_expand" in chosen) is gates
     assert not chosen & {"classifier", "stem", "blocks_0_0_ghost1_cheap"}
+    # By its shape, (1, 1, 5, channels), as the published networks had it.
+    assert "blocks_2_0_ghost1_gate_row" in chosen
+    assert "blocks_2_0_ghost1_gate_column" not in chosen
 
 
 @pytest.mark.parametrize("kind", [CoupledSGD, PointwiseMuon])

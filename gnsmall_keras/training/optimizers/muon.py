@@ -211,8 +211,11 @@ class CoupledSGD(keras_private.Optimizer):
 class PointwiseMuon(CoupledSGD):
     """Muon on the kernels of 1x1 convolutions, `CoupledSGD` on the rest.
 
-    A 1x1 kernel is a matrix (one for each branch). Its step is the momentum
-    with all singular values made one (Jordan et al., "Muon", 2024), by Keras's
+    A 1x1 kernel is a matrix (one for each branch). So is, by its shape, a
+    depthwise 1x5 kernel of one branch, `(1, 1, 5, channels)`: those of the row
+    convolutions in the ghost modules' gates, not of the 5x1 after them. The
+    published networks were trained so. A matrix's step is the momentum with
+    all singular values made one (Jordan et al., "Muon", 2024), by Keras's
     Newton-Schulz iteration, scaled to values of about `muon_scale`:
 
         w = w - learning_rate * muon_scale * (sqrt(max(in, out)) * step
@@ -222,7 +225,8 @@ class PointwiseMuon(CoupledSGD):
         learning_rate, momentum, weight_decay: of `CoupledSGD`.
         muon_scale: > 0, of a matrix's step.
         muon_weight_decay: >= 0, decoupled from the gradient.
-        muon_gates: whether the kernels of squeeze-and-excite are matrices too.
+        muon_gates: whether the kernels of squeeze-and-excite are matrices too;
+            those of the ghost modules' gates are in any case, but for the 5x1.
             Such a step is as long however small the gradient is; at a high
             rate it drives hard gates to where no gradient reaches them.
         **kwargs: of `keras.optimizers.Optimizer`.
@@ -371,7 +375,8 @@ def exchange_averages(model):
 def _is_pointwise(variable):
     """Whether it is `(1, 1, in, out)`, or `(branches, 1, 1, in, out)`.
 
-    The classifier's is not: its outputs are no features.
+    `(1, 1, 5, channels)` looks the same: one branch, `(1, 5)`, depthwise. The
+    classifier's is not: its outputs are no features.
     """
     shape = variable.shape
     return (
