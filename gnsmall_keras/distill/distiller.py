@@ -84,7 +84,8 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
         kernels: what computes the student: "native", this package's own code
             for GhostNets in float32 on a CPU, "keras", or "auto": the first
             where it is possible; not of subclasses with their own `call`,
-            `compute_loss` or weights to train. `get_config` has it not.
+            `compute_loss` or weights to train. Which is asked when a step is
+            built, on PyTorch also once a layer is frozen.
         **kwargs: of `keras.Model`.
 
     Raises:

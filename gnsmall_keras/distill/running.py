@@ -5,6 +5,7 @@
 
 import copy
 import inspect
+import operator
 
 import keras
 
@@ -25,6 +26,7 @@ from gnsmall_keras.models import keras_private
 from gnsmall_keras.native import choice
 
 _FIT = inspect.signature(keras.Model.fit)
+_IS_TRAINABLE = operator.attrgetter("trainable")  # asked 400 times a step
 
 
 class Running:
@@ -76,6 +78,17 @@ class Running:
             optimizer.build(self.trainable_variables)
         if hasattr(optimizer, "updates_at_once"):
             optimizer.updates_at_once = hasattr(native, "train")
+
+    def _follow_freezing(self):
+        """Leaves the native kernels where a layer was frozen since.
+
+        They move all weights. For PyTorch, whose step is called anew each time.
+        """
+        native = self._frozen.native
+        if native and not all(map(_IS_TRAINABLE, native.parameters)):
+            step = self.train_function  # in use; it has no kernels in it
+            self._choose_kernels()
+            self.train_function = step
 
     def make_train_function(self, force=False):
         """Prepares `fit`; see `keras.Model.make_train_function`."""

@@ -96,6 +96,7 @@ class TorchStep:
         import torch
 
         self._check_batch(data)
+        self._follow_freezing()
         with torch.no_grad():
             data = self._with_targets(data)
         if self._frozen.native:

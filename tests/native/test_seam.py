@@ -414,42 +414,6 @@ def test_features_are_keras_s():
         _ = _compiled("native", **options).chosen_kernels
 
 
-class _WithCall(Distiller):
-    def call(self, inputs, training=None):
-        return 2.0 * super().call(inputs, training)
-
-
-class _WithLoss(Distiller):
-    def compute_loss(self, *args, **kwargs):
-        self.add_loss(keras.ops.sum(self.student.trainable_weights[0] ** 2))
-        return super().compute_loss(*args, **kwargs)
-
-
-class _WithWeight(Distiller):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.scale = self.add_weight(name="scale", shape=())
-
-
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        (_WithCall, "its own call"),
-        (_WithLoss, "its own compute_loss"),
-        (_WithWeight, "its own trainable weights"),
-        (type("Named", (Distiller,), {}), ""),
-    ],
-)
-def test_subclasses_with_a_step_of_their_own_are_keras_s(kind, reason):
-    """Native kernels would leave these parts out without a word."""
-    distiller = kind(student=_network(), kernels="native")
-    if reason:
-        with pytest.raises(ValueError, match=reason):
-            _ = distiller.chosen_kernels
-    else:
-        assert distiller.chosen_kernels == "native"
-
-
 def test_half_precision_is_keras_s():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

@@ -1,0 +1,103 @@
+"""Where Keras computes: subclasses with a step of their own, frozen layers."""
+
+import keras
+import numpy as np
+import pytest
+
+from gnsmall_keras.distill.distiller import Distiller
+from gnsmall_keras.distill.losses import LabelCrossEntropy
+from gnsmall_keras.models.ghostnet import ghostnetv3_small
+from gnsmall_keras.training.optimizers.muon import CoupledSGD
+
+SIDE, IMAGES, CLASSES = 16, 12, 4
+ON_JAX = keras.config.backend() == "jax"
+pytestmark = [pytest.mark.contract, *([pytest.mark.slow] if ON_JAX else [])]
+
+
+@pytest.fixture(autouse=True)
+def _no_default(monkeypatch):
+    monkeypatch.delenv("GNSMALL_KERNELS", raising=False)
+
+
+def _network():
+    keras.utils.set_random_seed(0)
+    return ghostnetv3_small(
+        0.25, classes=CLASSES, input_shape=(SIDE, SIDE, 3), head_units=16
+    )
+
+
+def _batch():
+    generator = np.random.default_rng(7)
+    images = generator.normal(size=(IMAGES, SIDE, SIDE, 3)).astype("float32")
+    return images, generator.integers(0, CLASSES, IMAGES)
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="a traced step stays as it was"
+)
+@pytest.mark.parametrize("within_fit", [True, False])
+def test_a_layer_that_is_frozen_later_stays(within_fit):
+    distiller = Distiller(student=_network())
+    distiller.compile(CoupledSGD(0.1), loss=LabelCrossEntropy())
+    stem = distiller.student.get_layer("stem")
+    kept = []
+
+    def freeze(batch=None, logs=None):
+        stem.trainable = False
+        kept.extend(distiller.student.get_weights())
+
+    if within_fit:
+        callback = keras.callbacks.LambdaCallback(on_train_batch_end=freeze)
+        freezing = {"callbacks": [callback], "batch_size": IMAGES // 2}
+        distiller.fit(*_batch(), verbose=0, **freezing)
+    else:
+        distiller.train_on_batch(*_batch())
+        assert distiller._frozen.native
+        freeze()
+        distiller.train_on_batch(*_batch())
+    assert not distiller._frozen.native
+    stems = {id(weight) for weight in stem.weights}
+    for variable, before, after in zip(
+        distiller.student.weights,
+        kept[: len(distiller.student.weights)],
+        distiller.student.get_weights(),
+        strict=True,
+    ):
+        if variable.name == "kernel":
+            assert np.array_equal(before, after) == (id(variable) in stems)
+
+
+class _WithCall(Distiller):
+    def call(self, inputs, training=None):
+        return 2.0 * super().call(inputs, training)
+
+
+class _WithLoss(Distiller):
+    def compute_loss(self, *args, **kwargs):
+        self.add_loss(keras.ops.sum(self.student.trainable_weights[0] ** 2))
+        return super().compute_loss(*args, **kwargs)
+
+
+class _WithWeight(Distiller):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.scale = self.add_weight(name="scale", shape=())
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (_WithCall, "its own call"),
+        (_WithLoss, "its own compute_loss"),
+        (_WithWeight, "its own trainable weights"),
+        (type("Named", (Distiller,), {}), ""),
+    ],
+)
+def test_subclasses_with_a_step_of_their_own_are_keras_s(kind, reason):
+    """Native kernels would leave these parts out without a word."""
+    distiller = kind(student=_network(), kernels="native")
+    if reason:
+        with pytest.raises(ValueError, match=reason):
+            _ = distiller.chosen_kernels
+    else:
+        assert distiller.chosen_kernels == "native"
