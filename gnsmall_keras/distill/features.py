@@ -163,7 +163,7 @@ def recording(found_layers):
     One forward pass then serves predictions and features, also of layers in
     nested models, which `keras.Model(inputs, layer.output)` cannot reach.
     """
-    outputs = [None] * len(found_layers)
+    outputs: list[Any] = [None] * len(found_layers)
     with contextlib.ExitStack() as stack:
         for index, layer in enumerate(found_layers):
             stack.enter_context(_recorded(layer, outputs, index))

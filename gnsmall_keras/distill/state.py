@@ -33,12 +33,13 @@ class Setting:
     def __set_name__(self, owner, name):
         self._name = f"_{name}"
 
-    def __get__(self, model, owner=None):
+    def __get__(self, model, owner=None) -> Any:
         return self if model is None else getattr(model, self._name)
 
     def __set__(self, model, value):
         if hasattr(value, "shape"):  # a tensor or variable
-            value = keras.ops.convert_to_numpy(value).tolist()
+            array: Any = keras.ops.convert_to_numpy(value)
+            value = array.tolist()
         self._check(value)
         if keras.config.backend() == "jax":
             model.jax_state_sync()
