@@ -14,7 +14,11 @@ from gnsmall_keras.fields import Range, check
 from gnsmall_keras.models import spec
 from gnsmall_keras.models.branched import KaimingNormal
 from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
-from gnsmall_keras.models.saving.pretrained import load_pretrained
+from gnsmall_keras.models.saving.pretrained import (
+    GHOSTNETV3_SMALL,
+    GHOSTNETV3_SMALL_NOGATE,
+    load_pretrained,
+)
 from gnsmall_keras.models.spec import make_divisible
 
 
@@ -67,7 +71,11 @@ def ghostnetv3_small(
     )
     if weights is not None:
         load_pretrained(
-            model, weights, width=float(width), head_units=head_units
+            model,
+            weights,
+            GHOSTNETV3_SMALL,
+            width=float(width),
+            head_units=head_units,
         )
     return model
 
@@ -78,6 +86,7 @@ def ghostnetv3_small_nogate(
     classes: int = 10,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     head_units: int = spec.HEAD_UNITS,
+    weights: str | None = None,
     name: str | None = None,
 ) -> keras.Model:
     """Builds GhostNetV3-Small without its attention gates.
@@ -87,14 +96,15 @@ def ghostnetv3_small_nogate(
     without them is about twice as wide. See docs/adr/0027-without-gates.md.
 
     Arguments, result and errors are those of `ghostnetv3_small`, but images may
-    have any size, and there are no weights.
+    have any size, and the weights "cifar10" are of width 0.5 with
+    `head_units=160`.
 
     Example:
         >>> model = gns.ghostnetv3_small_nogate(width=0.5, head_units=160)
         >>> model.count_params() < gns.ghostnetv3_small(0.5).count_params()
         True
     """
-    return _ghostnet(
+    model = _ghostnet(
         spec.GNS_STAGES,
         width,
         gates=False,
@@ -103,6 +113,15 @@ def ghostnetv3_small_nogate(
         head_units=head_units,
         name=name or "ghostnetv3_small_nogate",
     )
+    if weights is not None:
+        load_pretrained(
+            model,
+            weights,
+            GHOSTNETV3_SMALL_NOGATE,
+            width=float(width),
+            head_units=head_units,
+        )
+    return model
 
 
 def ghostnetv3(

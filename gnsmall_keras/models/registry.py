@@ -55,8 +55,8 @@ def create_model(
         name: one of `list_models()`, "gns" (GhostNetV3-Small) or "resnet18"
             for example.
         weights: None for random ones, or a file of this network's, .keras or
-            .weights.h5; of "gns" also "cifar10", of "efficientnetv2_s" also
-            "imagenet", as their functions take them.
+            .weights.h5; of "gns" and "gns_nogate" also "cifar10", of
+            "efficientnetv2_s" also "imagenet", as their functions take them.
         **options: of that network's function: `classes`, `input_shape`; of
             GhostNets `width` and `head_units`; of "efficientnetv2_s" `form`.
 
@@ -90,7 +90,7 @@ def create_model(
         raise ValueError(
             f"`weights` of {name!r} must be None or a file that ends in "
             f"{' or '.join(WEIGHTS_FILES)}. Received: {weights!r}. The package "
-            "has trained weights of 'gns' alone; a PyTorch checkpoint is read "
-            "by load_torch_weights(model, path)."
+            "has trained weights of GhostNetV3-Small alone; a PyTorch "
+            "checkpoint is read by load_torch_weights(model, path)."
         )
     return builder(weights=weights, **options)

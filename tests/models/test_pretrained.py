@@ -12,14 +12,18 @@ from gnsmall_keras.models.saving import pretrained
 from gnsmall_keras.records.predictions import unpack_correct
 from gnsmall_keras.records.run import read_records
 
-KEYS = [*pretrained.GHOSTNETV3_SMALL]
+PUBLISHED = {
+    "gns": pretrained.GHOSTNETV3_SMALL,
+    "gns_nogate": pretrained.GHOSTNETV3_SMALL_NOGATE,
+}
+KEYS = [(name, *sizes) for name, known in PUBLISHED.items() for sizes in known]
 WEIGHTS = ROOT / "gnsmall_keras" / "weights"
 IMAGES = 500  # of the test split
 
 
-def _build(width, head_units, **options):
-    return gns.ghostnetv3_small(
-        width, head_units=head_units, weights="cifar10", **options
+def _build(name, width, head_units, **options):
+    return gns.create_model(
+        name, width=width, head_units=head_units, weights="cifar10", **options
     )
 
 
@@ -37,8 +41,9 @@ def trained(request):
 
 
 def test_weights_are_those_of_the_published_file(trained):
-    key, model = trained
-    published = gns.load_model(WEIGHTS / pretrained.GHOSTNETV3_SMALL[key].file)
+    (name, *sizes), model = trained
+    file = PUBLISHED[name][tuple(sizes)].file
+    published = gns.load_model(WEIGHTS / file)
     for ours, theirs in zip(
         model.get_weights(), published.get_weights(), strict=True
     ):
@@ -50,6 +55,7 @@ def test_weights_are_those_of_the_published_file(trained):
 
 def test_they_recognise_the_images_that_their_run_recognised(trained):
     key, model = trained
+    fields = ("model", "width", "head_units")
     if not cifar10_folder():
         pytest.skip("GNSMALL_DATA does not name CIFAR-10")
     data = gns.load_data("cifar10")
@@ -61,7 +67,7 @@ def test_they_recognise_the_images_that_their_run_recognised(trained):
         np.mean(correct == unpack_correct(record.test_predictions)[:IMAGES])
         for record in read_records(ROOT / "papermill_runs/index.jsonl")
         if record.test_predictions
-        and (record.config["width"], record.config["head_units"]) == key
+        and tuple(map(record.config.get, fields)) == key
         and record.config["data"] == "cifar10"
     ]
     assert max(shares) > 0.995
@@ -69,8 +75,8 @@ def test_they_recognise_the_images_that_their_run_recognised(trained):
 
 def test_every_published_network_is_pinned_and_in_the_wheel():
     files = {path.name for path in WEIGHTS.glob("*.keras")}
-    published = [*pretrained.GHOSTNETV3_SMALL.values(), *pretrained.TEACHERS]
-    pinned = {one.file for one in published}
+    known = [one for some in PUBLISHED.values() for one in some.values()]
+    pinned = {one.file for one in (*known, *pretrained.TEACHERS)}
     assert files == pinned
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
@@ -111,8 +117,10 @@ def test_unknown_weights_are_refused_with_those_there_are(options, received):
 
 
 def test_a_damaged_file_is_refused(monkeypatch):
-    wrong = pretrained.GHOSTNETV3_SMALL[KEYS[0]]._replace(sha256="0" * 64)
-    monkeypatch.setitem(pretrained.GHOSTNETV3_SMALL, KEYS[0], wrong)
+    name, *sizes = KEYS[0]
+    known, key = PUBLISHED[name], tuple(sizes)
+    wrong = known[key]._replace(sha256="0" * 64)
+    monkeypatch.setitem(known, key, wrong)
     with pytest.raises(ValueError, match="not the file that was published"):
         _build(*KEYS[0])
 

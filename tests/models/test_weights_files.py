@@ -70,7 +70,7 @@ def test_none_is_random_weights():
     ("weights", "message"),
     [
         ("imagenet", "None or a file.*Received: 'imagenet'"),
-        ("cifar10", "of 'gns' alone"),
+        ("cifar10", "of GhostNetV3-Small alone"),
         ("teacher.pth", "load_torch_weights"),
         ("none.keras", "must be a file that exists"),
         ("none.weights.h5", "must be a file that exists"),

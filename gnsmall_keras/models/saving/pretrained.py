@@ -1,6 +1,7 @@
 """Weights that come with the package, each pinned by its digest."""
 
 import hashlib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +44,13 @@ GHOSTNETV3_SMALL = {
         "e395e11c23acf98992d93d0f19a7d2a2bbc95e36e4a2eb138c218816987f228e",
     ),
 }
+# The same of the network without attention gates.
+GHOSTNETV3_SMALL_NOGATE = {
+    (0.5, 160): Pretrained(
+        "gns-nogate-w0.5-cifar10.keras",
+        "63423ab85da71a5ca76c4a2293b197bbea05d09635cdf100308ab28503d5f079",
+    ),
+}
 # Found by their names alone: width 1.0 by the paper's recipe, of all 50,000
 # images and labels that are not smoothed; the teacher of docs/study.md.
 TEACHERS = (
@@ -54,13 +62,19 @@ TEACHERS = (
 
 
 def load_pretrained(
-    model: keras.Model, weights: str, *, width: float, head_units: int
+    model: keras.Model,
+    weights: str,
+    published: Mapping[tuple[float, int], Pretrained],
+    *,
+    width: float,
+    head_units: int,
 ) -> None:
-    """Puts trained weights into a new GhostNetV3-Small.
+    """Puts trained weights into a new network.
 
     Args:
-        model: as `ghostnetv3_small` built it, for 10 classes of RGB images.
+        model: as its function built it, for 10 classes of RGB images.
         weights: "cifar10".
+        published: those of the network, such as `GHOSTNETV3_SMALL`.
         width: of the model.
         head_units: of the model.
 
@@ -69,10 +83,9 @@ def load_pretrained(
             is missing or not the one that was published.
     """
     key = (width, head_units)
-    if weights != CIFAR10 or key not in GHOSTNETV3_SMALL:
+    if weights != CIFAR10 or key not in published:
         known = "; ".join(
-            f"width={width:g}, head_units={units}"
-            for width, units in GHOSTNETV3_SMALL
+            f"width={width:g}, head_units={units}" for width, units in published
         )
         raise ValueError(
             f"`weights` must be None, or {CIFAR10!r} with one of: {known}. "
@@ -88,7 +101,7 @@ def load_pretrained(
             "with these, and put a classifier of your own on the layer "
             "'head_relu'."
         )
-    path = _find(GHOSTNETV3_SMALL[key])
+    path = _find(published[key])
     model.set_weights(load_model(path).get_weights())
 
 
@@ -113,7 +126,11 @@ def published_names() -> list[str]:
 
 
 def _published():
-    return [*GHOSTNETV3_SMALL.values(), *TEACHERS]
+    return [
+        *GHOSTNETV3_SMALL.values(),
+        *GHOSTNETV3_SMALL_NOGATE.values(),
+        *TEACHERS,
+    ]
 
 
 def start_from(model: keras.Model, weights: str, *, width: float) -> None:
