@@ -116,17 +116,17 @@ def test_unknown_weights_are_refused_with_those_there_are(options, received):
     assert received in str(error.value)
 
 
-def test_a_damaged_file_is_refused(monkeypatch):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sha256": "0" * 64}, "not the file that was published"),
+        ({"file": "none.keras"}, r"There is no network none\.keras"),
+    ],
+    ids=["damaged", "missing"],
+)
+def test_a_damaged_or_missing_file_is_refused(monkeypatch, change, message):
     name, *sizes = KEYS[0]
     known, key = PUBLISHED[name], tuple(sizes)
-    wrong = known[key]._replace(sha256="0" * 64)
-    monkeypatch.setitem(known, key, wrong)
-    with pytest.raises(ValueError, match="not the file that was published"):
-        _build(*KEYS[0])
-
-
-def test_a_missing_file_is_told_of(monkeypatch):
-    wrong = pretrained.GHOSTNETV3_SMALL[KEYS[0]]._replace(file="none.keras")
-    monkeypatch.setitem(pretrained.GHOSTNETV3_SMALL, KEYS[0], wrong)
-    with pytest.raises(ValueError, match=r"There is no network none\.keras"):
+    monkeypatch.setitem(known, key, known[key]._replace(**change))
+    with pytest.raises(ValueError, match=message):
         _build(*KEYS[0])
