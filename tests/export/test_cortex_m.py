@@ -56,7 +56,7 @@ def test_the_c_of_every_published_file_is_written():
     for file in sorted((ROOT / "tflite").glob("*-micro.tflite")):
         sources = write_sources(file.read_bytes())
         kinds = [each.kind for each in Graph(file.read_bytes()).operators]
-        assert kinds.count("DEPTHWISE_CONV_2D") > 40
+        assert kinds.count("DEPTHWISE_CONV_2D") >= 20  # of ghost modules
         calls = sources.source.count("RunDepthwise(&")
         assert calls == kinds.count("DEPTHWISE_CONV_2D")
         assert sources.arena_bytes < 80_000

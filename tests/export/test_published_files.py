@@ -114,7 +114,7 @@ def test_the_best_network_of_each_class_of_microcontrollers_is_there(budget):
     "path",
     [
         pytest.param(path, marks=pytest.mark.slow if number else [])
-        for number, path in enumerate(FILES)  # the smallest first
+        for number, path in enumerate(FILES)  # a small one first
     ],
     ids=lambda path: path.stem,
 )
