@@ -61,23 +61,16 @@ def ghostnetv3_small(
         >>> model.input_shape, model.output_shape
         ((None, 32, 32, 3), (None, 10))
     """
-    model = _ghostnet(
+    return _ghostnet(
         spec.GNS_STAGES,
         width,
         classes=classes,
         input_shape=input_shape,
         head_units=head_units,
+        weights=weights,
+        published=GHOSTNETV3_SMALL,
         name=name or "ghostnetv3_small",
     )
-    if weights is not None:
-        load_pretrained(
-            model,
-            weights,
-            GHOSTNETV3_SMALL,
-            width=float(width),
-            head_units=head_units,
-        )
-    return model
 
 
 def ghostnetv3_small_nogate(
@@ -104,24 +97,17 @@ def ghostnetv3_small_nogate(
         >>> model.count_params() < gns.ghostnetv3_small(0.5).count_params()
         True
     """
-    model = _ghostnet(
+    return _ghostnet(
         spec.GNS_STAGES,
         width,
         gates=False,
         classes=classes,
         input_shape=input_shape,
         head_units=head_units,
+        weights=weights,
+        published=GHOSTNETV3_SMALL_NOGATE,
         name=name or "ghostnetv3_small_nogate",
     )
-    if weights is not None:
-        load_pretrained(
-            model,
-            weights,
-            GHOSTNETV3_SMALL_NOGATE,
-            width=float(width),
-            head_units=head_units,
-        )
-    return model
 
 
 def ghostnetv3(
@@ -152,7 +138,16 @@ def ghostnetv3(
 
 
 def _ghostnet(
-    stages, width, *, classes, input_shape, head_units, name, gates=True
+    stages,
+    width,
+    *,
+    classes,
+    input_shape,
+    head_units,
+    name,
+    gates=True,
+    weights=None,
+    published=None,
 ):
     width = spec.check_width(width)
     check("classes", Annotated[int, Range(least=2)], classes)
@@ -177,7 +172,12 @@ def _ghostnet(
     # runtimes agree to the bit on it, on FULLY_CONNECTED they do not.
     x = _conv_with_bias(classes, "classifier")(x)
     logits = layers.Flatten(name="logits")(x)
-    return keras.Model(inputs, logits, name=name)
+    model = keras.Model(inputs, logits, name=name)
+    if weights is not None:
+        load_pretrained(
+            model, weights, published, width=width, head_units=head_units
+        )
+    return model
 
 
 def _bottleneck(inputs, plan):
