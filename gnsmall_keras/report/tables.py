@@ -152,14 +152,12 @@ def _show_p(p):
 
 
 def _show_agreements(found):
-    several = len(found) > 1
-    return (
-        "; ".join(
-            show_estimate(share) + (f" ({name or 'own'})" if several else "")
-            for name, share in found
-        )
-        or _NONE
-    )
+    named = len(found) > 1  # one is the teacher that the arm names
+    shown = [
+        show_estimate(share) + f" ({name or 'own'})" * named
+        for name, share in found
+    ]
+    return "; ".join(shown) or _NONE
 
 
 def tabulate_arms(study: Study) -> Table:
