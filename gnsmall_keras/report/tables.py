@@ -152,9 +152,8 @@ def _show_p(p):
 
 
 def _show_agreements(found):
-    named = len(found) > 1  # one is the teacher that the arm names
     shown = [
-        show_estimate(share) + f" ({name or 'own'})" * named
+        show_estimate(share) + f" ({name or 'own'})" * (len(found) > 1)
         for name, share in found
     ]
     return "; ".join(shown) or _NONE
