@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 
+from gnsmall_keras.lines import say
+
 _PATIENCE = 60  # seconds to wait for an answer
 _VARIABLE = "KERAS_BACKEND"
 _PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
@@ -28,9 +30,9 @@ def choose_backend(default: str = "") -> str:
         return named or ""
     if jax_sees_gpu():
         os.environ[_VARIABLE] = "jax"
-        sys.stderr.write(
+        say(
             "JAX sees a GPU and KERAS_BACKEND is not set: training on JAX. "
-            "Set KERAS_BACKEND to choose another backend.\n"
+            "Set KERAS_BACKEND to choose another backend."
         )
     elif default:
         os.environ[_VARIABLE] = default

@@ -16,6 +16,7 @@ from gnsmall_keras.commands.arguments import (
 from gnsmall_keras.commands.images import check_data, load_for
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.devices.runtime import Runtime
+from gnsmall_keras.lines import percent
 from gnsmall_keras.records.jsonl import check_writable, replacing
 from gnsmall_keras.records.run import INDEX_FILE, MODEL_FILE
 
@@ -200,7 +201,7 @@ def evaluate(
     accuracy = evaluation.accuracy(logits, labels)
     printing.show(
         f"{model} ({where}) on {dataset.name}: test accuracy "
-        f"{printing.percent(accuracy)}, n={len(images):,}"
+        f"{percent(accuracy)}, n={len(images):,}"
     )
 
 

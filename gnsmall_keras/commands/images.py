@@ -48,7 +48,6 @@ def load_for(
         flip=run.get("flip"),
         skip_broken=reading.skip_broken or run.get("skip_broken", False),
     )
-    for line in (*dataset.notes, dataset.reading):
-        if line:
-            printing.show(line)
+    for line in dataset.lines():
+        printing.show(line)
     return dataset

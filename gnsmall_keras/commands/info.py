@@ -9,6 +9,7 @@ from pathlib import Path
 import gnsmall_keras
 from gnsmall_keras.commands import printing
 from gnsmall_keras.config import KERNELS_VARIABLE
+from gnsmall_keras.lines import one_line
 from gnsmall_keras.native import build
 from gnsmall_keras.quiet import quiet_stderr
 from gnsmall_keras.records.provenance import (
@@ -92,7 +93,7 @@ def _backend():
             name = keras.config.backend()
             gpus = ", ".join(find_gpus()) or f"none that {name} sees"
     except Exception as error:  # that is what the report is about
-        told = " ".join(str(error).split()) or type(error).__name__
+        told = one_line(error)
         return name or "unknown", f"unknown, as Keras does not start: {told}"
     return name, gpus
 

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from gnsmall_keras.config import TRAINED, ExportConfig
 from gnsmall_keras.devices.targets import find_budget
+from gnsmall_keras.lines import percent, say
 from gnsmall_keras.models import spec
 from gnsmall_keras.models.catalogue import NETWORKS
 
@@ -32,7 +33,7 @@ def show(text: str) -> None:
 
 def warn(text: str) -> None:
     """Prints one line beside the output, on standard error."""
-    print(f"gnsmall: {text}", file=sys.stderr)
+    say(f"gnsmall: {text}")
 
 
 def exporting(config: ExportConfig) -> contextlib.AbstractContextManager:
@@ -52,11 +53,6 @@ def print_table(made) -> None:
     for row in made.rows:
         table.add_row(*row)
     console.print(table, "")
-
-
-def percent(share: float | None) -> str:
-    """A share in [0, 1] as a percentage."""
-    return "-" if share is None else f"{100 * share:.2f} %"
 
 
 def ends(names):

@@ -91,6 +91,10 @@ class Dataset:
             sha.update(json.dumps([shapes, self.class_names]).encode())
         return sha.hexdigest()[:16]
 
+    def lines(self) -> list[str]:
+        """Returns what was left out, and how it was read, for people."""
+        return [*self.notes, *filter(None, [self.reading])]
+
     def describe(self) -> dict[str, Any]:
         """Returns what a record says of the images, as plain JSON values."""
         return {

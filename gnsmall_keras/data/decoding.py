@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from gnsmall_keras.lines import one_line
+
 # Nothing else is tried, whatever a file is called: an EPS would be given to
 # Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -105,9 +107,9 @@ def _plain_reasons():
         Image.DecompressionBombWarning,
     ) as error:
         _check_pixels(int(re.findall(r"\d+", str(error))[0]))
-        raise ValueError(_one_line(error)) from None
+        raise ValueError(one_line(error)) from None
     except Exception as error:  # Pillow's decoders raise all kinds
-        raise ValueError(_one_line(error)) from None
+        raise ValueError(one_line(error)) from None
 
 
 def prepare(
@@ -196,7 +198,3 @@ def _check_pixels(pixels):
             f"its header says {pixels:,} pixels, more than {MAX_PIXELS:,}; "
             "save it smaller"
         )
-
-
-def _one_line(error):
-    return " ".join(str(error).split()) or type(error).__name__

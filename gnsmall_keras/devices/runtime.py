@@ -16,6 +16,7 @@ from gnsmall_keras.devices.engines import (
     tflite_runtime,
 )
 from gnsmall_keras.devices.trial import try_file
+from gnsmall_keras.lines import one_line
 
 Runtime = Literal[
     "litert",
@@ -93,7 +94,7 @@ class TFLiteModel:
             raise self._refusal(error) from None
 
     def _refusal(self, error):
-        told = " ".join(str(error).split()) or type(error).__name__
+        told = one_line(error)
         return ValueError(
             f"{self._path} does not run on {self.runtime}: {told}"
         )

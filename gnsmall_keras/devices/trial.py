@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from gnsmall_keras.child import lifeline, watch_starter
+from gnsmall_keras.lines import one_line
 
 # By the clock, and of processor time; as many again for each megabyte of the
 # file. Damaged sizes may ask for any number of steps, in code that no thread
@@ -82,7 +83,7 @@ def _main(path: str, runtime: str) -> int:
         model = TFLiteModel(path, runtime=runtime, trial=False)
         model.run_black_image()
     except Exception as error:  # whatever a damaged file leads to
-        told = " ".join(str(error).split()) or type(error).__name__
+        told = one_line(error)
         sys.stderr.write(f"\n{told.partition(f' on {runtime}: ')[2] or told}\n")
         return 1
     return 0

@@ -13,6 +13,7 @@ import numpy as np
 
 from gnsmall_keras.data.augment import Views
 from gnsmall_keras.data.batches import TrainingBatches
+from gnsmall_keras.lines import one_line
 
 SCHEMA = 2  # also changes with what Augmentation.view makes of a seed
 CACHE_FILE = "cache.json"
@@ -223,7 +224,7 @@ def open_view(
         logits = np.lib.format.open_memmap(file, mode="r")
         found = f"{logits.dtype} {logits.shape}"
     except Exception as error:  # not there, or damaged, which raises all kinds
-        found = " ".join(str(error).split())
+        found = one_line(error)
     if found != f"float16 {shape}":
         raise ValueError(
             f"{file} must hold float16 logits {shape}. Received: {found}. "

@@ -8,12 +8,12 @@ from gnsmall_keras.config import Distilling, ExportConfig
 from gnsmall_keras.devices.ethosu import EthosUReport
 from gnsmall_keras.devices.targets import TARGETS, find_budget
 from gnsmall_keras.export.tflite import ExportReport
+from gnsmall_keras.lines import percent
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
 from gnsmall_keras.records.run import RunRecord
 
 _USUAL = fields.defaults(Distilling)
 _SIDE = 32  # pixels, where a card does not say it
-_PERCENT = "{:.2f} %"
 
 
 def make_card(
@@ -218,7 +218,7 @@ def _xnnpack(report, compared):
 
 
 def _percent(value):
-    return "unknown" if value is None else _PERCENT.format(100 * value)
+    return percent(value, "unknown")
 
 
 def _table(rows):

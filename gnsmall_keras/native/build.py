@@ -19,8 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from gnsmall_keras.lines import say
 from gnsmall_keras.records.jsonl import lock
 
 FLAGS = ("-std=c++17", "-O2", "-march=native", "-shared", "-fPIC", "-pthread")
@@ -98,10 +97,7 @@ def _build(
             shutil.rmtree(left)  # of a compilation that was interrupted
         unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
         unfinished.mkdir()
-        Console(stderr=True).print(
-            "Compiling the native kernels, once on this machine ...",
-            highlight=False,
-        )
+        say("Compiling the native kernels, once on this machine ...")
         try:
             made = _compile(
                 unfinished, path.with_suffix(".log"), compiler, flags, sources

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import keras
-from rich.console import Console
 
 from gnsmall_keras.config import KERNELS, KERNELS_VARIABLE
+from gnsmall_keras.lines import say
 from gnsmall_keras.native.build import NativeUnavailable, library
 from gnsmall_keras.native.match import Mismatch, match
 
@@ -97,7 +97,9 @@ def network_for_training(
                 "'auto' or 'keras'."
             ) from None
         if getattr(reason, "is_ghostnet", True):
-            _say(f"Keras computes this network, not the native code: {reason}")
+            _say_once(
+                f"Keras computes this network, not the native code: {reason}"
+            )
     return None
 
 
@@ -164,8 +166,4 @@ def _why_unavailable() -> str:
     return ""
 
 
-@functools.cache  # says it once
-def _say(line):
-    Console(stderr=True, markup=False, emoji=False).print(
-        line, highlight=False, soft_wrap=True
-    )
+_say_once = functools.cache(say)

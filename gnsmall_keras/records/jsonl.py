@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar, cast
 
 from gnsmall_keras import fields
+from gnsmall_keras.lines import one_line
 
 _Parsed = TypeVar("_Parsed")
 _MAX_LINE_BYTES = 2**24  # the longest record so far has 16 kB
@@ -145,7 +146,7 @@ def naming(path: str | os.PathLike[str]) -> Generator[None]:
     except OSError as error:
         if error.filename is not None:
             raise
-        text = error.strerror or " ".join(str(error).split())
+        text = error.strerror or one_line(error)
         number = error.errno or errno.EIO
         raise OSError(number, text, os.fspath(path)) from None
 

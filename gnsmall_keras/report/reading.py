@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gnsmall_keras.lines import one_line
 from gnsmall_keras.records.export import EXPORTS_FILE, ExportRecord
 from gnsmall_keras.records.jsonl import scan_lines
 from gnsmall_keras.records.predictions import unpack_correct
@@ -99,7 +100,7 @@ def _read_exports(path, reading):
 
 def _tell(path, number, error):
     """A fault in one line, short, with its place."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     text = text.removeprefix(f"{path}, line {number}: ")
     if len(text) > _LONGEST:
         text = text[:_LONGEST] + "..."

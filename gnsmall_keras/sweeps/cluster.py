@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gnsmall_keras.lines import one_line
 from gnsmall_keras.records.folders import find_folder
 from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.records.run import (
@@ -295,7 +296,7 @@ def _ended(task: Any, attempt: _Attempt) -> Ended | None:
         result: _Result = ray_package().get(task)
     except RayTaskError as error:  # the package is not there, for example
         told: Any = error  # with the error of the task as its cause
-        text = " ".join(str(told.cause).split())
+        text = one_line(told.cause)
         return Ended(job, f"Ray could not do the task: {text}", lost)
     except RayError as error:
         result = _Result(Ending(type(error).__name__, killed=True), None)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gnsmall_keras.lines import one_line
 from gnsmall_keras.sweeps.jobs import Job
 
 _CONNECT_SECONDS = 5
@@ -88,7 +89,7 @@ def _ask_head(address: str) -> int:
         client = raylet.GcsClient(address=address)
         client.internal_kv_keys(b"gnsmall", None, _ANSWER_SECONDS)
     except (RayError, RuntimeError, ValueError) as error:
-        sys.stdout.write(" ".join(str(error).split()).rstrip(": "))
+        sys.stdout.write(one_line(error).rstrip(": "))
         return 1
     return 0
 
@@ -108,7 +109,7 @@ def connect(address: str) -> None:
         )
     # What Ray raises where a port is not that of a cluster.
     except (OSError, RuntimeError, ValueError, SystemExit) as error:
-        text = " ".join(str(error).split())
+        text = one_line(error)
         raise ValueError(
             f"Ray did not start at {address}: {text}. A cluster with tokens "
             "needs its own in ~/.ray/auth_token or RAY_AUTH_TOKEN."

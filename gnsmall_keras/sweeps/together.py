@@ -13,11 +13,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-
 from gnsmall_keras import backend, fields
 from gnsmall_keras.child import watch_starter
 from gnsmall_keras.config import RunConfig, fits
+from gnsmall_keras.lines import say
 from gnsmall_keras.sweeps import process
 from gnsmall_keras.sweeps.jobs import Ended, Engine, Job, Queue
 from gnsmall_keras.sweeps.local import (
@@ -57,11 +56,9 @@ def together_engine(runs: int) -> Engine:
             "`together` out."
         )
     if not backend.jax_sees_gpu():
-        Console(stderr=True, markup=False, emoji=False).print(
+        say(
             "JAX sees no GPU: the runs train one by one, which on a CPU takes "
-            "less time than together.",
-            highlight=False,
-            soft_wrap=True,
+            "less time than together."
         )
         return local_engine(1)
     return functools.partial(_run, runs=runs)

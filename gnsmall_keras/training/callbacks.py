@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Column
 
 from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.lines import say
 from gnsmall_keras.training.clock import Clock
 from gnsmall_keras.training.optimizers.muon import exchange_averages
 
@@ -271,12 +272,11 @@ class StopOnNaN(keras.callbacks.Callback):
 
 def tell_images(dataset: Dataset) -> None:
     """Prints what was left out of images of your own, and how they are read."""
-    for line in (*dataset.notes, dataset.reading):
-        if line:
-            sys.stdout.write(f"{line}\n")
+    for line in dataset.lines():
+        sys.stdout.write(f"{line}\n")
 
 
 def tell_warnings(lines: Iterable[str]) -> None:
     """Prints what went wrong with a training, on standard error."""
     for line in lines:
-        sys.stderr.write(f"warning: {line}\n")
+        say(f"warning: {line}")

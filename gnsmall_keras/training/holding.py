@@ -8,8 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-
+from gnsmall_keras.lines import say
 from gnsmall_keras.records.jsonl import lock
 
 LOCK_FILE = "training.lock"  # in a run's folder, while it is trained
@@ -49,11 +48,9 @@ def _take(path):
         try:
             lock(file, wait=False)
         except BlockingIOError:
-            Console(stderr=True, markup=False, emoji=False).print(
+            say(
                 f"{path.parent} is trained by {_holder(file)}; waiting for its "
-                "end. Ctrl-C leaves it to it.",
-                highlight=False,
-                soft_wrap=True,
+                "end. Ctrl-C leaves it to it."
             )
             lock(file)
         if sys.platform == "win32" or _is_at(file, path):

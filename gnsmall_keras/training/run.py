@@ -7,10 +7,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from rich.console import Console
 
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.sources import check_source, load_data
+from gnsmall_keras.lines import say
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.saving.files import save_model
@@ -122,7 +122,7 @@ def train(
         if not again:
             finished = _find_finished(config, dataset.digest, Path(out))
         if finished:
-            _say(
+            say(
                 f"{Path(out) / finished.slug} is finished; `again` (--again) "
                 "trains it anew."
             )
@@ -158,7 +158,7 @@ def _read_ended(path):
     try:
         return _read_record(path) if path.is_file() else None
     except ValueError as error:
-        _say(f"{error} The training goes on from its checkpoint.")
+        say(f"{error} The training goes on from its checkpoint.")
         return None
 
 
@@ -182,7 +182,7 @@ def _find_finished(config, data_digest, out):
         try:
             record = _read_record(path)
         except ValueError as error:
-            _say(f"{error} The run is trained anew.")
+            say(f"{error} The run is trained anew.")
             continue
         if (
             record.digest == name.digest
@@ -192,17 +192,11 @@ def _find_finished(config, data_digest, out):
             others = find_changed(record.distillation, out)
             if not others:
                 return record
-            _say(
+            say(
                 f"{folder} is finished, but since then {', '.join(others)} "
                 "changed: it is trained anew."
             )
     return None
-
-
-def _say(line):
-    Console(stderr=True, markup=False, emoji=False).print(
-        line, highlight=False, soft_wrap=True
-    )
 
 
 def _check_loss(experiment):

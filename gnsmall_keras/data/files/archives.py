@@ -24,6 +24,7 @@ from gnsmall_keras.data.files.listing import (
     check_count,
     shown,
 )
+from gnsmall_keras.lines import one_line
 
 # More than so much is a bomb where it is so many times the archive.
 BOMB_BYTES = 2**30
@@ -160,7 +161,7 @@ def _library(path):
     try:
         yield
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = one_line(error)
         raise ValueError(
             f"{path} is not a readable tar or zip ({text}). It may be "
             f"truncated or of another kind. {READABLE}"

@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 # Importing the layers registers them, so that Keras can read them back.
+from gnsmall_keras.lines import one_line
 from gnsmall_keras.models import keras_private
 from gnsmall_keras.models import layers as _layers  # noqa: F401
 from gnsmall_keras.models.saving.archive import check_declared_sizes
@@ -71,7 +72,7 @@ def _whole(path: str | os.PathLike) -> Generator[None]:
     except ValueError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise ValueError(
             f"{os.fspath(path)} is damaged: {reason}. Save or copy it again."
         ) from None

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 
 from gnsmall_keras.config import RunConfig, check_together
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.lines import say
 from gnsmall_keras.native.choice import using
 from gnsmall_keras.records import provenance
 from gnsmall_keras.records.folders import begun_name
@@ -138,11 +138,9 @@ def _train(
         if "RESOURCE_EXHAUSTED" not in str(error) or len(experiments) == 1:
             raise
         half = len(experiments) // 2
-        Console(stderr=True, markup=False, emoji=False).print(
+        say(
             f"{len(experiments)} runs together are too many for the memory: "
-            f"{half} and {len(experiments) - half} are taken instead.",
-            highlight=False,
-            soft_wrap=True,
+            f"{half} and {len(experiments) - half} are taken instead."
         )
         for part in (experiments[:half], experiments[half:]):
             _train(part, group, errors)

@@ -1,0 +1,19 @@
+"""Lines of text for people."""
+
+import sys
+
+
+def one_line(error: BaseException) -> str:
+    """Returns what an error says, without line breaks; else its kind."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def percent(share: float | None, unknown: str = "-") -> str:
+    """Returns a share in [0, 1] as a percentage."""
+    return unknown if share is None else f"{100 * share:.2f} %"
+
+
+def say(line: str) -> None:
+    """Writes a line beside the output, on standard error."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
