@@ -78,14 +78,14 @@ found = gns.fit(
 # %%
 for entry in found.entries:
     record, report = entry.record, entry.report
-    print(f"width {entry.width:g}, head {entry.head_units}, {entry.how}")
+    print(f"{entry.size}, head {entry.head_units}, {entry.how}")
     print(f"  validation {record.validation_accuracy:.4f}", end=" ")
     print(f"of {record.validation_images:,}")
     print(f"  int8 on test images {report.accuracy:.4f}", end=" ")
     print(f"of {report.evaluated_images:,}")
     print(f"  {report.size_bytes:,} bytes, arena {report.arena_bytes}")
-for size in found.missed:
-    print(f"did not fit: width {size.width:g}: {size.misses}")
+for near in found.missed:
+    print(f"did not fit: {near.size}, head {near.head_units}: {near.misses}")
 best = found.best
 best.path
 

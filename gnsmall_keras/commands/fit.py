@@ -10,6 +10,7 @@ from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import seconds
 from gnsmall_keras.commands.images import check_data
 from gnsmall_keras.config import Aspect
+from gnsmall_keras.lines import percent
 
 
 def fit(
@@ -74,18 +75,20 @@ def fit(
 
 def print_fitted(found) -> None:
     """Prints the ranked table, what nearly fitted, and what to do next."""
-    table = Table("", "width, head", "how", "validation", "int8, test", "bytes")
+    table = Table(
+        "", "network, head", "how", "validation", "int8, test", "bytes"
+    )
     table.add_column("arena")
     table.add_column("not taken, for")
     for rank, one in enumerate(found.entries, start=1):
         record, report = one.record, one.report
-        measured = printing.percent(report and report.accuracy)
+        measured = percent(report and report.accuracy)
         count = report.evaluated_images if report else 0
         table.add_row(
             f"{rank}",
-            f"{one.width:g}, {one.head_units}",
+            f"{one.size}, {one.head_units}",
             one.how if one.how == "alone" else "distilled",
-            f"{printing.percent(record.validation_accuracy)} of "
+            f"{percent(record.validation_accuracy)} of "
             f"{record.validation_images:,}",
             f"{measured} of {count:,}",
             f"{report.size_bytes:,}" if report else "-",
@@ -98,8 +101,7 @@ def print_fitted(found) -> None:
             printing.show(f"{rank}: {one.path}")
     for one in found.missed:
         printing.show(
-            f"did not fit: width {one.width:g}, head {one.head_units}: "
-            f"{one.misses}"
+            f"did not fit: {one.size}, head {one.head_units}: {one.misses}"
         )
     if found.page:
         printing.show(f"confusion matrix and worst mistakes: {found.page}")

@@ -29,7 +29,7 @@ from gnsmall_keras.config.kinds import (
 from gnsmall_keras.config.weights import normalize_weights
 from gnsmall_keras.fields import Range, Younger
 from gnsmall_keras.models.catalogue import (
-    START_WIDTHS,
+    STARTS,
     can_start,
     check_network,
 )
@@ -217,10 +217,12 @@ class RunConfig:
 
     def _check_start(self):
         if self.start == "cifar10" and not can_start(self.model, self.width):
+            known = ", ".join(map(str, STARTS))
             raise ValueError(
-                f"start='cifar10' needs gns of a width of {START_WIDTHS}. "
-                f"Received: model={self.model!r}, width={self.width:g}. Take "
-                "one, or start='random'."
+                "start='cifar10' needs a network and width of which the "
+                f"package has weights: {known}. Received: "
+                f"model={self.model!r}, width={self.width:g}. Take one, or "
+                "start='random'."
             )
 
     def _check_teachers(self):

@@ -4,9 +4,23 @@ from typing import NamedTuple
 
 from gnsmall_keras.models.spec import COUNTS
 
-# Of GhostNetV3-Small: the package has networks trained on CIFAR-10, of which
-# all but the layers behind the pooling can be taken for other images.
-START_WIDTHS = (0.25, 0.5, 0.85, 1.0)
+
+class Size(NamedTuple):
+    """A network and how wide it is."""
+
+    model: str
+    width: float
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.width:g}"
+
+
+# The package has networks of these trained on CIFAR-10, of which all but the
+# layers behind the pooling can be taken for other images.
+STARTS = (
+    *(Size("gns", width) for width in (0.25, 0.5, 0.85, 1.0)),
+    Size("gns_nogate", 0.5),
+)
 
 
 class Network(NamedTuple):
@@ -119,4 +133,4 @@ def check_network(name: str) -> Network:
 
 def can_start(model: str, width: float) -> bool:
     """Returns whether the package has weights to start a network from."""
-    return model == "gns" and width in START_WIDTHS
+    return (model, width) in STARTS

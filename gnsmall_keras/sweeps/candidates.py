@@ -13,20 +13,43 @@ from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.devices.runtime import installed_runtimes
 from gnsmall_keras.export.tflite import export_tflite
-from gnsmall_keras.models.ghostnet import ghostnetv3_small
+from gnsmall_keras.models.catalogue import Size
+from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.models.spec import make_divisible
 from gnsmall_keras.quantization.calibration import calibration_split
 from gnsmall_keras.records.jsonl import append_line, scan_lines
 
-WIDTHS = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.3, 1.6)
+_WIDTHS = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.3, 1.6)
+SIZES = tuple(
+    Size(model, width) for model in ("gns", "gns_nogate") for width in _WIDTHS
+)
 HEADS = (80, 160, 320, 640, 1280)
 _LAST = 160  # channels before the head, times the width
 _CALIBRATION = 20  # images: sizes do not depend on their number
-# Bytes of a file, from published ones (docs/log.md): weights, then what each
-# channel and the graph need. They only say what to measure first.
-_SQUARE, _LINEAR = 134_000, 20_700
-_GRAPH, _CHANNELS, _UNIT = 36_000, 54_000, 16
-_ARENA_UNIT = 8.65  # bytes of the arena for a unit of the head
+# Bytes for a unit of the head, of a file and of the arena.
+_UNIT, _ARENA_UNIT = 16, 8.65
+
+_NEARLY = 1.02  # by an estimate: it may fit, and is measured
+
+
+class _Bytes(NamedTuple):
+    """What a network needs, from measured files (docs/log.md).
+
+    It only says what to measure first.
+    """
+
+    square: int  # of a file: times the width squared,
+    linear: int  # times the width,
+    graph: int  # and whatever the width
+    arena: int  # whatever the width and the images
+    few: int  # of 32 x 32 images, whatever the width
+    maps: int  # of 32 x 32 images, times the width
+
+
+_NEEDS = {
+    "gns": _Bytes(134_000, 74_700, 36_000, 30_000, 7_000, 100_000),
+    "gns_nogate": _Bytes(95_000, 43_000, 19_000, 26_700, 0, 76_000),
+}
 
 
 def check_micro() -> None:
@@ -65,14 +88,18 @@ class Limits(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A size of GhostNetV3-Small, and what its file needs, measured."""
+    """A size of a network, and what its file needs, measured."""
 
-    width: float
+    size: Size
     head_units: int
+    macs: int
     size_bytes: int
     arena_bytes: int | None
     misses: str
     """Why it does not fit; empty if it does."""
+
+
+_MEASURED = ("bytes", "arena", "macs")  # of a line of what was measured
 
 
 class _Prober:
@@ -90,26 +117,32 @@ class _Prober:
         self._known = {}
         if path.is_file():
             for _, line in scan_lines(path, json.loads):
-                if isinstance(line, dict) and line["shape"] == self._shape:
-                    key = line["width"], line["head_units"]
-                    self._known[key] = line["bytes"], line["arena"]
+                if isinstance(line, dict) and self._is_of_these(line):
+                    key = line["model"], line["width"], line["head_units"]
+                    self._known[key] = tuple(map(line.get, _MEASURED))
 
-    def __call__(self, width: float, head: int) -> Candidate:
-        if (width, head) not in self._known:
-            self._known[width, head] = self._measure(width, head)
-        size, arena = self._known[width, head]
+    def _is_of_these(self, line):
+        return line["shape"] == self._shape and "model" in line  # older: none
+
+    def __call__(self, size: Size, head: int) -> Candidate:
+        key = (*size, head)
+        if key not in self._known:
+            self._known[key] = self._measure(size, head)
+        size_bytes, arena, macs = self._known[key]
         return Candidate(
-            width=width,
+            size=size,
             head_units=head,
-            size_bytes=size,
+            macs=macs,
+            size_bytes=size_bytes,
             arena_bytes=arena,
-            misses=self._limits.misses(size, arena),
+            misses=self._limits.misses(size_bytes, arena),
         )
 
-    def _measure(self, width, head):
+    def _measure(self, size, head):
         keras.utils.set_random_seed(0)
-        model = ghostnetv3_small(
-            width,
+        model = create_model(
+            size.model,
+            width=size.width,
             classes=self._dataset.classes,
             input_shape=self._dataset.train_images.shape[1:],
             head_units=head,
@@ -123,13 +156,15 @@ class _Prober:
             )
         found = {
             "shape": self._shape,
-            "width": width,
+            "model": size.model,
+            "width": size.width,
             "head_units": head,
             "bytes": report.size_bytes,
             "arena": report.arena_bytes,
+            "macs": report.macs,
         }
         append_line(json.dumps(found), self._path)
-        return report.size_bytes, report.arena_bytes
+        return tuple(map(found.get, _MEASURED))
 
 
 def find_candidates(
@@ -140,9 +175,9 @@ def find_candidates(
     *,
     most: int = 3,
     late: Callable[[], bool] = lambda: False,
-    widths: Sequence[float] = WIDTHS,
+    sizes: Sequence[Size] = SIZES,
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """Returns sizes that fit, the widest first, and those that nearly did.
+    """Returns sizes that fit, the largest first, and those that nearly did.
 
     Files of random weights have the bytes and the arena of trained ones.
 
@@ -153,7 +188,7 @@ def find_candidates(
         tell: shows a line of progress.
         most: that are returned.
         late: whether one that fits has to do.
-        widths: to choose from; if none of them fits, from all.
+        sizes: to choose from; if none of them fits, from all.
 
     Raises:
         ValueError: if none fits, with what came nearest.
@@ -161,37 +196,37 @@ def find_candidates(
     probe = _Prober(dataset, limits, known)
     fitting: list[Candidate] = []
     missed: list[Candidate] = []
-    todo = _ordered(widths, limits, dataset)
+    todo = _ordered(sizes, limits, dataset)
     while todo and len(fitting) < most and not (fitting and late()):
-        width = todo.pop(0)
-        head = _head(width, dataset, limits)
-        tell(f"measuring width {width:g}, head {head} (random weights)")
-        found = probe(width, head)
+        size = todo.pop(0)
+        head = _head(size, dataset, limits)
+        tell(f"measuring {size}, head {head} (random weights)")
+        found = probe(size, head)
         (missed if found.misses else fitting).append(found)
         smaller = _smaller_head(found, dataset.classes, limits)
         if smaller:
-            tell(f"measuring width {width:g}, head {smaller}")
-            found = probe(width, smaller)
+            tell(f"measuring {size}, head {smaller}")
+            found = probe(size, smaller)
             (missed if found.misses else fitting).append(found)
         if fitting and not missed:
-            todo = _with_wider(todo, fitting, widths)
-        if not todo and not fitting and widths != WIDTHS:
-            widths = WIDTHS
-            tried = {one.width for one in missed}
+            todo = _with_wider(todo, fitting, sizes)
+        if not todo and not fitting and sizes != SIZES:
+            sizes = SIZES
+            tried = {one.size for one in missed}
             todo = [
-                width
-                for width in _ordered(widths, limits, dataset)
-                if width not in tried
+                size
+                for size in _ordered(sizes, limits, dataset)
+                if size not in tried
             ]
     if not fitting:
         nearest = min(missed, key=lambda one: _excess(one, limits))
         raise ValueError(
-            "No network of ours fits. The nearest, width "
-            f"{nearest.width:g} with a head of {nearest.head_units}, needs "
+            f"No network of ours fits. The nearest, {nearest.size} with a "
+            f"head of {nearest.head_units}, needs "
             f"{nearest.misses}. Give a larger budget, or a smaller "
             "--image-size."
         )
-    fitting.sort(key=lambda one: -one.width)
+    fitting.sort(key=lambda one: -one.macs)
     return fitting, missed
 
 
@@ -200,36 +235,44 @@ def _excess(one: Candidate, limits: Limits) -> float:
     return max(one.size_bytes / limits.file_bytes, arena / limits.arena_bytes)
 
 
+def _rank(size: Size) -> tuple[float, bool]:
+    """Of two of one width that with gates is better (docs/log.md)."""
+    return size.width, size.model == "gns"
+
+
+def _may_fit(size: Size, head: int, limits: Limits, dataset: Dataset) -> bool:
+    return (
+        _bytes(size, head, dataset.classes) <= _NEARLY * limits.file_bytes
+        and _arena(size, head, dataset.image_size)
+        <= _NEARLY * limits.arena_bytes
+    )
+
+
 def _ordered(
-    widths: Sequence[float], limits: Limits, dataset: Dataset
-) -> list[float]:
-    """Widths from the largest that may fit downwards."""
-    may = [
-        width
-        for width in widths
-        if _bytes(width, HEADS[0], dataset.classes) <= limits.file_bytes
-        and _arena(width, HEADS[0], dataset.image_size) <= limits.arena_bytes
-    ]
-    return sorted(may or widths[:1], reverse=True)
+    sizes: Sequence[Size], limits: Limits, dataset: Dataset
+) -> list[Size]:
+    """Sizes from the best that may fit downwards."""
+    may = [size for size in sizes if _may_fit(size, HEADS[0], limits, dataset)]
+    return sorted(may or [min(sizes, key=_rank)], key=_rank, reverse=True)
 
 
 def _with_wider(
-    todo: list[float], fitting: Iterable[Candidate], widths: Sequence[float]
-) -> list[float]:
-    """The next wider one comes first, while none has missed."""
-    widest = max(one.width for one in fitting)
-    wider = [width for width in widths if width > widest][:1]
-    return [*wider, *(width for width in todo if width not in wider)]
-
-
-def _head(width: float, dataset: Dataset, limits: Limits) -> int:
-    """The largest that may fit, else the smallest."""
-    fits = [
-        head
-        for head in HEADS
-        if _bytes(width, head, dataset.classes) <= limits.file_bytes
-        and _arena(width, head, dataset.image_size) <= limits.arena_bytes
+    todo: list[Size], fitting: Iterable[Candidate], sizes: Sequence[Size]
+) -> list[Size]:
+    """The network's next wider size comes first, while none has missed."""
+    best = max((one.size for one in fitting), key=_rank)
+    wider = [
+        each
+        for each in sizes
+        if each.model == best.model and each.width > best.width
     ]
+    following = sorted(wider, key=_rank)[:1]
+    return [*following, *(size for size in todo if size not in following)]
+
+
+def _head(size: Size, dataset: Dataset, limits: Limits) -> int:
+    """The largest that may fit, else the smallest."""
+    fits = [head for head in HEADS if _may_fit(size, head, limits, dataset)]
     return fits[-1] if fits else HEADS[0]
 
 
@@ -237,7 +280,7 @@ def _smaller_head(one: Candidate, classes: int, limits: Limits) -> int | None:
     """The largest head that a file which misses would fit with."""
     if not one.misses or one.arena_bytes is None:
         return None
-    unit = make_divisible(_LAST * one.width) + classes + 1 + _UNIT
+    unit = make_divisible(_LAST * one.size.width) + classes + 1 + _UNIT
     for head in reversed(HEADS):
         less = one.head_units - head
         if (
@@ -249,13 +292,14 @@ def _smaller_head(one: Candidate, classes: int, limits: Limits) -> int | None:
     return None
 
 
-def _bytes(width: float, head: int, classes: int) -> float:
-    body = _SQUARE * width**2 + (_LINEAR + _CHANNELS) * width + _GRAPH
+def _bytes(size: Size, head: int, classes: int) -> float:
+    needs, width = _NEEDS[size.model], size.width
+    body = needs.square * width**2 + needs.linear * width + needs.graph
     last = make_divisible(_LAST * width)
     return body + head * (last + classes + 1 + _UNIT) + 20 * classes
 
 
-def _arena(width: float, head: int, size: int) -> float:
-    """From those of published files: it only says where to begin."""
-    maps = (7_000 + 100_000 * width) * (size / 32) ** 2
-    return 30_000 + maps + _ARENA_UNIT * head
+def _arena(size: Size, head: int, side: int) -> float:
+    needs = _NEEDS[size.model]
+    maps = (needs.few + needs.maps * size.width) * (side / 32) ** 2
+    return needs.arena + maps + _ARENA_UNIT * head

@@ -14,7 +14,8 @@ from gnsmall_keras.config.fit import FitConfig
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.data.sources import check_source, load_data
 from gnsmall_keras.export.tflite import export_network
-from gnsmall_keras.models.catalogue import START_WIDTHS
+from gnsmall_keras.lines import percent
+from gnsmall_keras.models.catalogue import STARTS, Size, can_start
 from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.models.spec import COUNTS, HEAD_UNITS
 from gnsmall_keras.recipes import FEW_IMAGES
@@ -27,7 +28,7 @@ from gnsmall_keras.records.run import (
     RunRecord,
 )
 from gnsmall_keras.sweeps.candidates import (
-    WIDTHS,
+    SIZES,
     Candidate,
     Limits,
     check_micro,
@@ -55,7 +56,7 @@ _FIXED = 3_000_000  # MACs an image that a step's other work is worth (log.md)
 _RESERVE = 0.15  # of all time, for files and their checks
 _LATE = 0.6  # of all time left: no more sizes are measured
 _IN_NO_NAME = ["data", "budget", "max_bytes", "max_arena", "seconds", "sizes"]
-_TEACHER_WIDTHS = (0.5, 1.0, 1.6, 2.2)
+_TEACHER_SIZES = tuple(Size("gns", width) for width in (0.5, 1.0, 1.6, 2.2))
 
 Tell = Callable[[str], None]
 
@@ -65,9 +66,9 @@ def fit(
 ) -> Fitted:
     """Finds the best network that fits a device, and makes its file.
 
-    Sizes of GhostNetV3-Small that fit are measured, a few are trained for a
-    short time and the best for longer; if a larger network is better, it
-    teaches. The same call goes on where an interrupted one was.
+    Sizes of GhostNetV3-Small, with and without gates, are measured; of those
+    that fit a few are trained for a short time and the best for longer. If a
+    larger network is better, it teaches. The same call resumes a search.
 
     Args:
         data: path to images, or a known name.
@@ -123,9 +124,8 @@ class _Search:
         """Does all stages."""
         tell, data = self._tell, self._data
         tell(repr(data))
-        for line in (*data.notes, data.reading):
-            if line:
-                tell(line)
+        for line in data.lines():
+            tell(line)
         tell(
             f"at most {self._limits.file_bytes:,} bytes and an arena of "
             f"{self._limits.arena_bytes:,}; files: {self._folder}"
@@ -137,11 +137,11 @@ class _Search:
             tell,
             most=self._config.sizes,
             late=lambda: self._left() < _LATE * self._config.seconds,
-            widths=self._widths,
+            sizes=self._sizes,
         )
         trials = self._trials(fitting)
         long = self._long(trials)
-        widest = max(one.width for one in fitting)
+        widest = max(one.size.width for one in fitting)
         taught = self._taught(long or trials[0], widest)
         done = [one for one in (long, taught) if one]
         final = ranked(done or trials[:1])
@@ -160,17 +160,17 @@ class _Search:
         return min(usual, len(self._data.train_images))
 
     @property
-    def _widths(self) -> tuple[float, ...]:
+    def _sizes(self) -> tuple[Size, ...]:
         """Of few images those that start from trained weights."""
-        recipe = self._of_size(START_WIDTHS[0], HEAD_UNITS).resolved_recipe
-        return WIDTHS if recipe.start == "random" else START_WIDTHS
+        recipe = self._of_size(STARTS[0], HEAD_UNITS).resolved_recipe
+        return SIZES if recipe.start == "random" else STARTS
 
     def _left(self) -> float:
         """Seconds for training."""
         total = self._config.seconds * (1 - _RESERVE)
         return total - (time.monotonic() - self._began)
 
-    def _of_size(self, width: float, head: int) -> RunConfig:
+    def _of_size(self, size: Size, head: int) -> RunConfig:
         config = self._config
         names = (
             *("data", "image_size", "channels", "aspect", "flip"),
@@ -179,17 +179,17 @@ class _Search:
         values = {name: getattr(config, name) for name in names}
         if len(self._data.train_images) <= FEW_IMAGES:
             values["recipe"] = "finetune"  # of known images too
-        run = RunConfig(width=width, head_units=head, **values)
+        run = RunConfig(**size._asdict(), head_units=head, **values)
         return settled(run, self._data)
 
     def _trials(self, fitting: list[Candidate]) -> list[RunRecord]:
         """Short trainings of each size, the best first."""
         done = []
         for number, one in enumerate(fitting, start=1):
-            config = self._of_size(one.width, one.head_units)
+            config = self._of_size(one.size, one.head_units)
             epochs = max(1, round(_TRIAL * config.resolved_recipe.epochs))
             self._tell(
-                f"trial {number}/{len(fitting)}: width {one.width:g}, head "
+                f"trial {number}/{len(fitting)}: {one.size}, head "
                 f"{one.head_units}, epochs {epochs}"
             )
             config = dataclasses.replace(config, epochs=epochs)
@@ -198,7 +198,7 @@ class _Search:
                 break  # later ones would have less time
             done.append(record)
         if not done:
-            done.append(self._shorter(min(fitting, key=lambda one: one.width)))
+            done.append(self._shorter(min(fitting, key=lambda one: one.macs)))
         return ranked(done)
 
     def _shorter(self, one: Candidate) -> RunRecord:
@@ -207,7 +207,7 @@ class _Search:
         Raises:
             ValueError: if that is none.
         """
-        config = self._of_size(one.width, one.head_units)
+        config = self._of_size(one.size, one.head_units)
         steps = max(
             1, len(self._data.train_images) // config.resolved_recipe.batch_size
         )
@@ -216,8 +216,8 @@ class _Search:
         record = None
         if epochs:
             self._tell(
-                "this machine is slower than estimated; shorter: width "
-                f"{one.width:g}, epochs {epochs}"
+                f"this machine is slower than estimated; shorter: {one.size}, "
+                f"epochs {epochs}"
             )
             config = dataclasses.replace(config, epochs=epochs)
             record = self._train(config, self._left())
@@ -232,8 +232,8 @@ class _Search:
     def _long(self, trials: list[RunRecord]) -> RunRecord | None:
         """A long training of the most promising size."""
         trial = most_promising(trials)
-        best = trial.config
-        config = self._of_size(best["width"], best["head_units"])
+        size = _size(trial)
+        config = self._of_size(size, trial.config["head_units"])
         wanted = round(_LONG * config.resolved_recipe.epochs)
         epochs = self._affordable(
             "long", wanted, trial.deployed_macs, _SHARE_LONG
@@ -241,28 +241,27 @@ class _Search:
         if epochs <= trial.recipe["epochs"]:
             self._tell("no time for a longer training: the trial is taken")
             return trials[0]
-        self._tell(f"long training: width {best['width']:g}, epochs {epochs}")
+        self._tell(f"long training: {size}, epochs {epochs}")
         config = dataclasses.replace(config, epochs=epochs)
         return self._train(config, self._left()) or trials[0]
 
     def _taught(self, alone: RunRecord, widest: float) -> RunRecord | None:
         """The same size again, taught by one too large for the device."""
-        width, head = alone.config["width"], alone.config["head_units"]
-        wider = [each for each in _TEACHER_WIDTHS if each > widest]
-        if self._widths != WIDTHS:  # others start at random
-            wider = [each for each in wider if each in self._widths]
+        wider = [each for each in _TEACHER_SIZES if each.width > widest]
+        if self._sizes != SIZES:  # others start at random
+            wider = [each for each in wider if can_start(*each)]
         if not wider:
             self._tell("no larger network to learn from")
             return None
         base = self._of_size(wider[0], HEAD_UNITS)
-        macs = COUNTS["gns", wider[0]].deployed_macs
+        macs = COUNTS[wider[0]].deployed_macs
         macs = int(macs * (self._config.image_size / 32) ** 2)
         wanted = base.resolved_recipe.epochs
         epochs = self._affordable("teacher", wanted, macs, _SHARE_TEACHER)
         if epochs < wanted // 3:
             self._tell("no time for a teacher")
             return None
-        self._tell(f"teacher: width {wider[0]:g}, epochs {epochs}")
+        self._tell(f"teacher: {wider[0]}, epochs {epochs}")
         config = dataclasses.replace(base, epochs=epochs)
         teacher = self._train(config, self._left(), _TEACHERS)
         if not teacher or not better(teacher, alone):
@@ -277,9 +276,10 @@ class _Search:
         if epochs < alone.recipe["epochs"] // 3:
             self._tell("no time to learn from it")
             return None
-        self._tell(f"distillation: width {width:g}, epochs {epochs}")
+        size = _size(alone)
+        self._tell(f"distillation: {size}, epochs {epochs}")
         config = dataclasses.replace(
-            self._of_size(width, head),
+            self._of_size(size, alone.config["head_units"]),
             epochs=epochs,
             strategy="kd",
             teachers=(teacher.slug,),
@@ -328,7 +328,7 @@ class _Search:
             self._step = (time.monotonic() - began) / max(1, stop.steps)
             return None
         self._tell(
-            f"  validation {_percent(record.validation_accuracy)} of "
+            f"  validation {percent(record.validation_accuracy)} of "
             f"{record.validation_images:,}, {record.train_seconds:,.0f} s"
         )
         return self._learn_rate(record)
@@ -358,7 +358,7 @@ class _Search:
             misses = str(error)
         teachers = record.config["teachers"]
         return Entry(
-            width=record.config["width"],
+            size=_size(record),
             head_units=record.config["head_units"],
             how=f"from {', '.join(teachers)}" if teachers else "alone",
             record=record,
@@ -396,5 +396,5 @@ def _folder_name(config: FitConfig, data: Dataset, limits: Limits) -> str:
     return f"fit-{data.name}-{digest}"
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f} %"
+def _size(record: RunRecord) -> Size:
+    return Size(record.config["model"], record.config["width"])

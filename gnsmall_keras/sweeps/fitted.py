@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gnsmall_keras.export.tflite import ExportReport
+from gnsmall_keras.models.catalogue import Size
 from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.sweeps.candidates import Candidate
 
@@ -14,7 +15,7 @@ from gnsmall_keras.sweeps.candidates import Candidate
 class Entry:
     """A network that was trained, and its file."""
 
-    width: float
+    size: Size
     head_units: int
     how: str
     """"alone", or from whom it learned."""
@@ -75,7 +76,7 @@ def ranked(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 
 def most_promising(trials: Sequence[RunRecord]) -> RunRecord:
-    """The widest of those no further from the best than its standard error.
+    """The largest of those no further from the best than its standard error.
 
     A short training on few images tells little more; all of them fit.
     """
@@ -85,7 +86,7 @@ def most_promising(trials: Sequence[RunRecord]) -> RunRecord:
         return best
     least = share - math.sqrt(share * (1 - share) / count)
     close = [one for one in trials if (one.validation_accuracy or 0) >= least]
-    return max(close, key=lambda one: one.config["width"])
+    return max(close, key=lambda one: one.deployed_macs)
 
 
 def better(teacher: RunRecord, alone: RunRecord) -> bool:

@@ -86,7 +86,9 @@ def create_network(network: Network, dataset: Dataset) -> keras.Model:
     finally:
         keras.config.set_dtype_policy(before)
     if network.start != "random":
-        start_from(model, network.start, width=network.width)
+        start_from(
+            model, network.start, network=network.model, width=network.width
+        )
     return model
 
 

@@ -12,11 +12,11 @@ from support import ROOT
 from gnsmall_keras import cli
 from gnsmall_keras.config.fit import FitConfig
 from gnsmall_keras.devices.runtime import TFLiteModel
-from gnsmall_keras.models.catalogue import START_WIDTHS
+from gnsmall_keras.models.catalogue import STARTS, Size
 from gnsmall_keras.records.run import RECORD_FILE, read_records
 from gnsmall_keras.sweeps import candidates, fit
 from gnsmall_keras.sweeps.candidates import (
-    WIDTHS,
+    SIZES,
     Candidate,
     Limits,
     find_candidates,
@@ -24,7 +24,7 @@ from gnsmall_keras.sweeps.candidates import (
 from gnsmall_keras.training.interruption import TrainingInterrupted
 
 SOME = next(iter(read_records(ROOT / "papermill_runs" / "index.jsonl")))
-SIZES = {
+NEEDS = {
     0.25: (80_000, 60_000),
     0.375: (130_000, 70_000),
     1.0: (400_000, 140_000),
@@ -60,7 +60,7 @@ class Pretend:
             recipe={"epochs": epochs},
             train_seconds=self.seconds * epochs,
             validation_accuracy=self.accuracies[how] + epochs / 1e6,
-            deployed_macs=1_000_000,
+            deployed_macs=int(1e6 * config.width),
             train_images=100,
             validation_images=self.validation_images,
             images={"warnings": []},
@@ -71,13 +71,13 @@ class Pretend:
         (folder / RECORD_FILE).write_text(text)
         return record
 
-    def candidates(self, *_, most, late, widths):
-        self.widths = widths
+    def candidates(self, *_, most, late, sizes):
+        self.sizes = sizes
         missed = dataclasses.replace(_candidate(0.25), misses="9 of 8 bytes")
         return [_candidate(width) for width in self.fitting], [missed]
 
     def export(self, network, path, dataset, config, *, run, exports):
-        size, arena = SIZES[run.config["width"]]
+        size, arena = NEEDS[run.config["width"]]
         return types.SimpleNamespace(
             size_bytes=size,
             arena_bytes=arena,
@@ -89,10 +89,11 @@ class Pretend:
 
 
 def _candidate(width):
-    size, arena = SIZES[width]
+    size, arena = NEEDS[width]
     return Candidate(
-        width=width,
+        size=Size("gns", width),
         head_units=320,
+        macs=int(1e7 * width),
         size_bytes=size,
         arena_bytes=arena,
         misses="",
@@ -133,7 +134,7 @@ def test_the_best_trial_is_trained_long_and_a_better_one_teaches(search):
     found, told = search(pretend, seconds=10_000)
     kinds = [how for how, _ in pretend.trained]
     assert kinds == [0.25, 0.375, 0.25, 0.5, "taught"]
-    assert pretend.widths == START_WIDTHS  # of few images
+    assert pretend.sizes == STARTS  # of few images
     trial, long = pretend.trained[0][1], pretend.trained[2][1]
     assert long > 4 * trial
     assert [entry.how == "alone" for entry in found.entries] == [False, True]
@@ -152,7 +153,7 @@ def test_of_trials_within_a_standard_error_the_widest_goes_on(search):
     found, _ = search(pretend, seconds=10_000)
     kinds = [how for how, _ in pretend.trained]
     assert kinds == [0.25, 0.375, 0.375, 0.5]
-    assert found.best.width == 0.375
+    assert found.best.size.width == 0.375
 
 
 def test_a_teacher_is_wider_than_all_that_fit(search):
@@ -183,7 +184,7 @@ def test_stages_that_have_no_time_are_left_out_and_told(search):
     assert len(pretend.trained) == 2
     assert "no time for a longer training: the trial is taken" in told
     assert "no time for a teacher" in told
-    assert found.best.width == 0.25
+    assert found.best.size.width == 0.25
 
 
 def test_it_goes_on_where_it_was_stopped(search):
@@ -204,21 +205,43 @@ def test_a_file_that_does_not_fit_is_not_the_one_to_take(search):
         _ = found.best
 
 
+GATED = SIZES[: len(SIZES) // 2]
+
+
+def _gns(*widths):
+    return tuple(Size("gns", width) for width in widths)
+
+
 @pytest.mark.parametrize(
-    ("limits", "given", "widths"),
+    ("limits", "given", "fitting"),
     [
-        (Limits(188_416, 65_536), WIDTHS, [0.25, 0.125]),
-        (Limits(452_608, 131_072), WIDTHS, [1.0, 0.75, 0.5]),
-        (Limits(452_608, 131_072), (0.3, 0.6, 1.5), [0.6, 0.3]),
-        (Limits(188_416, 60_000), (0.3, 0.6, 1.5), [0.125]),  # others
+        (Limits(188_416, 65_536), GATED, _gns(0.25, 0.125)),
+        (Limits(452_608, 131_072), GATED, _gns(1.0, 0.75, 0.5)),
+        (Limits(452_608, 131_072), _gns(0.3, 0.6, 1.5), _gns(0.6, 0.3)),
+        # Nearly twice the width, without gates.
+        (
+            Limits(188_416, 65_536),
+            STARTS,
+            (Size("gns_nogate", 0.5), *_gns(0.25)),
+        ),
+        # None of these: all are tried.
+        (
+            Limits(188_416, 60_000),
+            _gns(0.3, 0.6, 1.5),
+            (Size("gns_nogate", 0.375), Size("gns_nogate", 0.25), *_gns(0.125)),
+        ),
     ],
 )
 def test_sizes_are_measured_around_the_largest_that_fits(
-    limits, given, widths, tmp_path, monkeypatch
+    limits, given, fitting, tmp_path, monkeypatch
 ):
-    def measure(self, width, head):
-        return int(candidates._bytes(width, head, 3)), int(
-            45_000 + width * 80_000
+    def measure(self, size, head):
+        gates = size.model == "gns"
+        arena = 45_000 + 80_000 * size.width if gates else None
+        return (
+            int(candidates._bytes(size, head, 3)),
+            int(arena or candidates._arena(size, head, 32)),
+            int(1e6 * size.width + 1e5 * gates),
         )
 
     monkeypatch.setattr(candidates._Prober, "_measure", measure)
@@ -231,9 +254,9 @@ def test_sizes_are_measured_around_the_largest_that_fits(
     monkeypatch.setattr(candidates, "calibration_split", lambda *_: None)
     path = tmp_path / "sizes.jsonl"
     found, missed = find_candidates(
-        data, limits, path, lambda line: None, widths=given
+        data, limits, path, lambda line: None, sizes=given
     )
-    assert [one.width for one in found] == widths
+    assert tuple(one.size for one in found) == fitting
     assert missed
     assert all(one.misses for one in missed)
     with pytest.raises(ValueError, match=r"No network of ours fits.*0.125"):
@@ -319,4 +342,4 @@ def test_on_a_slow_machine_one_network_is_trained_for_less(search, monkeypatch):
     assert (width, 1 <= epochs <= 10) == (0.25, True)
     assert "out of time in this training" in told
     assert any("slower than estimated" in line for line in told)
-    assert found.best.width == 0.25
+    assert found.best.size.width == 0.25

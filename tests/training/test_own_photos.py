@@ -13,10 +13,10 @@ from gnsmall_keras.config import Facts, RunConfig, settle_images
 from gnsmall_keras.data.augment import moments, normalize
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.distill.checks import load_teacher
-from gnsmall_keras.models.catalogue import START_WIDTHS
+from gnsmall_keras.models.catalogue import STARTS
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.models.saving.files import class_names_of
-from gnsmall_keras.models.saving.pretrained import GHOSTNETV3_SMALL, start_from
+from gnsmall_keras.models.saving.pretrained import PUBLISHED, start_from
 from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.sweeps import sweep as sweeps
 from gnsmall_keras.sweeps.plan import SweepConfig
@@ -115,10 +115,15 @@ def test_many_images_have_the_usual_recipe():
 
 
 def test_weights_to_start_with_are_there_for_some_widths():
-    assert tuple(width for width, _ in GHOSTNETV3_SMALL) == START_WIDTHS
+    known = [
+        (name, width) for name in PUBLISHED for width, _ in PUBLISHED[name]
+    ]
+    assert known == [*STARTS]
     config = settle_images(RunConfig(data="p", width=0.4), FACTS)
     assert config.resolved_recipe.start == "random"
-    with pytest.raises(ValueError, match=r"needs gns of a width of \(0.25"):
+    with pytest.raises(
+        ValueError, match=r"weights: gns 0.25, .*gns_nogate 0.5\."
+    ):
         RunConfig(width=0.4, start="cifar10")
 
 
@@ -129,7 +134,7 @@ def test_a_start_takes_all_but_the_head():
     )
     source = ghostnetv3_small(0.25, head_units=320, weights="cifar10")
     head = model.get_layer("head_conv").get_weights()
-    start_from(model, "cifar10", width=0.25)
+    start_from(model, "cifar10", network="gns", width=0.25)
     np.testing.assert_array_equal(
         model.get_layer("head_conv").get_weights()[0], head[0]
     )

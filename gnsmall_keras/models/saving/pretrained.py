@@ -51,6 +51,8 @@ GHOSTNETV3_SMALL_NOGATE = {
         "63423ab85da71a5ca76c4a2293b197bbea05d09635cdf100308ab28503d5f079",
     ),
 }
+# By the names that `create_model` takes.
+PUBLISHED = {"gns": GHOSTNETV3_SMALL, "gns_nogate": GHOSTNETV3_SMALL_NOGATE}
 # Found by their names alone: width 1.0 by the paper's recipe, of all 50,000
 # images and labels that are not smoothed; the teacher of docs/study.md.
 TEACHERS = (
@@ -127,36 +129,40 @@ def published_names() -> list[str]:
 
 def _published():
     return [
-        *GHOSTNETV3_SMALL.values(),
-        *GHOSTNETV3_SMALL_NOGATE.values(),
+        *(each for known in PUBLISHED.values() for each in known.values()),
         *TEACHERS,
     ]
 
 
-def start_from(model: keras.Model, weights: str, *, width: float) -> None:
+def start_from(
+    model: keras.Model, weights: str, *, network: str, width: float
+) -> None:
     """Puts trained weights into a new network, but for what names classes.
 
     The layers before the pooling get those of the published network of this
-    width, whatever the sides of images; of grey images the stem gets the sum
-    over colours, which sees grey as the trained one did.
+    name and width, whatever the sides of images; of grey images the stem gets
+    the sum over colours, which sees grey as the trained one did.
 
     Args:
-        model: as `ghostnetv3_small` built it.
+        model: as `create_model` built it.
         weights: "cifar10".
+        network: its name, such as "gns".
         width: of the model.
 
     Raises:
-        ValueError: if there are no such weights for this width, or their file
+        ValueError: if there are no such weights for this network, or their file
             is missing or not the one that was published.
     """
-    heads = {known: head for known, head in GHOSTNETV3_SMALL if known == width}
-    if weights != CIFAR10 or not heads:
+    published = {
+        known: each for (known, _), each in PUBLISHED.get(network, {}).items()
+    }
+    if weights != CIFAR10 or width not in published:
         raise ValueError(
-            f"`start` must be {CIFAR10!r} with a width of "
-            f"{sorted({known for known, _ in GHOSTNETV3_SMALL})}. Received: "
-            f"{weights!r}, width={width:g}."
+            f"`start` must be {CIFAR10!r}, and {network} has weights for "
+            f"widths {sorted(published)}. Received: {weights!r}, "
+            f"width={width:g}."
         )
-    source = load_model(_find(GHOSTNETV3_SMALL[width, heads[width]]))
+    source = load_model(_find(published[width]))
     for layer in source.layers:
         mine = model.get_layer(layer.name)
         if layer.weights and not layer.name.startswith(_OF_CLASSES):
