@@ -26,6 +26,7 @@ from gnsmall_keras.commands import (
     training,
 )
 from gnsmall_keras.config import check_backend
+from gnsmall_keras.lines import one_line
 from gnsmall_keras.quiet import (
     quieten_jax,
     quieten_matplotlib,
@@ -88,10 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         full = isinstance(error, OSError) and error.errno in _FULL
         cure = ". Make room, then give the same command again: it goes on."
-        printing.warn(f"error: {error}{cure if full else ''}")
+        printing.warn(f"error: {one_line(error)}{cure if full else ''}")
         return 2
     except MemoryError as error:
-        printing.warn(f"error: the memory is not enough. {error}")
+        printing.warn(f"error: out of memory. {one_line(error)}")
         return 2
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == __package__:

@@ -37,7 +37,7 @@ class Recipe:
     cutout: Younger[int] = 0  # pixels of the square's side: data/mixing.py
     mixup: Younger[float] = 0.0  # alpha of Beta(alpha, alpha)
     cutmix: Younger[float] = 0.0  # alpha; beside mixup, either by a fair draw
-    start: Younger[str] = "random"  # or "cifar10": models/pretrained.py
+    start: Younger[str] = "random"  # or "cifar10": models/saving/pretrained.py
 
 
 # Ours, for few epochs; what it was chosen by is in docs/log.md.

@@ -170,7 +170,7 @@ def evaluate(
         model: the file.
         data: "digits", "cifar10", "cifar100" or a path.
         runtime: for .tflite files.
-        limit: at most so many test images.
+        limit: how many test images to use, the first ones; by default all.
         reading: how images are read.
     """
     check_data(data)
@@ -215,8 +215,8 @@ def benchmark(
     exports: Path | None = None,
     adb: Path | None = None,
     board: bool = False,
-    index: Path = Path("papermill_runs/index.jsonl"),
-    published: Path = Path("tflite"),
+    index: Path | None = None,
+    published: Path | None = None,
 ) -> None:
     """Prints the latency of .tflite files and of MLPerf Tiny's ResNet-8.
 
@@ -224,7 +224,7 @@ def benchmark(
         files: classifiers, as `gnsmall export` writes them.
         runtimes: by default all that are installed.
         threads: counts to measure.
-        rounds: turns of each file, of 20 ms or one call.
+        rounds: turns of each file, of 20 ms or one call; with `adb` of 50.
         profile: prints what the operators take as well.
         out: a JSON file for the report; of `board` a Markdown file, where it
             comes between two comments.
@@ -234,14 +234,21 @@ def benchmark(
         board: prints the published files beside others' int8 files on CIFAR-10,
             from records; `files`, such as MLPerf Tiny's, are measured on the
             test images.
-        index: of `board`, the JSON-lines file of run records.
-        published: of `board`, the folder of our files and their reports.
+        index: of `board`, the JSON-lines file of run records, by default
+            papermill_runs/index.jsonl.
+        published: of `board`, the folder of our files and their reports, by
+            default tflite.
     """
     from gnsmall_keras.devices.benchmark import benchmark, record_latencies
 
     for name, file in (("out", out), ("exports", exports)):
         if file is not None:
             check_writable(file, name)
+    if not board and (index or published):
+        raise ValueError(
+            "--index and --published are of the board. Received: one without "
+            "it. Add --board."
+        )
     if adb is not None:
         if runtimes or profile or exports or board or len(threads) != 1:
             raise ValueError(
@@ -256,7 +263,8 @@ def benchmark(
                 "--board is of LiteRT with one thread. Leave --runtimes, "
                 "--threads, --profile and --exports out."
             )
-        _show_board(files, rounds, index, published, out)
+        index = index or Path("papermill_runs/index.jsonl")
+        _show_board(files, rounds, index, published or Path("tflite"), out)
         return
     report = benchmark(
         files,

@@ -10,12 +10,13 @@ from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import seconds
 from gnsmall_keras.commands.images import check_data
 from gnsmall_keras.config import Aspect
+from gnsmall_keras.config.fit import BudgetName
 from gnsmall_keras.lines import percent
 
 
 def fit(
     data: Annotated[str, tyro.conf.Positional],
-    budget: Literal["256k", "512k", "1m"] | None = None,
+    budget: BudgetName | None = None,
     max_bytes: int | None = None,
     max_arena: int | None = None,
     time: str = "30m",
@@ -38,17 +39,17 @@ def fit(
         data: a folder, tar or zip of images, or an .npz.
         budget: memory of the microcontroller: 256 KB of flash and 64 KB of
             arena, 512 and 128 KB, or 1 MB and 256 KB; 72 KB of the flash are
-            reserved for code.
-        max_bytes: of the .tflite file, in the budget's place.
-        max_arena: bytes of working memory, in the budget's place.
+            reserved for code. The default is 1m, unless a limit is given.
+        max_bytes: largest .tflite file, instead of the budget's.
+        max_arena: largest arena in bytes, instead of the budget's.
         time: time limit: "20m" or "1.5h".
         sizes: how many sizes of the network are tried, the largest that fit.
         image_size: image side in pixels, a multiple of 8 from 32 to 128.
         channels: 3 for RGB, 1 for grey.
-        aspect: of images that are not square: "crop", "pad" or "squash".
+        aspect: how images become square: "crop", "pad" or "squash".
         flip: whether mirroring preserves the class (--flip, --no-flip).
         skip_broken: goes on without images that cannot be read.
-        seed: of everything random.
+        seed: of the split, the initial weights, the order and the augmentation.
         out: folder of all runs.
     """
     check_data(data)

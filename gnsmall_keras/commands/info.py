@@ -50,7 +50,7 @@ def describe() -> dict[str, str]:
         "python": python,
         "backend": backend,
         "packages": ", ".join(f"{k} {v}" for k, v in versions.items()),
-        "not there": ", ".join(missing) or "-",
+        "not installed": ", ".join(missing) or "-",
         "system": platform.platform(),
         "processor": hardware["processor"],
         "vectors": " ".join(_vectors()) or "unknown",

@@ -186,7 +186,7 @@ def print_export(report):
             find_budget(report.size_bytes, report.arena_bytes)
             or ("none of our classes" if report.knows_micro else "unknown")
         ),
-        "pieces on XNNPACK": f"{report.xnnpack_partitions}",
+        "XNNPACK partitions": f"{report.xnnpack_partitions}",
         **_edge_tpu_row(report.edge_tpu),
         **{each.accelerator: str(each) for each in report.ethos_u or []},
         "float accuracy": percent(report.float_accuracy),
@@ -240,7 +240,10 @@ def print_layer_errors(layers):
         "clipped",
         title="noise of int8 against the float network",
     )
-    worst = sorted(layers, key=lambda entry: entry.sqnr_db or math.inf)
+    worst = sorted(
+        layers,
+        key=lambda one: math.inf if one.sqnr_db is None else one.sqnr_db,
+    )
     for entry in worst:
         steps = entry.error_steps
         table.add_row(

@@ -8,6 +8,8 @@ import tyro
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import PositionalPath
+from gnsmall_keras.config import Kernels, Loop
+from gnsmall_keras.config.fit import BudgetName
 from gnsmall_keras.records.jsonl import check_writable
 
 
@@ -21,8 +23,8 @@ def sweep(
     seeds: tuple[int, ...] = (),
     resume: bool = True,
     dry_run: bool = False,
-    kernels: Literal["auto", "keras", "native"] = "auto",
-    loop: Literal["auto", "steps", "chunks"] = "auto",
+    kernels: Kernels = "auto",
+    loop: Loop = "auto",
     together: int = 1,
 ) -> int:
     """Executes the runs of a sweep file, each in the notebook 02_train.
@@ -176,12 +178,12 @@ def report(
     figures: Path | None = None,
     readme: Path | None = None,
     networks: Path | None = None,
-    published: Path = Path("tflite"),
+    published: Path | None = None,
     study: tuple[Path, ...] = (),
     winner: bool = False,
     max_parameters: int | None = None,
     max_bytes: int | None = None,
-    budget: Literal["256k", "512k", "1m"] | None = None,
+    budget: BudgetName | None = None,
     data: str | None = None,
     images: str | None = None,
     min_epochs: int = 0,
@@ -199,7 +201,8 @@ def report(
         readme: a Markdown file; what is between its two comments is rewritten.
         networks: a Markdown file, such as README.md: what is between its two
             comments becomes the table and the figure of published networks.
-        published: of `networks`, the folder of files and their reports.
+        published: of `networks`, the folder of files and their reports, by
+            default tflite.
         study: sweep files that name arms: what `readme` gets is what these
             came to, and their figures go into a folder beside it.
         winner: only prints the run to deploy, by validation accuracy.
@@ -226,6 +229,11 @@ def report(
     }
     files = (out, figures, readme, networks)
     _check_report(files, study, winner, limits, images)
+    if published and not networks:
+        raise ValueError(
+            "`published` is for `networks`. Received: --published without it. "
+            "Add --networks README.md."
+        )
     if not (winner or any(files)):
         out = Path("report.html")
     reading = read_runs(index)
@@ -237,7 +245,7 @@ def report(
         _print_winner(reading, limits)
         return
     if networks:
-        _write_networks(reading, networks, published)
+        _write_networks(reading, networks, published or Path("tflite"))
     if not (out or figures or readme):
         return
     name = "/".join(index.parts[-2:])

@@ -23,6 +23,7 @@ from gnsmall_keras.config import (
 
 _DIGITS_QUICKSTART = RunConfig(data="digits", epochs=12, batch_size=64)
 _CIFAR_QUICKSTART = RunConfig(data="cifar10", width=0.5, epochs=1)
+_VIEWS = 8  # of an image, in a cache
 
 
 def quickstart(out: Path = Path("runs"), details: bool = False) -> None:
@@ -109,7 +110,7 @@ def cache_teacher(
     teacher: Path,
     out: Path,
     data: str = "digits",
-    views: int = 8,
+    views: int | None = None,
     seed: int = 0,
     augment: bool = True,
     recipe: str = "quick",
@@ -128,7 +129,8 @@ def cache_teacher(
         teacher: a .keras file or the folder of a run.
         out: the cache's folder; what is in it already is kept.
         data: "digits", "cifar10", "cifar100" or a path.
-        views: crops and mirror images of each image; epochs go round them.
+        views: crops and mirror images of each image, 8 by default; epochs go
+            round them.
         seed: of the split, as in the training that will use it, and of the
             views.
         augment: False stores the plain images' logits, one view.
@@ -140,6 +142,11 @@ def cache_teacher(
         reading: how images are read.
     """
     check_data(data)
+    if views is not None and not augment:
+        raise ValueError(
+            "`views` are of augmented images. Received: "
+            f"{views} of plain ones. Leave out --views or --no-augment."
+        )
     from gnsmall_keras.distill import cache
     from gnsmall_keras.distill.checks import load_teacher
     from gnsmall_keras.training.experiment import resolve
@@ -175,7 +182,7 @@ def cache_teacher(
         images,
         labels,
         path=out,
-        views=views if augment else 1,
+        views=(views or _VIEWS) if augment else 1,
         seed=seed,
         **dataclasses.asdict(seen),
     )

@@ -20,6 +20,9 @@ from gnsmall_keras.config.kinds import Kernels as Kernels
 from gnsmall_keras.config.kinds import Loop as Loop
 from gnsmall_keras.config.kinds import Protocol as Protocol
 from gnsmall_keras.config.kinds import check_backend as check_backend
+from gnsmall_keras.config.kinds import (
+    check_label_smoothing as check_label_smoothing,
+)
 from gnsmall_keras.config.kinds import check_label_weight as check_label_weight
 from gnsmall_keras.config.kinds import check_temperature as check_temperature
 from gnsmall_keras.config.run import AUTO as AUTO

@@ -20,15 +20,21 @@ Fraction = Annotated[float, Range(above=0, below=1)]
 LearningRate = Annotated[float, Range(above=0)]
 Alpha = Annotated[float, Range(least=0, cure="0 mixes nothing")]
 LabelWeight = Annotated[float, Range(least=0, most=1, cure="1: labels alone")]
+LabelSmoothing = Annotated[
+    float, Range(least=0, below=1, cure="0 smooths nothing")
+]
 Temperature = Annotated[float, Range(above=0, cure="1 leaves logits alone")]
 check_label_weight = functools.partial(
     fields.check, "label_weight", LabelWeight
 )
 check_temperature = functools.partial(fields.check, "temperature", Temperature)
-# What computes a network: a way of running, in no config.
+check_label_smoothing = functools.partial(
+    fields.check, "label_smoothing", LabelSmoothing
+)
 _MAX_CUTOUT = 1024
 # Of Keras, that networks train on.
 BACKENDS = ("tensorflow", "torch", "jax")
+# What computes a network: a way of running, in no config.
 Kernels = Literal["auto", "keras", "native"]
 Loop = Literal["auto", "steps", "chunks"]
 LOOPS: tuple[Loop, ...] = get_args(Loop)

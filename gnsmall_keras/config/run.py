@@ -15,6 +15,7 @@ from gnsmall_keras.config.kinds import (
     Combine,
     Count,
     Fraction,
+    LabelSmoothing,
     LabelWeight,
     LearningRate,
     Loss,
@@ -117,10 +118,7 @@ class RunConfig:
     ] = None
     """Of an average of the weights, which takes their place in the end; 0:
     none; None: the recipe's."""
-    label_smoothing: Younger[
-        Annotated[float, Range(least=0, below=1, cure="0 smooths nothing")]
-        | None
-    ] = None
+    label_smoothing: Younger[LabelSmoothing | None] = None
     """Part of a label that is spread over all classes; 0: none; None: the
     recipe's."""
     devices: Younger[Count] = 1

@@ -262,7 +262,7 @@ def _stored(archive, name, where):
         if size > MAX_FILE_BYTES:
             raise ValueError(
                 f"`{name}` of {where} has {size:,} bytes, more than "
-                f"{MAX_FILE_BYTES:,}. Is it what its name says?"
+                f"{MAX_FILE_BYTES:,}. Check that it is what its name says."
             )
         return _frombuffer(file, size, dtype, name, where).reshape(shape)
 

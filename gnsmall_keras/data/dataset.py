@@ -124,13 +124,13 @@ class Dataset:
         """
         if names and tuple(names) != self.class_names:
             raise ValueError(
-                f"{model} tells other classes apart: {some(names)}; "
+                f"{model} has other classes: {some(names)}; "
                 f"{self.name!r} has {some(self.class_names)}. Give the data "
                 "it was trained on."
             )
         if classes != self.classes:
             raise ValueError(
-                f"{model} tells {classes} classes apart, {self.name!r} has "
+                f"{model} has {classes} classes, {self.name!r} has "
                 f"{self.classes}. Give the data it was trained on."
             )
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from gnsmall_keras.devices.checks import read_contents
-from gnsmall_keras.devices.resnet8 import RESNET8, resnet8
+from gnsmall_keras.devices.resnet8 import LARGE, RESNET8, resnet8
 from gnsmall_keras.devices.runtime import TFLiteModel, installed_runtimes
 from gnsmall_keras.export.operators import count_macs, split
 from gnsmall_keras.quiet import LITERT_REMARKS, quiet_stderr
@@ -33,7 +33,6 @@ _SLICE_SECONDS = 0.02
 _OPERATOR_SLICE_SECONDS = 0.001
 _MOST = 1024  # threads or rounds
 _RECORDED = ("litert", 1)  # runtime and threads of latencies in records
-LARGE = "resnet8-40-80-160"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -186,7 +185,16 @@ def _check(paths, threads, rounds):
             "A benchmark needs one file or more, each once. Received: "
             f"{', '.join(paths) or 'none'}."
         )
-    for name, values in (("threads", tuple(threads)), ("rounds", (rounds,))):
+    check_counts(threads=tuple(threads), rounds=(rounds,))
+
+
+def check_counts(**counts: tuple[int, ...]) -> None:
+    """Checks counts of threads or rounds.
+
+    Raises:
+        ValueError: if one is out of range, or there is none.
+    """
+    for name, values in counts.items():
         if not values or min(values) < 1 or max(values) > _MOST:
             raise ValueError(
                 f"`{name}` must be >= 1 and <= {_MOST}. Received: {values}."

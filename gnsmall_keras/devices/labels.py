@@ -28,12 +28,23 @@ def find_labels(path: str | os.PathLike[str]) -> list[str]:
 
 
 def read_report_beside(path: Path) -> dict[str, Any]:
-    """Returns the report of a file's export, if it is of the file; else {}."""
+    """Returns the report of a file's export, if it is of the file; else {}.
+
+    Raises:
+        ValueError: if it is no JSON.
+    """
     report = path.with_suffix(".json")
     if not report.is_file():
         return {}
-    found = json.loads(report.read_text(encoding="utf-8"))
-    if found["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
+    try:
+        found = json.loads(report.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{report} is not the report of an export: {error}. Export "
+            f"{path.name} again, or remove the report."
+        ) from None
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not isinstance(found, dict) or found.get("sha256") != digest:
         return {}
     return found
 

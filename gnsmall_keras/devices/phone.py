@@ -15,13 +15,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from gnsmall_keras.devices.resnet8 import RESNET8, resnet8
+from gnsmall_keras.devices.benchmark import check_counts
+from gnsmall_keras.devices.resnet8 import LARGE, RESNET8, resnet8
 
 _FOLDER = "/data/local/tmp/gnsmall"
 _RUNS = 50  # calls in a turn
 _TIMEOUT = 300  # seconds of a command on the phone
 _AVERAGE = re.compile(r"Inference \(avg\):\s*([0-9.e+]+)")
-_LARGE = "resnet8-40-80-160"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def benchmark_on_phone(
     binary: str | os.PathLike,
     *,
     threads: int = 1,
-    rounds: int = 5,
+    rounds: int = 30,
 ) -> PhoneReport:
     """Measures files on the phone that adb finds, beside MLPerf Tiny's.
 
@@ -70,8 +70,8 @@ def benchmark_on_phone(
         rounds: turns of each file, of 50 calls.
 
     Raises:
-        ValueError: if adb, the binary or a phone is missing, or a file does
-            not run there.
+        ValueError: if adb, the binary or a phone is missing, a count is out of
+            range, or a file does not run there.
     """
     files = {Path(path).name: Path(path) for path in paths}
     if not files or len(files) < len(paths):
@@ -82,6 +82,7 @@ def benchmark_on_phone(
     for path in (*files.values(), Path(binary)):
         if not path.is_file():
             raise ValueError(f"There is no file {os.fspath(path)!r}.")
+    check_counts(threads=(threads,), rounds=(rounds,))
     phone = _find_phone()
     with tempfile.TemporaryDirectory(prefix="gnsmall-") as folder:
         for name, channels in RESNET8.items():
@@ -100,7 +101,7 @@ def benchmark_on_phone(
         finally:
             _adb("shell", f"rm -r {_FOLDER}")
     medians = [statistics.median(each) for each in zip(*turns, strict=True)]
-    large = medians[[*files].index(_LARGE)]
+    large = medians[[*files].index(LARGE)]
     return PhoneReport(
         phone=phone,
         threads=threads,

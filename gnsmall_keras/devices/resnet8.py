@@ -10,10 +10,11 @@ import math
 
 import numpy as np
 
+LARGE = "resnet8-40-80-160"
 # Channels of the three stages: of version 0.5, and of 1.4's larger network.
 RESNET8 = {
     "resnet8-16-32-64": (16, 32, 64),
-    "resnet8-40-80-160": (40, 80, 160),
+    LARGE: (40, 80, 160),
 }
 _CLASSES = 10
 _SIDE = 32

@@ -153,7 +153,7 @@ class TFLiteModel:
         except (RuntimeError, TypeError, IndexError) as error:
             raise self._refusal(error) from None
         if not rows:
-            return np.zeros((0, self.classes), np.float32)
+            return np.zeros((0, self.classes), self._engine.output.dtype)
         return np.concatenate(rows)
 
     def _run(self, image):

@@ -252,7 +252,7 @@ def check_labels(labels: np.ndarray, classes: int) -> None:
     """
     if np.min(labels) < 0 or np.max(labels) >= classes:
         raise ValueError(
-            f"The teacher tells {classes} classes apart, so labels must be in "
+            f"The teacher has {classes} classes, so labels must be in "
             f"[0, {classes}). Received: labels in [{np.min(labels)}, "
             f"{np.max(labels)}]. Take a teacher of the same data."
         )

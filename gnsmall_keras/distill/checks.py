@@ -61,7 +61,7 @@ def load_teacher(
     names = class_names_of(path)
     if names and class_names and names != tuple(class_names):
         raise ValueError(
-            f"The teacher {path} tells other classes apart: {list(names)}, the "
+            f"The teacher {path} has other classes: {list(names)}, the "
             f"student {list(class_names)}. Take a teacher of the same data."
         )
     check_teacher(
@@ -147,7 +147,7 @@ def check_teacher(
         origin: what messages call the teacher; by default its name.
 
     Raises:
-        ValueError: if it takes other images, tells other classes apart, or
+        ValueError: if it takes other images, has other classes, or
             does not end in logits.
     """
     origin = origin or repr(teacher.name)
@@ -165,7 +165,7 @@ def check_teacher(
         )
     if told != classes:
         raise ValueError(
-            f"The teacher {origin} tells {told} classes apart, the student "
+            f"The teacher {origin} has {told} classes, the student "
             f"{classes}. Take a teacher of the same data."
         )
     outputs = _of_noise(teacher, input_shape)

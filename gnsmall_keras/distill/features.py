@@ -47,10 +47,10 @@ class FeaturePair:
                 f"`loss` must be one of {sorted(_LOSSES)}. "
                 f"Received: {self.loss!r}."
             )
-        if not self.weight > 0:
+        if not 0 < self.weight < math.inf:
             raise ValueError(
-                f"`weight` must be > 0. Received: {self.weight!r}. Leave the "
-                "pair out instead."
+                "`weight` must be finite and > 0. Received: "
+                f"{self.weight!r}. Leave the pair out instead."
             )
 
 

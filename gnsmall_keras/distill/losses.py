@@ -1,10 +1,12 @@
 """Labels, and losses and accuracy of logits, in float32 or longer."""
 
+import math
 from typing import Any
 
 import keras
 from keras import ops
 
+from gnsmall_keras.config import check_label_smoothing
 from gnsmall_keras.distill.divergences import (
     decoupled_kl,
     dist,
@@ -103,6 +105,9 @@ class LabelCrossEntropy(keras.losses.Loss):
         label_smoothing: in [0, 1).
         **kwargs: of `keras.losses.Loss`.
 
+    Raises:
+        ValueError: if `label_smoothing` is outside its range.
+
     Example:
         >>> loss = gns.LabelCrossEntropy(label_smoothing=0.1)
         >>> round(float(loss(np.array([0]), np.array([[2.0, 0.0]]))), 4)
@@ -117,7 +122,7 @@ class LabelCrossEntropy(keras.losses.Loss):
         **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = check_label_smoothing(label_smoothing)
 
     def call(self, y_true, y_pred):
         """Returns the loss of each image, `(batch,)`."""
@@ -160,7 +165,7 @@ class DistillationLoss:
         **weights: passed by the subclass's `__init__`, by name.
 
     Raises:
-        ValueError: if a weight is negative.
+        ValueError: if a weight is negative, NaN or inf.
     """
 
     name: str
@@ -168,8 +173,10 @@ class DistillationLoss:
 
     def __init__(self, **weights):
         for name, weight in weights.items():
-            if not weight >= 0:
-                raise ValueError(f"`{name}` must be >= 0. Received: {weight}.")
+            if not 0 <= weight < math.inf:
+                raise ValueError(
+                    f"`{name}` must be finite and >= 0. Received: {weight}."
+                )
         self.weights = weights
 
     def __call__(self, labels, teacher_logits, student_logits, temperature):

@@ -144,10 +144,6 @@ class Running:
         self._frozen.has_metrics = any(metrics)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
-    def get_compile_config(self):
-        """Returns the arguments of `compile`; files have them."""
-        return super().get_compile_config()
-
     def compile_from_config(self, config):
         """Compiles a Distiller that was read from a file."""
         self.compile(**keras.saving.deserialize_keras_object(config))

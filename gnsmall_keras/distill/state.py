@@ -23,8 +23,8 @@ class Untracked:
 class Setting:
     """A scalar variable of a model; what is assigned to it is checked.
 
-    The model holds the variable under the same name after "_". On JAX its
-    values are brought first: within `fit` it has them not.
+    The model holds the variable under the same name after "_". On JAX the
+    model's state is brought first: within `fit` Keras keeps it elsewhere.
     """
 
     def __init__(self, check: Callable[[Any], Any]):

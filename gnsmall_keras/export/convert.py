@@ -194,9 +194,9 @@ def _signed(data):
 
 
 def _integers(folder, config, network, images):
-    # Compressed weights were made alike before, and stay as they are.
+    # Channels of compressed weights were equalised before, and stay.
     quantize.prepare(
-        network, images, config.calibration, alike=bool(config.compress)
+        network, images, config.calibration, equalized=bool(config.compress)
     )
     losses = []
     if config.quantization == "int8-qat":

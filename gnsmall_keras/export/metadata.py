@@ -73,14 +73,7 @@ def read_labels(data: bytes) -> list[str]:
         return archive.read(LABELS_FILE).decode().splitlines()
 
 
-def with_labels(
-    data: bytes,
-    labels: Sequence[str],
-    *,
-    name: str = "GhostNetV3-Small",
-    description: str = "Classifies small images.",
-    license_name: str = "Apache-2.0",
-) -> bytes:
+def with_labels(data: bytes, labels: Sequence[str]) -> bytes:
     """Returns a classifier's file with labels as metadata.
 
     MediaPipe's ImageClassifier and tflite/run_model.py find them there. Images
@@ -90,9 +83,6 @@ def with_labels(
     Args:
         data: a .tflite file without metadata; MediaPipe takes uint8 or float32.
         labels: of the classes.
-        name: for people.
-        description: for people.
-        license_name: for people.
 
     Raises:
         ValueError: if the labels are not one a class, or the file has metadata.
@@ -106,7 +96,7 @@ def with_labels(
             "Give the file they were added to."
         )
     buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = _metadata(name, description, license_name)
+    buffer.data = _metadata()
     entry.name, entry.buffer = _METADATA_NAME, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or ()), entry]
@@ -123,7 +113,7 @@ def _append_labels(data, labels):
     return file.getvalue()
 
 
-def _metadata(name, description, license_name):
+def _metadata():
     """The flatbuffer ModelMetadata; numbers are its fields' places."""
     write = _Writer()
     labels = write.table({0: write.text(LABELS_FILE), 2: _TENSOR_AXIS_LABELS})
@@ -145,10 +135,10 @@ def _metadata(name, description, license_name):
     graph = write.table({2: write.tables(image), 3: write.tables(classes)})
     root = write.table(
         {
-            0: write.text(name),
-            1: write.text(description),
+            0: write.text("GhostNetV3-Small"),
+            1: write.text("Classifies small images."),
             3: write.tables(graph),
-            5: write.text(license_name),
+            5: write.text("Apache-2.0"),
             7: write.text(_PARSER_VERSION),
         }
     )

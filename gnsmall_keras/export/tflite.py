@@ -18,7 +18,6 @@ from gnsmall_keras.devices.edgetpu import EdgeTpuReport, predict_mapping
 from gnsmall_keras.devices.ethosu import EthosUReport, map_all
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.distill.checks import check_logits
-from gnsmall_keras.export.alike import with_like_channels
 from gnsmall_keras.export.arguments import (
     check_compressed,
     check_images,
@@ -28,6 +27,7 @@ from gnsmall_keras.export.arguments import (
     checked_path,
 )
 from gnsmall_keras.export.convert import convert
+from gnsmall_keras.export.equalized import with_equalized_channels
 from gnsmall_keras.export.gates import fold_gates
 from gnsmall_keras.export.measure import measure
 from gnsmall_keras.export.metadata import (
@@ -309,7 +309,7 @@ def _compressed(network, dataset, config, run):
     images = calibration_split(dataset, config.calibration_size)
     fused = _narrowed(to_deploy(network), config, images)
     if config.calibration == "mse":
-        fused = with_like_channels(fused, images)
+        fused = with_equalized_channels(fused, images)
     return compress(fused, Compression.parse(config.compress), training)
 
 

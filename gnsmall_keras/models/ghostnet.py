@@ -42,8 +42,9 @@ def ghostnetv3_small(
             of 8, so that every attention gate halves an even map.
         head_units: units of the layer before the classifier. It holds over
             half of the parameters at width 1.0.
-        weights: "cifar10" for a network trained on CIFAR-10, of width 1.0 or
-            0.5, or of 0.25 with `head_units=320`; None for random ones. Its
+        weights: "cifar10" for a network trained on CIFAR-10, of width 0.5,
+            0.85 or 1.0, or of 0.25 with `head_units=320`; None for random
+            ones. Its
             images are those of `normalize`, its classes in the order of
             `load_data("cifar10").class_names`.
         name: of the model; by default "ghostnetv3_small".

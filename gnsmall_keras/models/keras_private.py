@@ -22,6 +22,12 @@ def readers_of(layer: keras.Operation) -> list[keras.Operation]:
     return list(dict.fromkeys(readers))
 
 
+def nodes_of(model: keras.Model) -> list[Any]:
+    """Returns the calls of a functional model's operations; else none."""
+    by_depth = getattr(model, "_nodes_by_depth", {})
+    return [node for nodes in by_depth.values() for node in nodes]
+
+
 def compiled_loss(model: keras.Model):
     """Returns the loss given to `compile`, as a function; None without one."""
     return model._compile_loss

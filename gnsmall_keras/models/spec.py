@@ -172,7 +172,7 @@ def check_image_size(size: int, model: str = "") -> None:
         of = f" for {model}" if step == _GND_STEP else ""
         raise ValueError(
             f"`image_size` must be a multiple of {step}{of} from {MIN_SIZE} to "
-            f"{MAX_SIZE}. Received: {size!r}. Take the next one."
+            f"{MAX_SIZE}. Received: {size!r}. Take, for example, 32, 64 or 96."
         )
 
 

@@ -12,6 +12,7 @@ import keras
 from keras import layers
 
 from gnsmall_keras.models.keras_private import (
+    nodes_of,
     operation_of,
     without_tensorflow,
 )
@@ -107,11 +108,9 @@ def match(model: keras.Model, *, training: bool = True) -> Match:
 
 def _nodes_of(model):
     """The calls of a functional model by their layers' names."""
-    if not isinstance(model, keras.Model) or not hasattr(
-        model, "_nodes_by_depth"
-    ):
+    nodes = nodes_of(model) if isinstance(model, keras.Model) else []
+    if not nodes:
         return {}
-    nodes = [node for some in model._nodes_by_depth.values() for node in some]
     found = {node.operation.name: node for node in nodes}
     if type(model).__name__ != "Functional" or "call" in vars(model):
         raise Mismatch(f"{model.name!r} has a `call` of its own")

@@ -8,7 +8,6 @@ import numpy as np
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.export.graph import Graph
 
-METHODS = ("minmax", "mse")
 _BINS = 2048
 _CANDIDATES = 128  # of each end of a range
 _LEVELS = 255  # steps between the ends

@@ -14,7 +14,7 @@ def prepare(
     images: np.ndarray,
     calibration: str,
     *,
-    alike: bool = False,
+    equalized: bool = False,
 ) -> None:
     """Gives a float network all that quantisation needs to know.
 
@@ -22,16 +22,15 @@ def prepare(
         network: changed in place: its ranges and, with "mse", its channels'
             factors, which leave what it computes as it was.
         images: calibration images, uint8 `(n, height, width, 3)`.
-        calibration: "minmax", or "mse", which first makes channels' ranges
-            alike.
-        alike: whether they have been made so before.
+        calibration: "minmax", or "mse", which equalises channels first.
+        equalized: whether they have been equalised before.
     """
-    if calibration == "mse" and not alike:
-        make_alike(network, images)
+    if calibration == "mse" and not equalized:
+        equalize_on_images(network, images)
     set_ranges(network, images, calibration)
 
 
-def make_alike(
+def equalize_on_images(
     network: Graph, images: np.ndarray, fixed: Sequence[int] = ()
 ) -> None:
     """Rescales channels by the magnitudes that they have on some images.

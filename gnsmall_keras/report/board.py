@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnsmall_keras.data.dataset import Dataset
-from gnsmall_keras.devices.benchmark import LARGE, FileBenchmark, benchmark
+from gnsmall_keras.devices.benchmark import FileBenchmark, benchmark
+from gnsmall_keras.devices.resnet8 import LARGE
 from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.report.networks import GIVEN, Network, Networks
 from gnsmall_keras.training.evaluation import accuracy

@@ -130,9 +130,8 @@ def make_distiller(
     """Returns a compiled Distiller that trains a model."""
     recipe = stage.experiment.learning.recipe
     teaching = stage.experiment.teaching
-    options = teaching.options if teaching else {}
-    path = stage.folder / checkpoint.FILE
-    options["kernels"] = checkpoint.kernels_to_go_on_with(path)
+    kernels = checkpoint.kernels_to_go_on_with(stage.folder / checkpoint.FILE)
+    options = {**(teaching.options if teaching else {}), "kernels": kernels}
     distiller = Distiller(student=model, teacher=teachers, **options)
     compile_model(distiller, recipe, steps=recipe.epochs * steps_per_epoch)
     return distiller

@@ -49,8 +49,8 @@ def _take(path):
             lock(file, wait=False)
         except BlockingIOError:
             say(
-                f"{path.parent} is trained by {_holder(file)}; waiting for its "
-                "end. Ctrl-C leaves it to it."
+                f"{_holder(file)} is training {path.parent}; waiting until it "
+                "ends. Press Ctrl-C to stop waiting."
             )
             lock(file)
         if sys.platform == "win32" or _is_at(file, path):

@@ -98,7 +98,7 @@ class StopRequest:
         def request(number, frame):
             self._signal = f"{signal.Signals(number).name} was received"
             signal.signal(number, before[number])
-            os.write(2, b"stopping soon; once more: at once\n")
+            os.write(2, b"stopping soon; press Ctrl-C again to stop at once\n")
 
         for number in before:
             signal.signal(number, request)

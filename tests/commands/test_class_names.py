@@ -68,8 +68,12 @@ def test_names_of_a_file_stand_in_its_report_or_beside_it(tmp_path):
     path.with_suffix(".json").write_text(json.dumps(report))
     assert find_labels(path) == [*OTHERS]
     report["sha256"] = "of another file"
-    path.with_suffix(".json").write_text(json.dumps(report))
-    assert find_labels(path) == [*OURS]
+    for text in (json.dumps(report), "{}", "[]"):
+        path.with_suffix(".json").write_text(text)
+        assert find_labels(path) == [*OURS]
+    path.with_suffix(".json").write_text('{"sha256": ')
+    with pytest.raises(ValueError, match=r"model\.json is not the report"):
+        find_labels(path)
 
 
 def test_labels_of_another_file_are_not_overwritten(tmp_path):

@@ -121,3 +121,22 @@ def test_a_completion_that_needs_a_package_names_it(capsys, monkeypatch):
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "pip install shtab" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["benchmark", "a.tflite", "--index", "i.jsonl"], "Add --board."),
+        (["report", "--published", "tflite"], "Add --networks README.md."),
+        (
+            [
+                *("cache-teacher", "--teacher", "a", "--out", "b"),
+                *("--views", "8", "--no-augment"),
+            ],
+            "Leave out --views or --no-augment.",
+        ),
+    ],
+)
+def test_options_without_effect_are_refused(arguments, told, capsys):
+    assert cli.main(arguments) == 2
+    assert told in capsys.readouterr().err

@@ -109,3 +109,10 @@ def test_what_is_of_this_machine_is_refused(file, binary, capsys):
     words = ["benchmark", file, "--adb", binary, "--profile"]
     assert cli.main([*map(str, words)]) == 2
     assert "--adb goes with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("counts", [{"rounds": 0}, {"threads": 0}])
+def test_counts_are_checked(adb, file, binary, counts):
+    adb()
+    with pytest.raises(ValueError, match=r"must be >= 1 and <= 1024"):
+        benchmark_on_phone([file], binary, **counts)

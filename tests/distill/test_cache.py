@@ -326,7 +326,7 @@ def test_cache_of_fewer_classes_is_refused(teacher, tmp_path):
 @pytest.mark.parametrize(
     ("options", "changes", "message"),
     [
-        ({"classes": 3}, {}, "tells 3 classes apart"),
+        ({"classes": 3}, {}, "has 3 classes"),
         ({"size": 9}, {}, "takes images"),
         ({"activation": "softmax"}, {}, "logits are needed"),
         ({"gain": np.nan}, {}, "logits that are NaN or inf"),

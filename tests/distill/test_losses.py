@@ -310,6 +310,12 @@ def test_keras_distillation_is_wrong_by_name_and_by_default():
         assert of_keras == pytest.approx(LN2, rel=1e-4)
 
 
+@pytest.mark.parametrize("label_smoothing", [-0.1, 1.0, np.nan])
+def test_label_smoothing_is_checked(label_smoothing):
+    with pytest.raises(ValueError, match="`label_smoothing` must be"):
+        LabelCrossEntropy(label_smoothing)
+
+
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_cross_entropy_of_shares(label_smoothing):
     """One-hot rows are their indices; mixed ones the mean of both losses."""
@@ -401,11 +407,11 @@ def test_unknown_loss_is_refused(identifier):
         get_loss(identifier)
 
 
-@pytest.mark.parametrize("weight", [-1.0, float("nan")])
+@pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
 def test_negative_weight_is_refused(weight):
-    with pytest.raises(ValueError, match="`intra_weight` must be >= 0. Rec"):
+    with pytest.raises(ValueError, match="`intra_weight` must be finite"):
         DIST(intra_weight=weight)
-    with pytest.raises(ValueError, match="`target_weight` must be >= 0. Rec"):
+    with pytest.raises(ValueError, match="`target_weight` must be finite"):
         DecoupledKD(target_weight=weight)
 
 

@@ -37,6 +37,13 @@ def test_a_layer_names_what_reads_it():
     assert keras_private.readers_of(last) == []
 
 
+def test_a_functional_model_names_its_calls():
+    model = _model()
+    named = {node.operation.name for node in keras_private.nodes_of(model)}
+    assert named == {layer.name for layer in model.layers}
+    assert keras_private.nodes_of(keras.Sequential()) == []
+
+
 def test_the_compiled_loss_is_a_function_or_none():
     assert keras_private.compiled_loss(_model(loss=None)) is None
     model = _model(loss="mse")

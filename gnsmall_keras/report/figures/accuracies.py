@@ -205,16 +205,11 @@ def _plot_curves(axes, group, colour, index):
 
 
 def _curve(group, measure):
-    """Percent after each epoch: the mean over seeds, of each its runs' mean."""
-    by_seed: dict[int, list[list[float]]] = {}
+    """Percent after each epoch: the mean over seeds, of each its first run."""
+    by_seed: dict[int, list[float]] = {}
     for run in group.runs:
         values = run.record.history.get(measure)
         if values:
-            by_seed.setdefault(run.record.config["seed"], []).append(values)
-    seeds = [
-        [sum(epoch) / len(epoch) for epoch in zip(*curves, strict=False)]
-        for curves in by_seed.values()
-    ]
-    return [
-        100 * sum(epoch) / len(epoch) for epoch in zip(*seeds, strict=False)
-    ]
+            by_seed.setdefault(run.record.config["seed"], values)
+    epochs = zip(*by_seed.values(), strict=False)
+    return [100 * sum(epoch) / len(epoch) for epoch in epochs]

@@ -1,4 +1,4 @@
-"""A Keras network whose channels have like ranges, as "mse" gives files.
+"""A Keras network with equalised channels, as "mse" gives files.
 
 Weights that are to have few values need it before: afterwards the factors
 would give a kernel as many values as it has weights.
@@ -11,7 +11,7 @@ import numpy as np
 
 from gnsmall_keras.child import working
 from gnsmall_keras.export.convert import ENVIRONMENT, float_network
-from gnsmall_keras.quantization.post_training import make_alike
+from gnsmall_keras.quantization.post_training import equalize_on_images
 
 _MODEL, _IMAGES = "model.keras", "images.npy"
 _AXES = {  # of a Keras kernel, in the file's
@@ -23,8 +23,10 @@ _PROBES = 8
 _TOLERANCE = 1e-4  # of the outputs' deviation
 
 
-def with_like_channels(model: keras.Model, images: np.ndarray) -> keras.Model:
-    """Returns a fused model that computes the same with channels alike.
+def with_equalized_channels(
+    model: keras.Model, images: np.ndarray
+) -> keras.Model:
+    """Returns a fused model that computes the same with equalised channels.
 
     Args:
         model: fused, of `keras.layers` alone.
@@ -36,15 +38,15 @@ def with_like_channels(model: keras.Model, images: np.ndarray) -> keras.Model:
     with working(__name__, ENVIRONMENT) as worker:
         model.save(worker.folder / _MODEL)
         np.save(worker.folder / _IMAGES, images)
-        worker.finish("The network's channels could not be made alike")
+        worker.finish("The network's channels could not be equalised")
         return keras.saving.load_model(worker.folder / _MODEL, compile=False)
 
 
 def work(folder: Path) -> None:
-    """Rescales what `with_like_channels` has written, in its process.
+    """Rescales what `with_equalized_channels` has written, in its process.
 
     Raises:
-        ValueError: as `with_like_channels`.
+        ValueError: as `with_equalized_channels`.
     """
     model = keras.saving.load_model(folder / _MODEL, compile=False)
     shape = (_PROBES, *model.input_shape[1:])
@@ -55,7 +57,7 @@ def work(folder: Path) -> None:
     error = np.abs(found - expected).max() / expected.std()
     if not error <= _TOLERANCE:
         raise ValueError(
-            "Channels made alike must leave what a network computes. Received: "
+            "Equalised channels must leave what a network computes. Received: "
             f"logits that differ by {error:.2g} of their deviation."
         )
     model.save(folder / _MODEL)
@@ -71,7 +73,7 @@ def _rescale(model, images):
         if op.is_linear and op.inputs[0] != pixels
     ]
     before = [network.constant(op.inputs[2]) for op in linear]
-    make_alike(network, images, fixed=normalized)
+    equalize_on_images(network, images, fixed=normalized)
     for operator, old in zip(linear, before, strict=True):
         kernel, bias = map(network.constant, operator.inputs[1:])
         layer = model.get_layer(operator.layer)
