@@ -322,7 +322,7 @@ class TestFeatures:
     def test_bad_pairs_are_refused(self):
         with pytest.raises(ValueError, match="`loss` must be one of"):
             FeaturePair(student_layer="a", teacher_layer="b", loss="cosine")
-        with pytest.raises(ValueError, match="`weight` must be > 0"):
+        with pytest.raises(ValueError, match="`weight` must be finite and > 0"):
             FeaturePair(student_layer="a", teacher_layer="b", weight=0.0)
 
 
