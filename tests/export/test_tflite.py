@@ -6,10 +6,8 @@ BatchNorm statistics of real images, so that activations are ordinary.
 
 import json
 
-import flatbuffers
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from gnsmall_keras.devices.checks import (
@@ -21,6 +19,8 @@ from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export import tflite
 from gnsmall_keras.export.convert import Conversion
+from gnsmall_keras.export.graph import Graph
+from gnsmall_keras.export.operators import split
 from gnsmall_keras.export.tflite import export_tflite
 from gnsmall_keras.quantization.calibration import (
     calibration_indices,
@@ -102,13 +102,19 @@ def test_every_operator_of_xnnpack_is_within_one_step(exported, real_data):
     """
     path, _ = exported
     data = path.read_bytes()
-    values = _reference_values(data, real_data.test_images[0])
-    count = len(_graph(data).operators)
-    assert count > 150
-    for index in range(count):
-        inputs, outputs, cut = _one_operator(data, index)
-        interpreter = Interpreter(model_content=cut, num_threads=1)
+    graph = Graph(data)
+    values = _reference_values(data, real_data.test_images[0], len(graph))
+    assert len(graph.operators) > 150
+    for index, (operator, alone) in enumerate(
+        zip(graph.operators, split(data), strict=True)
+    ):
+        interpreter = Interpreter(model_content=alone.file, num_threads=1)
         interpreter.allocate_tensors()
+        inputs = [
+            tensor
+            for tensor in dict.fromkeys(operator.sources)
+            if graph.constant(tensor) is None
+        ]
         for details, tensor in zip(
             interpreter.get_input_details(), inputs, strict=True
         ):
@@ -116,15 +122,10 @@ def test_every_operator_of_xnnpack_is_within_one_step(exported, real_data):
         interpreter.invoke()
         (details,) = interpreter.get_output_details()
         found = interpreter.get_tensor(details["index"]).astype(int)
-        assert np.abs(found - values[outputs[0]]).max() <= 1, index
+        assert np.abs(found - values[operator.outputs[0]]).max() <= 1, index
 
 
-def _graph(data):
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-    return model.subgraphs[0]
-
-
-def _reference_values(data, image):
+def _reference_values(data, image, tensors):
     interpreter = Interpreter(
         model_content=data,
         experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
@@ -137,28 +138,8 @@ def _reference_values(data, image):
     interpreter.invoke()
     return [
         interpreter.get_tensor(tensor["index"])
-        for tensor in interpreter.get_tensor_details()[
-            : len(_graph(data).tensors)
-        ]
+        for tensor in interpreter.get_tensor_details()[:tensors]
     ]
-
-
-def _one_operator(data, index):
-    """A file with one operator, whose variable inputs are the file's."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-    graph = model.subgraphs[0]
-    operator = graph.operators[index]
-    made = {tensor for op in graph.operators for tensor in op.outputs}
-    made |= set(graph.inputs)
-    inputs = [
-        tensor for tensor in dict.fromkeys(operator.inputs) if tensor in made
-    ]
-    graph.inputs, graph.outputs = inputs, list(operator.outputs)
-    graph.operators = [operator]
-    model.signatureDefs = []
-    builder = flatbuffers.Builder(len(data))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return inputs, list(operator.outputs), bytes(builder.Output())
 
 
 def test_a_batch_of_any_size_is_predicted_image_by_image(exported, real_data):
