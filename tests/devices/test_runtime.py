@@ -15,15 +15,16 @@ from gnsmall_keras.data.decoding import decode
 from gnsmall_keras.devices.runtime import TFLiteModel
 
 pytestmark = pytest.mark.export
-BY_SCRIPT = 50
+# Images that the script is given, one by one, and the package's runner.
+COUNTS = [(10, 50), pytest.param((50, 200), marks=pytest.mark.slow)]
 ENLARGED = 300  # images
 SCRIPT = ROOT / "tflite/run_model.py"
-# The script on some images and the package's runner on all, with the default
+# The script on some images and the package's runner on more, with the default
 # kernels and with the reference's.
 MANY = """
 import contextlib, functools, io, runpy, sys
 import numpy as np
-script, model, folder, count, out, runtime = sys.argv[1:]
+script, model, folder, some, more, out, runtime = sys.argv[1:]
 from gnsmall_keras.devices.runtime import TFLiteModel
 module = {"tflite-runtime": "tflite_runtime", "litert": "ai_edge_litert"}
 interpreter = __import__(module[runtime] + ".interpreter").interpreter
@@ -34,12 +35,12 @@ for resolver in (interpreter.OpResolverType.AUTO, reference):
     interpreter.Interpreter = functools.partial(
         plain, experimental_op_resolver_type=resolver
     )
-    for index in range(int(count)):
+    for index in range(int(some)):
         sys.argv = [script, model, f"{folder}/{index}.png"]
         with contextlib.redirect_stdout(io.StringIO()):
             rows.append(runpy.run_path(script)["raw"])
 interpreter.Interpreter = plain
-images = np.load(f"{folder}/images.npy")
+images = np.load(f"{folder}/images.npy")[: int(more)]
 for name in (runtime, runtime + "-reference"):
     rows.extend(TFLiteModel(model, runtime=name).predict_raw(images))
 np.save(out, np.stack(rows))
@@ -67,23 +68,24 @@ def folder(device_images, tmp_path_factory):
     return path
 
 
+@pytest.mark.parametrize("counts", COUNTS, ids=str)
 def test_reference_kernels_are_the_same_everywhere(
-    device, folder, device_images, int8_file, tmp_path
+    device, folder, device_images, int8_file, tmp_path, counts
 ):
     name, python = device
-    out, count = tmp_path / "rows.npy", BY_SCRIPT
+    out, files = tmp_path / "rows.npy", (SCRIPT, int8_file, folder)
     subprocess.run(
-        [python, "-c", MANY, SCRIPT, int8_file, folder, str(count), out, name],
+        [python, "-c", MANY, *files, *map(str, counts), out, name],
         env={"PYTHONPATH": str(ROOT)},
         check=True,
         capture_output=True,
     )
-    some, everything = BY_SCRIPT, len(device_images)
+    some, more = counts
     by_script, by_script_reference, fast, reference = np.split(
-        np.load(out), np.cumsum([some, some, everything])
+        np.load(out), np.cumsum([some, some, more])
     )
     runner = TFLiteModel(int8_file, runtime="litert-reference")
-    expected = runner.predict_raw(device_images)
+    expected = runner.predict_raw(device_images[:more])
     np.testing.assert_array_equal(reference, expected)
     np.testing.assert_array_equal(by_script_reference, expected[:some])
     np.testing.assert_array_equal(by_script, fast[:some])

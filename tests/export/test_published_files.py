@@ -135,7 +135,7 @@ def test_the_float_network_is_that_of_the_report(cifar10):
 
 
 @pytest.mark.parametrize(
-    "count", [50, pytest.param(200, marks=pytest.mark.slow)]
+    "count", [10, pytest.param(200, marks=pytest.mark.slow)]
 )
 def test_reference_kernels_are_one_function(
     cifar10, device_python, tmp_path, count
