@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from support import run
 
 import gnsmall_keras as gns
 from gnsmall_keras.export.gates import fold_gates
@@ -11,10 +12,19 @@ from gnsmall_keras.models.deploy import to_deploy
 pytestmark = pytest.mark.backend
 
 
-@pytest.fixture
-def network():
+@pytest.fixture(scope="module")
+def built():
     keras.utils.set_random_seed(0)
-    return to_deploy(gns.ghostnetv3_small(width=0.25))
+    network = to_deploy(gns.ghostnetv3_small(width=0.25))
+    return network, network.get_weights()
+
+
+@pytest.fixture
+def network(built):
+    """With the weights that it had before any test."""
+    network, weights = built
+    network.set_weights(weights)
+    return network
 
 
 def _quieten(network, *names, kernel=0.0):
@@ -27,7 +37,7 @@ def _quieten(network, *names, kernel=0.0):
 
 def _outputs(network):
     images = np.random.default_rng(0).normal(size=(4, 32, 32, 3))
-    return network.predict(images.astype(np.float32), verbose=0)
+    return run(network, images.astype(np.float32), training=False)
 
 
 def test_gates_that_tell_images_apart_stay(network):
