@@ -47,9 +47,11 @@ fit.train(test_distill.chain_config(sys.argv[1]), out=sys.argv[1] + "/runs")
 """
 
 
-@pytest.fixture(autouse=True)
-def tiny_networks(monkeypatch):
-    monkeypatch.setattr(learn, "create_model", tiny_network)
+@pytest.fixture(autouse=True, scope="module")
+def tiny_networks():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learn, "create_model", tiny_network)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +118,20 @@ def test_a_killed_run_goes_on_to_the_same_weights(folder, tmp_path, stage):
     assert not list((tmp_path / "runs").rglob(checkpoint.FILE))
 
 
+@pytest.fixture(scope="module")
+def whole_chain(folder, tmp_path_factory):
+    """A chain that nothing interrupts, and its weights."""
+    config = chain_config(folder, epochs=2)
+    return config, _weights(config, tmp_path_factory.mktemp("whole"))[1]
+
+
 @pytest.mark.contract
 @pytest.mark.parametrize("stage", ["assistant-1", "t4-l0.5-s0"])
 def test_an_interrupted_chain_goes_on_to_the_same_weights(
-    folder, tmp_path, monkeypatch, stage
+    whole_chain, tmp_path, monkeypatch, stage
 ):
     """Ctrl-C in the middle of the assistant's stage, or of the student's."""
-    config = chain_config(folder, epochs=2)
-    _, expected = _weights(config, tmp_path / "whole")
+    config, expected = whole_chain
     save = checkpoint.save_checkpoint
 
     def save_and_stop(model, progress, path, identity):
