@@ -170,12 +170,16 @@ def test_batch_of_one_keeps_its_axis(small):
     assert run(small, image, training=False).shape == (1, 10)
 
 
-@contract_but_on_jax
-@pytest.mark.parametrize(
+odd_widths = pytest.mark.parametrize(
     "width",
     [0.35, *(pytest.param(w, marks=pytest.mark.slow) for w in (0.9, 1.15))],
 )
-def test_odd_widths_train_a_step_and_fuse(width):
+
+
+@pytest.mark.slow  # test_plain.py has every gradient of such a width
+@pytest.mark.backend
+@odd_widths
+def test_odd_widths_train_a_step(width):
     model = ghostnetv3_small(width)
     model.compile(
         optimizer="sgd",
@@ -191,7 +195,15 @@ def test_odd_widths_train_a_step_and_fuse(width):
     after = model.get_layer("stem").get_weights()
     for old, new in zip(before, after, strict=True):
         assert not np.array_equal(old, new)
+
+
+@contract_but_on_jax
+@odd_widths
+def test_odd_widths_fuse(width):
+    model = ghostnetv3_small(width)
     randomize(model, seed=1)
+    images = np.random.default_rng(0).normal(size=(4, 32, 32, 3))
+    images = images.astype("float32")
     expected = run(model, images, training=False)
     found = run(to_deploy(model), images, training=False)
     assert relative_error(found, expected) <= 1e-5
