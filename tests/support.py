@@ -37,6 +37,13 @@ contract_but_on_jax = (
 )
 
 
+def slow_on_tensorflow(test: Any) -> Any:
+    """Marks what PyTorch runs always, in a fraction of the time."""
+    if keras.config.backend() == "tensorflow":
+        return pytest.mark.slow(test)
+    return test
+
+
 def with_parameters(path: Path, values: dict[str, Any]) -> str:
     """The text of a notebook whose parameters have these values."""
     notebook = nbformat.read(path, as_version=4)

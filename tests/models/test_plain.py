@@ -5,7 +5,13 @@ import contextlib
 import keras
 import numpy as np
 import pytest
-from support import contract_but_on_jax, randomize, run, training_step
+from support import (
+    contract_but_on_jax,
+    randomize,
+    run,
+    slow_on_tensorflow,
+    training_step,
+)
 
 from gnsmall_keras import ghostnetv3_small
 from gnsmall_keras.models.plain import PlainBranches, to_branches
@@ -57,6 +63,21 @@ def _pairs(model, plain, found, expected):
             yield layer, weight.name, value, np.reshape(others, value.shape)
 
 
+def _assert_statistics(model, plain, found, expected, before, tolerance):
+    for layer, name, value, other in _pairs(
+        model, plain, found.moved, expected.moved
+    ):
+        if name.endswith("variance"):  # PyTorch's is the unbiased one
+            count = BATCH * np.prod(layer.output.shape[1:3])
+            kept = 0.9 * before[getattr(layer, name).path]
+            other = kept + (other - kept) * count / (count - 1)
+        bound = tolerance * np.abs(other).max()
+        np.testing.assert_allclose(
+            value, other, rtol=0, atol=bound, err_msg=f"{layer.name} {name}"
+        )
+
+
+@slow_on_tensorflow  # which is below in float64
 @contract_but_on_jax
 def test_training_step_is_that_of_the_branches():
     """Loss and BatchNorm statistics in float32.
@@ -68,24 +89,15 @@ def test_training_step_is_that_of_the_branches():
     assert _loss(found.outputs) == pytest.approx(
         _loss(expected.outputs), rel=1e-5
     )
-    for layer, name, value, other in _pairs(
-        model, plain, found.moved, expected.moved
-    ):
-        if name.endswith("variance"):  # PyTorch's is the unbiased one
-            count = BATCH * np.prod(layer.output.shape[1:3])
-            kept = 0.9 * before[getattr(layer, name).path]
-            other = kept + (other - kept) * count / (count - 1)
-        bound = 2e-5 * np.abs(other).max()
-        np.testing.assert_allclose(
-            value, other, rtol=0, atol=bound, err_msg=f"{layer.name} {name}"
-        )
+    _assert_statistics(model, plain, found, expected, before, 2e-5)
 
 
 @pytest.mark.usefixtures("float64")
 def test_training_step_is_that_of_the_branches_in_float64():
     """On TensorFlow: elsewhere Keras normalises batches in float32."""
-    model, plain, found, expected, _ = _steps("float64")
+    model, plain, found, expected, before = _steps("float64")
     np.testing.assert_allclose(found.outputs, expected.outputs, atol=1e-10)
+    _assert_statistics(model, plain, found, expected, before, 1e-10)
     for layer, name, value, other in _pairs(
         model, plain, found.gradients, expected.gradients
     ):
