@@ -23,6 +23,7 @@ def test_a_start_writes_nothing_to_stderr():
     assert done.stderr == ""
 
 
+@pytest.mark.any_backend
 def test_a_home_that_is_not_writable_is_not_remarked_on(tmp_path):
     """Matplotlib does, which Keras imports if it is there."""
     (tmp_path / "file").touch()
@@ -42,6 +43,7 @@ def test_a_home_that_is_not_writable_is_not_remarked_on(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.any_backend
 @pytest.mark.skipif(os.name != "posix", reason="of its C library")
 def test_stderr_is_silent_at_the_end_for_what_is_made_inside_alone():
     script = """if True:
@@ -102,6 +104,7 @@ def test_training_writes_nothing_to_stderr(backend, tmp_path):
     assert lines == []
 
 
+@pytest.mark.any_backend
 def test_an_error_shows_what_was_held_back(capfd):
     def fail():
         with quiet_stderr():
@@ -113,12 +116,14 @@ def test_an_error_shows_what_was_held_back(capfd):
     assert "a reason" in capfd.readouterr().err
 
 
+@pytest.mark.any_backend
 def test_nothing_is_shown_otherwise(capfd):
     with quiet_stderr():
         os.write(2, b"noise")
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.any_backend
 def test_remarks_are_held_back_and_warnings_shown(capfd):
     with quiet_stderr(LITERT_REMARKS):
         os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate\nbad\n")
@@ -155,6 +160,7 @@ def _import_tensorflow(folder, kernel, name="tensorflow", **variables):
     )
 
 
+@pytest.mark.any_backend
 def test_a_notebook_has_no_remarks_of_tensorflow(tmp_path):
     done = _import_tensorflow(tmp_path, kernel=True)
     assert done.stderr == "W0000 00:00:17 30 a.cc:1] slow\n"
@@ -163,11 +169,13 @@ def test_a_notebook_has_no_remarks_of_tensorflow(tmp_path):
     assert after == "None", "set while TensorFlow is imported alone"
 
 
+@pytest.mark.any_backend
 def test_a_notebook_shows_all_of_an_import_that_fails(tmp_path):
     done = _import_tensorflow(tmp_path, kernel=True, BROKEN="1")
     assert all(word in done.stderr for word in ("oneDNN", "no library"))
 
 
+@pytest.mark.any_backend
 def test_scripts_and_who_sets_the_level_see_tensorflow_as_it_is(tmp_path):
     done = _import_tensorflow(tmp_path, kernel=False)
     assert "oneDNN" in done.stderr
@@ -177,6 +185,7 @@ def test_scripts_and_who_sets_the_level_see_tensorflow_as_it_is(tmp_path):
     assert done.stdout.split() == ["0", "0"]
 
 
+@pytest.mark.any_backend
 def test_a_notebook_has_no_alarms_of_xla(tmp_path):
     done = _import_tensorflow(tmp_path, kernel=True, name="jax")
     level, after = done.stdout.split()

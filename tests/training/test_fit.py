@@ -151,6 +151,7 @@ def test_the_same_seed_gives_the_same_losses(tmp_path):
     assert again.best_test_accuracy is None
 
 
+@pytest.mark.any_backend
 @pytest.mark.usefixtures("tiny")
 def test_the_weights_of_the_best_epoch_are_kept(tmp_path, monkeypatch):
     """Of the first of two, by accuracies that the test makes up."""
@@ -184,6 +185,7 @@ def test_a_network_learns_from_mixed_images(tmp_path):
         assert 0 < record.history[name][-1] < 1
 
 
+@pytest.mark.any_backend
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("dies", ["append_record", "remove"])
 def test_a_run_that_dies_at_its_end_has_one_record(tmp_path, monkeypatch, dies):
@@ -211,6 +213,7 @@ def test_a_run_that_dies_at_its_end_has_one_record(tmp_path, monkeypatch, dies):
     assert files == {"model.keras", "record.json"}
 
 
+@pytest.mark.any_backend
 @pytest.mark.usefixtures("tiny")
 def test_paper_protocol_watches_the_test_split(tmp_path, monkeypatch):
     """The fit itself is replaced: the book-keeping is tested."""

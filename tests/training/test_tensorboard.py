@@ -31,6 +31,7 @@ def _events(folder):
             data = data[16 + length :]
 
 
+@pytest.mark.any_backend
 @pytest.mark.backend
 def test_a_run_that_goes_on_continues_its_curves(tmp_path, monkeypatch):
     monkeypatch.setattr(learn, "create_model", tiny_network)
