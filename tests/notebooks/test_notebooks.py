@@ -35,7 +35,7 @@ SMOKE = {
         "teacher_width": 0.25,
         "seeds": [0, 1],
     },
-    "04_report": {},
+    "04_report": {"most_figures": 2},
     "05_deployment": {
         "width": 0.25,
         "epochs": 1,
