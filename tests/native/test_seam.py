@@ -7,6 +7,7 @@ float32, and what differs is the order of sums.
 import keras
 import numpy as np
 import pytest
+from support import run, slow_on_tensorflow
 
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.features import FeaturePair
@@ -30,11 +31,6 @@ pytestmark = [pytest.mark.contract, *([pytest.mark.slow] if ON_JAX else [])]
 # Keras's side takes TensorFlow 10 s and more: PyTorch runs these always.
 ON_TENSORFLOW = keras.config.backend() == "tensorflow"
 LONG = [pytest.mark.slow] if ON_TENSORFLOW else []
-
-
-def long_on_tensorflow(test):
-    return pytest.mark.slow(test) if ON_TENSORFLOW else test
-
 
 SIDE, IMAGES, CLASSES = 16, 12, 4
 # Of a gradient: both kernels are some 1e-5 of it from float64's.
@@ -201,7 +197,7 @@ def test_weights_laid_out_otherwise_are_moved_too():
         np.testing.assert_array_equal(found, expected)
 
 
-@long_on_tensorflow
+@slow_on_tensorflow
 def test_other_optimisers_get_gradients():
     images, labels = _batch()
     weights = []
@@ -219,7 +215,7 @@ def test_other_optimisers_get_gradients():
     assert _relative_error(first, *weights) < TOLERANCE
 
 
-@long_on_tensorflow
+@slow_on_tensorflow
 def test_answers_are_keras_s():
     images, labels = _batch()
     network = _network()
@@ -254,7 +250,7 @@ def test_answers_are_keras_s():
         )
 
 
-@long_on_tensorflow
+@slow_on_tensorflow
 def test_a_training_that_goes_on_ends_the_same():
     """Weights and the optimiser's variables, put into a new Distiller."""
     whole = _compiled("native", recipe="best")
@@ -280,21 +276,34 @@ def test_a_training_that_goes_on_ends_the_same():
 
 
 def test_fit_with_validation():
+    """Its steps are those of its batches, one by one."""
     images, labels = _batch()
-    distiller = _compiled("native")
-    history = distiller.fit(
+    fitted, stepped = _compiled("native"), _compiled("native")
+    stepped.run_eagerly = ON_TENSORFLOW  # six steps take less than a trace
+    history = fitted.fit(
         images,
         labels,
         batch_size=5,  # and a rest of 2
         epochs=2,
+        shuffle=False,
         validation_data=(images, labels),
         verbose=0,
     ).history
-    assert len(history["val_accuracy"]) == 2
-    assert np.isfinite(history["loss"]).all()
+    for _ in range(2):
+        for first in range(0, IMAGES, 5):
+            batch = slice(first, first + 5)
+            stepped.train_on_batch(images[batch], labels[batch])
+    for ours, theirs in zip(
+        fitted.student.get_weights(), stepped.student.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    logits = run(stepped.student, images, training=False)
+    accuracy = (logits.argmax(axis=1) == labels).mean()
+    assert len(history["loss"]) == 2
+    assert history["val_accuracy"][-1] == pytest.approx(accuracy)
 
 
-@long_on_tensorflow
+@slow_on_tensorflow
 def test_odd_arrays():
     images, labels = _batch()
     _, expected, _, _ = _trained("native", (images, labels), 1)
@@ -304,7 +313,7 @@ def test_odd_arrays():
         np.testing.assert_array_equal(ours, theirs)
 
 
-@long_on_tensorflow
+@slow_on_tensorflow
 def test_images_that_are_no_numbers():
     images, labels = _batch()
     images[3, 2, 1, 0] = np.nan
@@ -327,9 +336,9 @@ def test_labels_out_of_range(kernels):
             distiller.fit(images, labels, verbose=0)
         with pytest.raises(ValueError, match=rule):
             distiller.train_on_batch(images, labels)
-        if kernels == "native":  # by batch: data nobody has seen as a whole
-            with pytest.raises(ValueError, match=rule):
-                distiller.fit(_Unseen(images, labels), verbose=0)
+    if kernels == "native":  # by batch: data nobody has seen as a whole
+        with pytest.raises(ValueError, match=rule):
+            distiller.fit(_Unseen(images, labels), verbose=0)
 
 
 class _Unseen(keras.utils.PyDataset):
@@ -361,7 +370,7 @@ def _replace_call(network):
     layer.call = keras.activations.tanh
 
 
-@long_on_tensorflow
+@slow_on_tensorflow
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
@@ -404,7 +413,7 @@ def test_other_forms_are_keras_s():
     assert match(keras.models.clone_model(network))
 
 
-@long_on_tensorflow
+@slow_on_tensorflow
 def test_features_are_keras_s():
     pair = FeaturePair(student_layer="head_relu", teacher_layer="head_relu")
     options = {"teacher": _network(5), "features": [pair]}
@@ -436,7 +445,7 @@ def test_names_of_kernels(monkeypatch):
         choice.check_kernels("auto")
 
 
-@long_on_tensorflow
+@slow_on_tensorflow
 def test_a_teacher_answers_natively():
     teacher = FrozenTeacher(_network())
     images, _ = _batch()
