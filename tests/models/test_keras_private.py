@@ -21,7 +21,6 @@ DOCUMENTED = {"_asdict", "_exit", "_fields", "_replace"}
 # Where another module may read a private name of an object.
 ALLOWED = {
     ("devices/checks.py", "_get_ops_details"),  # LiteRT has no other way
-    ("native/match.py", "_nodes_by_depth"),
 }
 
 pytestmark = pytest.mark.backend
