@@ -23,18 +23,15 @@ from gnsmall_keras.distill.checks import (
 from gnsmall_keras.distill.features import (
     FeaturePair,
     feature_loss,
-    find_layer,
-    make_adapter,
-    output_shapes,
     recording,
     term_names,
-    units_of,
 )
 from gnsmall_keras.distill.losses import (
     DistillationLoss,
     class_indices,
     get_loss,
 )
+from gnsmall_keras.distill.pairs import Paired
 from gnsmall_keras.distill.running import Running, has_targets
 from gnsmall_keras.distill.state import BatchMean, Setting, Step, Untracked
 from gnsmall_keras.distill.steps import STEPS
@@ -52,7 +49,7 @@ _FEATURES = "teacher_features"
 
 
 @keras.saving.register_keras_serializable("gnsmall_keras")
-class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
+class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
     """Trains a student on labels and on what teachers say.
 
     The loss of a batch is `label_weight` times the compiled loss plus
@@ -332,42 +329,6 @@ class Distiller(Running, STEPS[keras.config.backend()], keras.Model):
     def _term_names(self):
         names = [f"{self.distillation_loss.name}_loss", "label_loss"]
         return [names[0], *term_names(self._pairs, names), names[1]]
-
-    def _prepare_features(self, teacher):
-        """Finds the layers, checks their shapes, makes the adapters."""
-        frozen, pairs = self._frozen, self._pairs
-        ours = [find_layer(self.student, pair.student_layer) for pair in pairs]
-        theirs = []
-        if teacher is not None:
-            if len(teacher.models) != 1:
-                raise ValueError(
-                    "`features` needs one teacher, not an ensemble. Received "
-                    f"{len(teacher.models)} teachers."
-                )
-            network = teacher.models[0]
-            theirs = [find_layer(network, pair.teacher_layer) for pair in pairs]
-            shapes = (
-                output_shapes(network, theirs),
-                output_shapes(self.student, ours),
-            )
-            self._adapt(list(map(make_adapter, pairs, *shapes)))
-        frozen.student_layers, frozen.teacher_layers = ours, theirs
-
-    def _adapt(self, adapters):
-        """Takes adapters where there are none yet, or none that fit."""
-        wanted, before = units_of(adapters), self._adapters
-        if before is not None:
-            if units_of(before) == wanted:
-                return
-            optimizer = getattr(self, "optimizer", None)
-            if optimizer is not None and optimizer.built:
-                raise ValueError(
-                    "A teacher must fit the adapters that an optimiser trains. "
-                    f"Received: features that need {wanted} units, not "
-                    f"{units_of(before)}. Make a new Distiller of the student."
-                )
-            before.clear()  # Keras forgets them
-        self._adapters = adapters
 
     def get_config(self):
         """Returns what `from_config` needs: the student, never the teacher."""
