@@ -157,12 +157,22 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
         """Gives the student a teacher, or another one; None takes it away.
 
         Without one, training is plain or by cached targets. Not an attribute
-        to assign to: Keras would save and train the model.
+        to assign to: Keras would save and train the model. Nor a call for
+        callbacks: steps are compiled for one teacher, so a chain of teachers is
+        a `fit` for each, the later ones with `initial_epoch`.
 
         Raises:
             ValueError: if it does not fit the student, or the adapters of
-                `features` that an optimiser trains already.
+                `features` that an optimiser trains already; and during `fit`,
+                `evaluate` or `predict`.
         """
+        if self._frozen.at_work:
+            raise ValueError(
+                "A Distiller gets its teacher before `fit` or after it. "
+                "Received: set_teacher during fit, evaluate or predict. End "
+                "this fit, call set_teacher, then call fit again with "
+                "initial_epoch=the epochs done."
+            )
         self._take_teacher(teacher)
         self.expects_teacher = teacher is not None
 

@@ -3,6 +3,7 @@
 # Parts of a keras.Model.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
+import contextlib
 import copy
 import inspect
 import operator
@@ -170,8 +171,27 @@ class Running:
         self._frozen.labels_checked = known is not None
         if isinstance(x, TrainingBatches):
             given["callbacks"] = _counting(x, given.get("callbacks"))
-        with self._refusing_labels():
+        with self._at_work(), self._refusing_labels():
             return super().fit(**given)
+
+    def evaluate(self, *args, **kwargs):
+        """Evaluates; see `keras.Model.evaluate`."""
+        with self._at_work():
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """Predicts; see `keras.Model.predict`."""
+        with self._at_work():
+            return super().predict(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _at_work(self):
+        """Keeps the teacher while Keras calls what was compiled with it."""
+        before, self._frozen.at_work = self._frozen.at_work, True
+        try:
+            yield
+        finally:
+            self._frozen.at_work = before
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         """Trains on one batch; see `keras.Model.train_on_batch` and `fit`."""

@@ -18,6 +18,7 @@ class Untracked:
         self.inference = None  # and to answer
         self.has_metrics = False  # compiled ones, which need labels
         self.labels_checked = False  # those of the present call, all at once
+        self.at_work = False  # a call of `fit`, `evaluate` or `predict`
 
 
 class Setting:

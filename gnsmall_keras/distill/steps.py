@@ -199,7 +199,7 @@ class JaxStep:
         self._check_validation(validation)
         self._frozen.labels_checked = True
         self.optimizer.build(self.trainable_variables)
-        with self._keeping_weights():
+        with self._at_work(), self._keeping_weights():
             yield
 
     def evaluate(self, *args, **kwargs):

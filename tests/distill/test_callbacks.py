@@ -280,6 +280,47 @@ def test_another_teacher_after_a_fit():
     assert abs(one - other) > 0.1 * one
 
 
+class _SetTeacher(keras.callbacks.Callback):
+    """Changes the teacher at one of Keras's hooks."""
+
+    def __init__(self, hook, teacher):
+        super().__init__()
+        setattr(self, hook, lambda *_, logs=None: self._set())
+        self._teacher = teacher
+
+    def _set(self):
+        self.model.set_teacher(self._teacher)
+
+
+@pytest.mark.parametrize(
+    ("hook", "seed"),
+    [("on_epoch_begin", 5), ("on_train_batch_end", None), ("on_test_begin", 5)],
+)
+def test_a_teacher_stays_during_a_fit(hook, seed):
+    """Its step would be gone, and on JAX its weights another's."""
+    distiller = compiled(make_teacher())
+    other = seed and make_teacher(seed)
+    with pytest.raises(ValueError, match="Received: set_teacher during fit"):
+        fit(
+            distiller,
+            callbacks=[_SetTeacher(hook, other)],
+            validation_data=examples(BATCH),
+        )
+    assert_untouched(distiller.teacher.models[0])
+    distiller.set_teacher(other)
+    assert np.isfinite(fit(distiller, epochs=1)["loss"]).all()
+
+
+def test_a_teacher_stays_during_evaluation():
+    distiller = compiled(make_teacher())
+    with pytest.raises(ValueError, match="fit, evaluate or predict"):
+        distiller.predict(
+            examples(BATCH)[0],
+            callbacks=[_SetTeacher("on_predict_begin", None)],
+            verbose=0,
+        )
+
+
 def test_without_its_teacher_training_is_plain():
     distiller = compiled(make_teacher())
     fit(distiller, epochs=1)
