@@ -40,6 +40,21 @@ def normalize(images: np.ndarray) -> np.ndarray:
     return values.reshape(images.shape)
 
 
+def check_pixels(images: np.ndarray) -> None:
+    """Checks that images are pixels, which are still to be normalised.
+
+    Raises:
+        ValueError: if they are not uint8.
+    """
+    dtype = getattr(images, "dtype", type(images).__name__)
+    if dtype != np.uint8:
+        raise ValueError(
+            "Images must be uint8 pixels, 0 to 255, which are normalised here. "
+            f"Received: {dtype}. Give them as they were before "
+            "gns.normalize."
+        )
+
+
 @functools.cache
 def moments(channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and deviation of pixels in [0, 1], float32 `(channels,)`."""

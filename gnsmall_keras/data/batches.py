@@ -11,6 +11,7 @@ from gnsmall_keras.data.augment import (
     Augmentation,
     Crops,
     Views,
+    check_pixels,
     first_flips,
     normalize,
 )
@@ -53,9 +54,9 @@ class TrainingBatches(keras.utils.PyDataset):
         images, labels, batch_size, views, mixing, classes: the arguments.
 
     Raises:
-        ValueError: if not one batch can be made, `teacher_logits` does not
-            fit the images, or these are to be mixed with it or without
-            `classes`.
+        ValueError: if not one batch can be made, images are not uint8,
+            `teacher_logits` does not fit them, or they are to be mixed with it
+            or without `classes`.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class TrainingBatches(keras.utils.PyDataset):
         view_seed: int | None = None,
     ):
         super().__init__()
+        check_pixels(images)
         if len(images) < batch_size:
             raise ValueError(
                 "`batch_size` must not exceed the number of training images. "

@@ -23,7 +23,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from gnsmall_keras.data.augment import Augmentation, normalize
+from gnsmall_keras.data.augment import (
+    Augmentation,
+    check_pixels,
+    normalize,
+)
 from gnsmall_keras.distill.cached import (
     CACHE_FILE,
     SCHEMA,
@@ -81,8 +85,9 @@ def cache_teacher(
         after_view: called when a view is stored; what it raises ends the call.
 
     Raises:
-        ValueError: if the teacher does not fit the data, `views` is no count,
-            or the folder holds a cache of something else.
+        ValueError: if the teacher does not fit the data, images are not
+            uint8, `views` is no count, or the folder holds a cache of something
+            else.
 
     Example:
         >>> layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
@@ -140,6 +145,7 @@ def _describe(teacher, images, labels):
             f"images={len(images)}, labels={len(labels)}. Take both of one "
             "split."
         )
+    check_pixels(images)
     if not isinstance(teacher, keras.Model):
         raise ValueError(
             "The teacher of a cache must be a keras.Model. Received: "

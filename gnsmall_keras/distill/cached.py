@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from gnsmall_keras.data.augment import Views
+from gnsmall_keras.data.augment import Views, check_pixels
 from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.lines import one_line
 
@@ -87,7 +87,8 @@ class CachedTeacher:
 
         Raises:
             ValueError: if the cache is unfinished, truncated, of an unknown
-                schema, of other data or of another teacher.
+                schema, of other data (or not of uint8 images) or of another
+                teacher.
         """
         folder = Path(path)
         file = folder / CACHE_FILE
@@ -259,6 +260,7 @@ def check_labels(labels: np.ndarray, classes: int) -> None:
 
 
 def _check_data(images, labels, expected):
+    check_pixels(images)
     found = images_digest(images, labels)
     if found != expected:
         raise ValueError(

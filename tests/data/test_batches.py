@@ -239,6 +239,11 @@ def test_batch_larger_than_the_data_is_refused():
         TrainingBatches(IMAGES, LABELS, batch_size=51, seed=0)
 
 
+def test_normalised_images_are_refused():
+    with pytest.raises(ValueError, match=r"must be uint8.*Received: float32"):
+        TrainingBatches(normalize(IMAGES), LABELS, batch_size=16, seed=0)
+
+
 def _logits(views, images=50, classes=5):
     """Numbers that tell view, image and class: vvv.ii + class / 10000."""
     view, image, label = np.mgrid[:views, :images, :classes]

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from gnsmall_keras.data.augment import Views
+from gnsmall_keras.data.augment import Views, normalize
 from gnsmall_keras.distill import cache
 from gnsmall_keras.distill.cache import (
     CachedTeacher,
@@ -384,3 +384,19 @@ def test_progress_is_a_line_a_view(teacher, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert lines[2].startswith("teacher, view 3/3  ")
+
+
+@pytest.mark.parametrize("call", ["cache", "load", "batches"])
+def test_normalised_images_are_refused(teacher, tmp_path, call):
+    """They would be normalised again, the student's too: nobody would see."""
+    normalised = normalize(IMAGES)
+    cached = _cache(teacher, tmp_path)
+    calls = {
+        "cache": lambda: _cache(teacher, tmp_path / "b", images=normalised),
+        "load": lambda: _load(tmp_path, images=normalised),
+        "batches": lambda: cached.batches(
+            normalised, LABELS, batch_size=8, seed=0
+        ),
+    }
+    with pytest.raises(ValueError, match=r"Received: float32\. Give them as"):
+        calls[call]()
