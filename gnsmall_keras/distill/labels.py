@@ -11,12 +11,38 @@ RULE = "Labels must be whole numbers of classes"  # in TensorFlow's graph
 
 def are_indices(labels) -> bool:
     """Whether they are an array or tensor, `(batch,)` or `(batch, 1)`."""
-    shape: Any = getattr(labels, "shape", None)
+    shape = shape_of(labels)
+    return len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
+
+
+def check_columns(labels, classes: int, where: str = "") -> None:
+    """Checks that rows of labels have a share for each class.
+
+    Args:
+        labels: of any form; indices pass.
+        classes: how many there are.
+        where: they are, for the message.
+
+    Raises:
+        ValueError: if they have more than one column, but not one for each
+            class.
+    """
+    shape = shape_of(labels)
+    if len(shape) == 2 and shape[1] not in (None, 1, classes):
+        raise ValueError(
+            f"Labels{where} must be class numbers, or rows of {classes} "
+            f"shares, one for each class. Received: rows of {shape[1]}. Give "
+            "them a column for each class of the network, or class numbers."
+        )
+
+
+def shape_of(values) -> tuple[int | None, ...]:
+    """Of an array or tensor; () where there is none, or it is not known."""
+    shape: Any = getattr(values, "shape", ())
     try:
-        rank = len(shape)
-    except (TypeError, ValueError):  # none, or one that is not known
-        return False
-    return rank == 1 or (rank == 2 and shape[1] == 1)
+        return tuple(shape)
+    except (TypeError, ValueError):
+        return ()
 
 
 def check_kind(labels, where: str = "") -> None:
@@ -27,9 +53,10 @@ def check_kind(labels, where: str = "") -> None:
         where: they are, for the message.
 
     Raises:
-        ValueError: if they are a list, or an array of texts or objects.
+        ValueError: if they are a list or dict, or an array of texts or
+            objects.
     """
-    if isinstance(labels, list | tuple):
+    if isinstance(labels, list | tuple | dict):
         received = f"a {type(labels).__name__}"
     elif isinstance(labels, np.ndarray) and labels.dtype.kind not in "biuf":
         received = f"an array of {labels.dtype}"
@@ -65,18 +92,26 @@ def check_labels(labels, classes: int, where: str = "") -> None:
         where: they are, for the message.
 
     Raises:
-        ValueError: if one is none of `0 <= label < classes`.
+        ValueError: if one is none of `0 <= label < classes`, or no whole
+            number.
     """
     if not len(labels):
         return
     if keras.config.backend() == "torch" and hasattr(labels, "aminmax"):
         least, largest = (float(value) for value in labels.aminmax())
+        values, is_whole = labels, not labels.is_floating_point()
     else:
         values = np.asarray(labels)
         least, largest = values.min(), values.max()
+        is_whole = values.dtype.kind in "biu"
     if not (least >= 0 and largest < classes):
         wrong = largest if least >= 0 else least
         raise ValueError(message(wrong, classes, where))
+    if is_whole:
+        return
+    broken = values[values != values // 1]
+    if len(broken):
+        raise ValueError(message(broken[0], classes, where))
 
 
 def are_known(labels) -> bool:
@@ -99,8 +134,11 @@ def are_known(labels) -> bool:
 
 def message(wrong, classes: int, where: str = "") -> str:
     """What is said of a label that is none of the classes."""
+    wrong = float(wrong)
+    cure = "Number the classes from 0, or build the network with more `classes`"
+    if wrong != wrong // 1:
+        cure = "Give class numbers, or a row of a share for each class"
     return (
         f"Labels{where} must be whole numbers from 0 to {classes - 1}: there "
-        f"are {classes} classes. Received: {float(wrong):g}. Number the "
-        "classes from 0, or build the network with more `classes`."
+        f"are {classes} classes. Received: {wrong:g}. {cure}."
     )

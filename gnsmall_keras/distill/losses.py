@@ -13,7 +13,11 @@ from gnsmall_keras.distill.divergences import (
     kl_divergence,
     standardized_kl,
 )
-from gnsmall_keras.distill.labels import are_known, check_labels
+from gnsmall_keras.distill.labels import (
+    are_known,
+    check_columns,
+    check_labels,
+)
 
 
 def class_indices(labels, classes: int):
@@ -27,7 +31,7 @@ def class_indices(labels, classes: int):
         classes: how many there are.
 
     Raises:
-        ValueError: if there are no labels.
+        ValueError: if there are no labels, or rows of another length.
     """
     if labels is None:
         raise ValueError(
@@ -40,6 +44,7 @@ def class_indices(labels, classes: int):
 
 
 def _are_shares(labels, classes):
+    check_columns(labels, classes)
     return len(labels.shape) == 2 and labels.shape[-1] == classes
 
 
@@ -59,7 +64,8 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
 
     Raises:
         ValueError: if there is one column of logits, whose loss would be 0, or
-            an index is none of `0 <= label < classes`.
+            an index is none of `0 <= label < classes`, or soft labels have
+            another number of columns.
     """
     if logits.shape[-1] == 1:
         raise ValueError(

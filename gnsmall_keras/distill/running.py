@@ -19,6 +19,7 @@ from gnsmall_keras.data.batches import (
 from gnsmall_keras.distill.checks import check_loss
 from gnsmall_keras.distill.labels import (
     are_indices,
+    check_columns,
     check_kind,
     check_labels,
     missing,
@@ -158,9 +159,10 @@ class Running:
         `initial_epoch`, 0 if it is left out, whatever was shown before.
 
         Raises:
-            ValueError: if a label is none of the student's classes: of arrays
-                and of this package's batches before the first step, of other
-                data with their batch (on TensorFlow not where XLA compiles).
+            ValueError: if a label is none of the student's classes, no whole
+                number, or a row of another length: of arrays and of this
+                package's batches before the first step, of other data with
+                their batch (numbers on TensorFlow not where XLA compiles).
         """
         bound = _FIT.bind(self, x, y, *args, **kwargs)
         given = dict(list(bound.arguments.items())[1:])  # without self
@@ -208,6 +210,7 @@ class Running:
     def _check_given(self, x, labels):
         """Refuses data without labels where something is made of these."""
         if labels is not None:
+            self._check_form(labels)
             return
         taught = self.teacher or self.expects_teacher or has_targets(x)
         loss = keras_private.compiled_loss(self)
@@ -235,8 +238,13 @@ class Running:
                 "a teacher."
             )
 
-    def _check_labels(self, labels, where=""):
+    def _check_form(self, labels, where=""):
         check_kind(labels, where)
+        if len(self.student.output_shape) == 2:  # (batch, classes)
+            check_columns(labels, self.student.output_shape[-1], where)
+
+    def _check_labels(self, labels, where=""):
+        self._check_form(labels, where)
         if self._has_class_labels(labels):
             check_labels(labels, self.student.output_shape[-1], where)
 

@@ -13,7 +13,7 @@ import re
 import keras
 
 from gnsmall_keras.config import check_backend
-from gnsmall_keras.distill.labels import RULE, check_labels, message
+from gnsmall_keras.distill.labels import RULE, message
 from gnsmall_keras.models import keras_private
 
 
@@ -53,8 +53,11 @@ class TensorFlowStep:
             return data  # XLA leaves assertions out
         values = tf.cast(tf.reshape(y, [-1]), "float32")
         least, largest = tf.reduce_min(values), tf.reduce_max(values)
-        wrong = tf.where(least < 0, least, largest)
-        right = (least >= 0) & (largest < classes)
+        parts = values - tf.floor(values)
+        broken = values[tf.argmax(parts)]
+        inside = tf.where(largest < classes, broken, largest)
+        wrong = tf.where(least < 0, least, inside)
+        right = (least >= 0) & (largest < classes) & tf.reduce_all(parts == 0)
         with tf.control_dependencies(
             [tf.debugging.Assert(right, [RULE, wrong])]
         ):
@@ -112,8 +115,8 @@ class TorchStep:
     def _check_batch(self, data):
         """Looks at labels that nobody has seen yet."""
         _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        if not self._frozen.labels_checked and self._has_class_labels(y):
-            check_labels(y, self.student.output_shape[-1])
+        if not self._frozen.labels_checked:
+            self._check_labels(y)
 
     def _refusing_labels(self):
         return contextlib.nullcontext()
@@ -153,8 +156,8 @@ class JaxStep:
     def _with_checked_labels(self, batches):
         for batch in batches:
             _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-            if not self._frozen.labels_checked and self._has_class_labels(y):
-                check_labels(y, self.student.output_shape[-1])
+            if not self._frozen.labels_checked:
+                self._check_labels(y)
             yield batch
 
     def _refusing_labels(self):

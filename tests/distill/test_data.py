@@ -57,7 +57,7 @@ class _Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         part = slice(index * BATCH, (index + 1) * BATCH)
-        return tuple(array[part] for array in self._arrays)
+        return keras.tree.map_structure(lambda a: a[part], self._arrays)
 
 
 def _tf_data(*arrays):
@@ -255,6 +255,30 @@ def test_batches_show_the_epoch_that_keras_counts(listed):
     fit(distiller, batches, callbacks=callbacks, initial_epoch=5, epochs=7)
     distiller.fit(batches, None, None, 1, 0, callbacks)  # by position
     assert shown.epochs == [0, 1, 5, 6, 0]
+
+
+@pytest.mark.parametrize("form", ["array", "batches", "validation"])
+@pytest.mark.parametrize(
+    ("wrong", "received"),
+    [
+        (lambda labels: labels + 0.5, r"Received: \d\.5\. Give class numbers"),
+        (lambda labels: labels / CLASSES, r"Received: 0\.\d+\. Give class"),
+        (lambda labels: np.eye(5)[labels], "Received: rows of 5"),
+        (lambda labels: {"out": labels}, "Received: a dict"),
+    ],
+    ids=["halves", "probabilities", "columns", "dict"],
+)
+def test_labels_of_another_form_are_refused(form, wrong, received):
+    images, labels = examples(BATCH)
+    labels = wrong(labels)
+    data = {"array": (images, labels), "batches": (_Batches(images, labels),)}
+    options = {"loss": None} if form == "array" else {}
+    distiller = compiled(make_teacher(), **options)
+    with pytest.raises(ValueError, match=received):
+        if form == "validation":
+            fit(distiller, *examples(), validation_data=(images, labels))
+        else:
+            fit(distiller, *data[form])
 
 
 class TestWithoutLabels:

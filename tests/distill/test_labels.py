@@ -12,7 +12,7 @@ LOGITS = np.log(np.array([[4, 1, 1], [1, 4, 1], [1, 1, 4]], "float32"))
 LOSSES = [np.log(1.5), np.log(6), np.log(6)]  # of class 0
 
 
-@pytest.mark.parametrize("label", [-1, 3, 300, np.nan])
+@pytest.mark.parametrize("label", [-1, 3, 300, 0.5, np.nan])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_they_are_refused_where_they_are_known(label, smoothing):
     loss = LabelCrossEntropy(smoothing)
@@ -38,6 +38,16 @@ def test_their_loss_and_gradient_are_0_inside_of_a_graph(label, smoothing):
     assert np.isfinite(gradient).all()
     assert np.abs(gradient[:2]).min() > 0.01
     assert not gradient[2].any()
+
+
+@pytest.mark.parametrize("columns", [2, 5])
+def test_rows_of_another_length_are_refused(columns):
+    """In a batch of one they would count as so many class numbers."""
+    loss = LabelCrossEntropy()
+    for size in (1, 3):
+        rows = np.eye(columns, dtype="float32")[np.zeros(size, int)]
+        with pytest.raises(ValueError, match=f"Received: rows of {columns}"):
+            loss(rows, LOGITS[:size])
 
 
 def _in_a_graph(loss, labels):
