@@ -101,11 +101,19 @@ def check_loss(loss: Any) -> None:
 
 
 def check_student(student: keras.Model) -> None:
-    """Checks that a student does not end in a softmax or sigmoid.
+    """Checks that a student has one output, and no softmax or sigmoid there.
 
     Raises:
-        ValueError: if it does.
+        ValueError: if it is no model, has other outputs or ends in these.
     """
+    if not isinstance(student, keras.Model):
+        raise ValueError(
+            "A student must be a keras.Model. Received: "
+            f"{type(student).__name__}. Put functions and layers into one: "
+            "keras.Sequential([keras.Input(shape), ...])."
+        )
+    if not is_shape(getattr(student, "output_shape", None)):
+        shapes_of(student, "student")  # has the words for it
     if ends_in_probabilities(student):
         raise ValueError(
             f"The student {student.name!r} ends in probabilities, logits are "

@@ -32,7 +32,7 @@ from gnsmall_keras.distill.losses import (
     get_loss,
 )
 from gnsmall_keras.distill.pairs import Paired
-from gnsmall_keras.distill.running import Running, has_targets
+from gnsmall_keras.distill.running import Running, check_dict, has_targets
 from gnsmall_keras.distill.state import BatchMean, Setting, Step, Untracked
 from gnsmall_keras.distill.steps import STEPS
 from gnsmall_keras.distill.teachers import (
@@ -55,7 +55,8 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
     The loss of a batch is `label_weight` times the compiled loss plus
     `1 - label_weight` times the distillation loss, plus features' losses and
     the student's regularisers. `evaluate` and `predict` are the student's
-    alone. Without a teacher it is plain training.
+    alone; without a compiled loss `evaluate` has the loss of training, of what
+    the teacher says. Without a teacher it is plain training.
 
     A batch is `(images, labels)`, with sample weights if wanted; or its first
     part is a dict of "images" and "teacher_logits" `(batch, classes)`, and no
@@ -66,7 +67,8 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
         teacher: a Keras model, `FrozenTeacher`, `TeacherEnsemble`, or None. It
             is never changed, saved or trained.
         label_weight: in [0, 1], of the labels' loss. A variable, to which
-            callbacks may assign: `distiller.label_weight = 0.1`.
+            callbacks may assign: `distiller.label_weight = 0.1`. Without a
+            compiled loss the distillation loss still counts `1 - label_weight`.
         temperature: > 0, divides all logits before their softmax. A variable
             as well.
         loss: a `DistillationLoss` or its name: "kd" (Hinton), "dkd",
@@ -204,9 +206,13 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
 
     def call(self, inputs, training=None):
         """Returns the student's logits for images, or for a whole batch."""
+        layers = self._frozen.student_layers if training else ()
+        if isinstance(inputs, dict):
+            check_dict(inputs, self.student)
         if has_targets(inputs):
             inputs = inputs[IMAGES]
-        layers = self._frozen.student_layers if training else ()
+            if self._counts_targets(training):
+                layers = self._frozen.student_layers
         with recording(layers) as outputs:
             logits = self._student_logits(inputs, training)
         self._step.student_features = outputs
@@ -217,6 +223,7 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._check_given(x, y)
         if has_targets(x):
+            check_dict(x, self.student)
             return data
         if self.teacher is None:
             if self.expects_teacher:
@@ -246,9 +253,10 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
         Without targets in `x` it is the compiled loss and the regularisers.
         """
         self._check_given(x, y)
-        self._step.logs_terms = training and has_targets(x)
+        counts = self._counts_targets(training)
+        self._step.logs_terms = counts and has_targets(x)
         if not self._step.logs_terms:
-            self._check_loss_of_labels(training)
+            self._check_loss(training=training)
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         terms = self._target_losses(x, y, y_pred, sample_weight)
         total = (1.0 - self.label_weight) * terms[0]

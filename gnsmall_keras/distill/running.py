@@ -23,7 +23,9 @@ from gnsmall_keras.distill.labels import (
     check_kind,
     check_labels,
     missing,
+    shape_of,
 )
+from gnsmall_keras.distill.teachers import WEIGHTS
 from gnsmall_keras.models import keras_private
 from gnsmall_keras.native import choice
 
@@ -64,9 +66,12 @@ class Running:
         native = choice.network_for_training(
             self.student, self._kernels, why_not=why_not
         )
-        inference = native or choice.network_for_inference(
-            self.student, self._kernels
-        )
+        inference = native
+        # Without a loss of labels features are recorded here as well.
+        if native is None and not (self._pairs and self._asks_teacher()):
+            inference = choice.network_for_inference(
+                self.student, self._kernels
+            )
         if (native is None) != (self._frozen.native is None):
             self.train_function = None
         if (inference is None) != (self._frozen.inference is None):
@@ -168,6 +173,7 @@ class Running:
         given = dict(list(bound.arguments.items())[1:])  # without self
         self._choose_kernels()
         known = y if y is not None else labels_of(x)
+        self._check_label_weight()
         self._check_labels(known)
         self._check_validation(given.get("validation_data"))
         self._frozen.labels_checked = known is not None
@@ -197,14 +203,17 @@ class Running:
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         """Trains on one batch; see `keras.Model.train_on_batch` and `fit`."""
+        self._check_label_weight()
         self._check_labels(y)
         self._frozen.labels_checked = True
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def _check_validation(self, data):
         labels = labels_of(data)
-        if isinstance(data, tuple) and len(data) > 1:
-            labels = data[1]
+        if isinstance(data, tuple):
+            labels = data[1] if len(data) > 1 else None
+            if not (self.teacher or has_targets(data[0])):
+                self._check_loss(training=False)
         self._check_labels(labels, " of validation")
 
     def _check_given(self, x, labels):
@@ -229,14 +238,37 @@ class Running:
         if received:
             raise ValueError(missing(received))
 
-    def _check_loss_of_labels(self, training):
-        """JAX would train on a loss of 0."""
-        if training and not (keras_private.compiled_loss(self) or self.losses):
+    def _check_loss(self, *, training):
+        """Of a batch without targets; JAX would take 0."""
+        if not (keras_private.compiled_loss(self) or self.losses):
             raise ValueError(
-                "There is nothing to learn from. Received: no teacher and no "
-                "compiled loss. Compile with loss=LabelCrossEntropy(), or give "
-                "a teacher."
+                f"There is nothing to {'learn from' if training else 'measure'}"
+                ". Received: no teacher and no compiled loss. Compile with "
+                "loss=LabelCrossEntropy(), or give a teacher."
             )
+
+    def _check_label_weight(self):
+        """Training on what is left of it; a loss of 0 would go unseen."""
+        others = keras_private.compiled_loss(self) or self._pairs or self.losses
+        if self.compiled and not others and float(self.label_weight) == 1:
+            raise ValueError(
+                "There is nothing to learn from. Received: label_weight=1 and "
+                "no compiled loss. Compile with loss=LabelCrossEntropy(), or "
+                "take a label_weight below 1."
+            )
+
+    def _counts_targets(self, training):
+        """Whether a loss is of what the teacher says, if it says something.
+
+        In evaluation labels have it; where they do not, it is as in training.
+        """
+        return training or keras_private.compiled_loss(self) is None
+
+    def _asks_teacher(self):
+        """Whether the teacher runs in evaluation as well."""
+        return self._agreement is not None or (
+            self.teacher is not None and self._counts_targets(training=False)
+        )
 
     def _check_form(self, labels, where=""):
         check_kind(labels, where)
@@ -255,6 +287,39 @@ class Running:
         if getattr(loss, "ignore_class", None) is not None:
             return False
         return classes > 1 and are_indices(labels)
+
+
+def check_dict(batch, student):
+    """Checks a batch's first part that is a dict: what it has, its classes.
+
+    Args:
+        batch: the dict, which may also be the inputs of such a student.
+        student: the student.
+
+    Raises:
+        ValueError: if images or a teacher's logits are missing, or these are of
+            other classes than the student's.
+    """
+    inputs = getattr(student, "inputs", None) or ()
+    own = {tensor.name for tensor in inputs if len(inputs) == 1}
+    alone = (IMAGES in batch) != (TEACHER_LOGITS in batch)
+    if alone and len(inputs) < 2 and not own & set(batch):
+        raise ValueError(
+            f"A batch with cached targets must have {IMAGES!r} and "
+            f"{TEACHER_LOGITS!r}. Received: {[*batch]}. Name its parts so, or "
+            "pass the images alone."
+        )
+    if not has_targets(batch):
+        return
+    shape = shape_of(batch[TEACHER_LOGITS])
+    rank = 3 if WEIGHTS in batch else 2
+    classes = student.output_shape[-1]
+    if shape and (len(shape) != rank or shape[-1] not in (None, classes)):
+        raise ValueError(
+            f"{TEACHER_LOGITS!r} must be (batch, classes), of the student's "
+            f"{classes} classes. Received: {shape}. Take a cache of the same "
+            "data, or a student of as many classes."
+        )
 
 
 def _counting(batches, callbacks):

@@ -79,8 +79,8 @@ class TensorFlowStep:
             raise ValueError(message(float(found[1]), classes)) from None
 
     def test_step(self, data):
-        """Evaluates one batch; the teacher runs if its agreement counts."""
-        if self._agreement is not None:
+        """Evaluates one batch; the teacher runs where it counts."""
+        if self._asks_teacher():
             data = self._with_targets(data)
         return super().test_step(data)
 
@@ -107,8 +107,8 @@ class TorchStep:
         return super().train_step(data)
 
     def test_step(self, data):
-        """Evaluates one batch; the teacher runs if its agreement counts."""
-        if self._agreement is not None:
+        """Evaluates one batch; the teacher runs where it counts."""
+        if self._asks_teacher():
             data = self._with_targets(data)
         return super().test_step(data)
 
@@ -137,8 +137,8 @@ class JaxStep:
         return super().train_step(state, self._taught(state, data))
 
     def test_step(self, state, data):
-        """Evaluates one batch; the teacher runs if its agreement counts."""
-        if self._agreement is not None:
+        """Evaluates one batch; the teacher runs where it counts."""
+        if self._asks_teacher():
             data = self._taught(state, data)
         return super().test_step(state, data)
 

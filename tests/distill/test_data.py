@@ -32,6 +32,7 @@ from plain_distillation import (
 
 from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.distill.distiller import Distiller
+from gnsmall_keras.distill.features import FeaturePair
 from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
 from gnsmall_keras.distill.teachers import TeacherEnsemble
 
@@ -271,14 +272,37 @@ def test_batches_show_the_epoch_that_keras_counts(listed):
 def test_labels_of_another_form_are_refused(form, wrong, received):
     images, labels = examples(BATCH)
     labels = wrong(labels)
-    data = {"array": (images, labels), "batches": (_Batches(images, labels),)}
-    options = {"loss": None} if form == "array" else {}
-    distiller = compiled(make_teacher(), **options)
+    data, options = (images, labels), {}
+    if form == "batches":
+        data = (_Batches(images, labels),)
+    elif form == "validation":
+        data, options = examples(), {"validation_data": data}
+    distiller = compiled(make_teacher())
     with pytest.raises(ValueError, match=received):
-        if form == "validation":
-            fit(distiller, *examples(), validation_data=(images, labels))
-        else:
-            fit(distiller, *data[form])
+        fit(distiller, *data, **options)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"image": 3, "teacher_logits": CLASSES}, "'images' and 'teacher_log"),
+        ({"images": 3}, r"Received: \['images'\]"),
+        ({"images": 3, "teacher_logits": 1}, r"4 classes. Received: \(8, 1\)"),
+        ({"images": 3, "teacher_logits": 12}, r"Received: \(8, 12\)"),
+        ({"images": 3, "teacher_logits": 0}, r"Received: \(8,\)"),
+    ],
+    ids=["name", "no targets", "a column", "other classes", "a vector"],
+)
+@pytest.mark.parametrize("loss", [LabelCrossEntropy(), None])
+def test_cached_targets_that_do_not_fit_are_refused(parts, message, loss):
+    """A column would be taken for the logits of each class."""
+    images, labels = examples(BATCH)
+    data = {name: np.zeros((BATCH, n)) for name, n in parts.items() if n != 3}
+    data |= {name: images for name, n in parts.items() if n == 3}
+    if parts.get("teacher_logits") == 0:
+        data["teacher_logits"] = np.zeros(BATCH)
+    with pytest.raises(ValueError, match=message):
+        fit(compiled(None, loss=loss), data, labels, epochs=1)
 
 
 class TestWithoutLabels:
@@ -334,6 +358,56 @@ class TestWithoutLabels:
     def test_neither_teacher_nor_loss_is_nothing_to_learn_from(self):
         with pytest.raises(ValueError, match="nothing to learn from"):
             _without_labels(teacher=None).fit(*examples(BATCH), verbose=0)
+
+    @pytest.mark.parametrize("cached", [True, False])
+    def test_a_label_weight_of_one_leaves_nothing_to_learn(self, cached):
+        distiller = _without_labels()
+        distiller.label_weight = 1.0
+        images = examples(BATCH)[0]
+        logits = np.zeros((BATCH, CLASSES))
+        batch = {"images": images, "teacher_logits": logits}
+        data = batch if cached else images
+        for call in (distiller.fit, distiller.train_on_batch):
+            with pytest.raises(ValueError, match="Received: label_weight=1"):
+                call(data)
+
+    @pytest.mark.parametrize("featured", [True, False])
+    def test_validation_has_the_loss_of_training(self, featured):
+        """No step moves a weight, and no layer is another in training."""
+        student, teacher = make_student(norm=False), make_teacher(norm=False)
+        ours, theirs = (m.layers[1].name for m in (student, teacher))
+        pair = FeaturePair(student_layer=ours, teacher_layer=theirs)
+        distiller = Distiller(
+            student,
+            teacher,
+            features=[pair] if featured else [],
+            track_agreement=True,
+        )
+        distiller.compile(keras.optimizers.SGD(0.0))
+        images = examples(BATCH)[0]
+        logs = fit(distiller, images, epochs=1, validation_data=(images,))
+        terms = {"loss", "kd_loss", "teacher_agreement"}
+        terms |= {f"{ours}_loss"} if featured else set()
+        assert logs.keys() == terms | {f"val_{name}" for name in terms}
+        for name in terms:
+            expected = pytest.approx(logs[name][0], rel=1e-5)
+            assert logs[f"val_{name}"][0] == expected
+        found = distiller.evaluate(images, verbose=0, return_dict=True)
+        assert found["loss"] == pytest.approx(logs["loss"][0], rel=1e-5)
+
+    def test_validation_by_nothing_is_refused_before_a_step(self):
+        images = examples(BATCH)[0]
+        logits = np.zeros((BATCH, CLASSES))
+        batch = {"images": images, "teacher_logits": logits}
+        distiller = _without_labels(teacher=None)
+        before = distiller.student.get_weights()
+        with pytest.raises(ValueError, match="nothing to measure"):
+            distiller.fit(batch, validation_data=(images,), verbose=0)
+        assert_weights(distiller.student.get_weights(), before, 0.0)
+        with pytest.raises(ValueError, match="nothing to measure"):
+            distiller.evaluate(*examples(BATCH), verbose=0)
+        found = distiller.evaluate(batch, verbose=0, return_dict=True)
+        assert found.keys() == {"loss", "kd_loss"}
 
     @pytest.mark.parametrize(
         ("labels", "received"),
