@@ -1,5 +1,6 @@
 """Checks of teachers and students: shapes, and logits in the end."""
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +17,28 @@ from gnsmall_keras.models.saving.files import (
 )
 from gnsmall_keras.records.run import MODEL_FILE
 
-# Names of Keras's losses whose default is from_logits=False, and of those that
-# have no such option.
+# Keras's functions that take probabilities unless they are told otherwise, and
+# its functions and classes that take nothing else.
+_OF_EITHER = (
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+    keras.losses.sparse_categorical_crossentropy,
+)
 _OF_PROBABILITIES = (
-    *("binarycrossentropy", "categoricalcrossentropy", "focalcrossentropy"),
-    *("kldivergence", "kullbackleiblerdivergence"),
+    keras.losses.kl_divergence,
+    keras.losses.poisson,
+    keras.losses.dice,
+    keras.losses.tversky,
+    keras.losses.categorical_generalized_cross_entropy,
+)
+_CLASSES_OF_PROBABILITIES = (
+    keras.losses.KLDivergence,
+    keras.losses.Poisson,
+    keras.losses.Dice,
+    keras.losses.Tversky,
+    keras.losses.CategoricalGeneralizedCrossEntropy,
 )
 _ANY_SIDE = 32  # of images for a network that takes all sizes
 
@@ -71,33 +89,53 @@ def load_teacher(
 
 
 def check_loss(loss: Any) -> None:
-    """Checks that a compiled loss is one of logits.
+    """Checks that a compiled loss is one, of logits.
 
-    By its name, Keras's cross-entropies take probabilities: on logits they
-    train worse, without an error.
+    By default Keras's cross-entropies take probabilities: on logits they train
+    worse, without an error. A loss of one's own is taken as it is.
 
     Args:
-        loss: of `compile`; in a list or dict each is looked at.
+        loss: of `compile`.
 
     Raises:
-        ValueError: if it is a cross-entropy or divergence of probabilities.
+        ValueError: if it is a cross-entropy or divergence of probabilities, a
+            dict, or a list of other than one loss.
     """
-    if isinstance(loss, dict):
-        loss = list(loss.values())
-    if isinstance(loss, list | tuple):
-        for each in loss:
-            check_loss(each)
-        return
-    kind = type(loss).__name__
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", kind)
-    of_logits = getattr(loss, "from_logits", False)
-    words = name.lower().replace("_", "")
-    if words.endswith(_OF_PROBABILITIES) and not of_logits:
+    if isinstance(loss, dict | list | tuple):
+        if isinstance(loss, dict) or len(loss) != 1:
+            raise ValueError(
+                "A student has one output, so a Distiller takes one loss. "
+                f"Received: a {type(loss).__name__} of {len(loss)}. Give the "
+                "loss itself; add several up in a function of labels and "
+                "logits."
+            )
+        loss = loss[0]
+    if _takes_probabilities(loss):
+        kind = getattr(loss, "func", loss)
+        kind = getattr(kind, "__name__", type(loss).__name__)
         raise ValueError(
             "A Distiller's student ends in logits, so its loss must take "
-            f"logits. Received: loss={name!r}, which takes probabilities. Use "
-            "LabelCrossEntropy(), or Keras's class with from_logits=True."
+            "logits. Received: loss="
+            f"{loss if isinstance(loss, str) else kind!r}, which takes "
+            "probabilities. Use LabelCrossEntropy(), or Keras's class with "
+            "from_logits=True."
         )
+
+
+def _takes_probabilities(loss):
+    """Whether it is one of Keras's losses of probabilities."""
+    loss = keras.losses.get(loss)
+    if isinstance(loss, keras.losses.Loss):
+        kept = type(loss).call is keras.losses.KLDivergence.call
+        return getattr(loss, "from_logits", None) is False or (
+            isinstance(loss, _CLASSES_OF_PROBABILITIES) and kept
+        )
+    options = {}
+    if isinstance(loss, functools.partial):
+        loss, options = loss.func, loss.keywords
+    return loss in _OF_PROBABILITIES or (
+        loss in _OF_EITHER and not options.get("from_logits", False)
+    )
 
 
 def check_student(student: keras.Model) -> None:

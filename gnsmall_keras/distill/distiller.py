@@ -22,6 +22,7 @@ from gnsmall_keras.distill.checks import (
 )
 from gnsmall_keras.distill.features import (
     FeaturePair,
+    check_pairs,
     feature_loss,
     recording,
     term_names,
@@ -134,7 +135,7 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
         self._mean = BatchMean(name="mean")
         self._label_weight = self._number("label_weight", label_weight)
         self._temperature = self._number("temperature", temperature)
-        self._pairs = tuple(features)
+        self._pairs = check_pairs(features)
         self._frozen, self._step = Untracked(), Step()
         self._kernels = kernels
         self._adapters = adapters  # None until a teacher tells the shapes

@@ -7,7 +7,8 @@ Komodakis, "Paying More Attention to Attention", 2017.
 import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import keras
@@ -21,7 +22,8 @@ class FeaturePair:
     """Two layers whose outputs shall agree.
 
     Raises:
-        ValueError: if the loss is unknown or the weight not above 0.
+        ValueError: if a layer is no name, the loss is unknown or the weight no
+            number above 0.
 
     Example:
         >>> pair = gns.FeaturePair(
@@ -42,16 +44,42 @@ class FeaturePair:
     normalised maps of energy, which ask for no equal number of channels."""
 
     def __post_init__(self):
+        for layer in (self.student_layer, self.teacher_layer):
+            if not isinstance(layer, str):
+                raise ValueError(
+                    "A pair's layers must be names. Received: "
+                    f"{type(layer).__name__}. Give layer.name, or its path."
+                )
         if self.loss not in _LOSSES:
             raise ValueError(
                 f"`loss` must be one of {sorted(_LOSSES)}. "
                 f"Received: {self.loss!r}."
             )
-        if not 0 < self.weight < math.inf:
+        is_number = isinstance(self.weight, numbers.Real)
+        if not (is_number and 0 < self.weight < math.inf):
             raise ValueError(
                 "`weight` must be finite and > 0. Received: "
                 f"{self.weight!r}. Leave the pair out instead."
             )
+
+
+def check_pairs(features: Any) -> tuple[FeaturePair, ...]:
+    """Returns the pairs of a list.
+
+    Raises:
+        ValueError: if it is none of FeaturePairs.
+    """
+    listed = isinstance(features, Iterable)
+    pairs: tuple[Any, ...] = tuple(features) if listed else (features,)
+    wrong = [pair for pair in pairs if not isinstance(pair, FeaturePair)]
+    if wrong or not listed:
+        received = wrong[0] if wrong else features
+        raise ValueError(
+            "`features` must be a list of FeaturePairs. Received: "
+            f"{type(received).__name__}{'' if wrong else ', without a list'}. "
+            "Write features=[gns.FeaturePair(...)], or leave it out."
+        )
+    return pairs
 
 
 def feature_loss(pair: FeaturePair, teacher, student):

@@ -1,6 +1,7 @@
 """Labels, and losses and accuracy of logits, in float32 or longer."""
 
 import math
+import numbers
 from typing import Any
 
 import keras
@@ -171,7 +172,7 @@ class DistillationLoss:
         **weights: passed by the subclass's `__init__`, by name.
 
     Raises:
-        ValueError: if a weight is negative, NaN or inf.
+        ValueError: if a weight is no number, negative, NaN or inf.
     """
 
     name: str
@@ -179,9 +180,10 @@ class DistillationLoss:
 
     def __init__(self, **weights):
         for name, weight in weights.items():
-            if not 0 <= weight < math.inf:
+            is_number = isinstance(weight, numbers.Real)
+            if not (is_number and 0 <= weight < math.inf):
                 raise ValueError(
-                    f"`{name}` must be finite and >= 0. Received: {weight}."
+                    f"`{name}` must be finite and >= 0. Received: {weight!r}."
                 )
         self.weights = weights
 
@@ -284,9 +286,16 @@ def get_loss(identifier) -> DistillationLoss:
             back as it is.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if it is neither, or has no name of its own.
     """
     if isinstance(identifier, DistillationLoss):
+        name = getattr(identifier, "name", None)
+        if not isinstance(name, str) or name in ("", "label"):
+            raise ValueError(
+                "A DistillationLoss must have a `name` for its term in the "
+                f'logs, other than "label". Received: {name!r} of '
+                f"{type(identifier).__name__}. Write name = ... in its class."
+            )
         return identifier
     if isinstance(identifier, str) and identifier in LOSSES:
         return LOSSES[identifier]()

@@ -143,8 +143,8 @@ class Running:
         """Prepares `fit`; see `keras.Model.compile`.
 
         Raises:
-            ValueError: if the loss expects probabilities: students end in
-                logits.
+            ValueError: if the loss expects probabilities, where students end
+                in logits, or is a dict or several.
         """
         check_loss(loss)
         metrics = (kwargs.get(name) for name in ("metrics", "weighted_metrics"))

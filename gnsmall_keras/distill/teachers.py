@@ -1,6 +1,6 @@
 """Who teaches: one model or several, which only answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import keras
@@ -149,6 +149,14 @@ class TeacherEnsemble:
         ] = "probabilities",
         weights: Sequence[float] | Literal["confidence"] | None = None,
     ):
+        if not isinstance(teachers, Iterable):
+            raise ValueError(
+                "`teachers` must be a list of models or FrozenTeachers. "
+                f"Received: {type(teachers).__name__}. Write "
+                "TeacherEnsemble([one, other]); one alone goes to the "
+                "Distiller."
+            )
+        teachers = list(teachers)
         for teacher in teachers:
             if isinstance(teacher, TeacherEnsemble):
                 raise ValueError(

@@ -338,3 +338,5 @@ def test_ensembles_are_of_single_teachers():
     inner = TeacherEnsemble([make_teacher(), make_teacher(5)])
     with pytest.raises(ValueError, match="Received: a TeacherEnsemble"):
         TeacherEnsemble([inner, make_teacher()])
+    with pytest.raises(ValueError, match="a list of models.*: Functional"):
+        TeacherEnsemble(make_teacher())

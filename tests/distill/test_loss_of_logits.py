@@ -1,5 +1,7 @@
 """Losses that expect probabilities are refused: students end in logits."""
 
+import functools
+
 import keras
 import pytest
 
@@ -10,6 +12,25 @@ from gnsmall_keras.distill.losses import LabelCrossEntropy
 def _distiller():
     student = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     return Distiller(student=student)
+
+
+class _KerasOwn(keras.losses.SparseCategoricalCrossentropy):
+    pass
+
+
+class _FromLogits(keras.losses.KLDivergence):
+    def call(self, y_true, y_pred):
+        return super().call(y_true, keras.ops.softmax(y_pred))
+
+
+def smooth_categorical_crossentropy(y_true, y_pred):
+    return keras.losses.categorical_crossentropy(
+        y_true, y_pred, from_logits=True, label_smoothing=0.1
+    )
+
+
+def _partial(**options):
+    return functools.partial(keras.losses.binary_crossentropy, **options)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +45,12 @@ def _distiller():
         keras.losses.CategoricalFocalCrossentropy(),
         keras.losses.KLDivergence(),
         ["sparse_categorical_crossentropy"],
-        {"logits": ["mse", keras.losses.KLDivergence()]},
+        "poisson",
+        "kld",
+        keras.losses.CategoricalCrossentropy,
+        _KerasOwn(),
+        _partial(),
+        _partial(from_logits=False),
     ],
 )
 def test_loss_of_probabilities_is_refused(loss):
@@ -41,11 +67,28 @@ def test_loss_of_probabilities_is_refused(loss):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         keras.losses.BinaryCrossentropy(from_logits=True),
         [LabelCrossEntropy()],
-        {"logits": "mse"},
+        _KerasOwn(from_logits=True),
+        _FromLogits(),
+        _partial(from_logits=True),
+        smooth_categorical_crossentropy,
     ],
 )
 def test_other_losses_are_taken(loss):
     _distiller().compile("sgd", loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("loss", "received"),
+    [
+        ({"out": LabelCrossEntropy()}, "a dict of 1"),
+        ([LabelCrossEntropy(), "mse"], "a list of 2"),
+        ([], "a list of 0"),
+    ],
+)
+def test_several_losses_are_refused(loss, received):
+    """Keras finds no output of such a name, and leaves out the second."""
+    with pytest.raises(ValueError, match=f"one loss. Received: {received}"):
+        _distiller().compile("sgd", loss=loss)
 
 
 @pytest.mark.parametrize("end", ["softmax", "sigmoid"])
