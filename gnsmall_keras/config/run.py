@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -27,7 +26,11 @@ from gnsmall_keras.config.kinds import (
     Temperature,
     check_limits,
 )
-from gnsmall_keras.config.weights import normalize_weights
+from gnsmall_keras.config.teachers import (
+    check_chain,
+    check_several,
+    check_teachers,
+)
 from gnsmall_keras.fields import Range, Younger
 from gnsmall_keras.models.catalogue import (
     STARTS,
@@ -159,7 +162,7 @@ class RunConfig:
     temperature: Temperature = 4.0
     """Divides logits before their softmax, > 0."""
     combine: Combine = "probabilities"
-    """How several teachers become one target."""
+    """How several teachers become one target, of "ensemble" and `dense`."""
     teacher_weights: tuple[float, ...] = ()
     """A number >= 0 for each teacher; empty: equal ones."""
     confidence_weights: bool = False
@@ -190,10 +193,10 @@ class RunConfig:
             )
         self._check_mixing()
         self._check_start()
-        self._check_teachers()
+        check_teachers(self)
         self._check_cache()
-        self._check_chain()
-        self._check_weights()
+        check_chain(self)
+        check_several(self)
 
     def _check_mixing(self):
         asked = [name for name in MIXING if getattr(self, name)]
@@ -223,25 +226,6 @@ class RunConfig:
                 "start='random'."
             )
 
-    def _check_teachers(self):
-        least, most, cached, rule = {
-            "baseline": (0, 0, False, "no teacher"),
-            "kd": (1, 1, True, "one teacher or a cache"),
-            "assistant": (1, 1, False, "one teacher, no cache"),
-            "ensemble": (1, math.inf, False, "one teacher or more, no cache"),
-        }[self.strategy]
-        given = len(self.teachers) + bool(self.cache)
-        if not least <= given <= most or (self.cache and not cached):
-            raise ValueError(
-                f"strategy={self.strategy!r} takes {rule}. Received: "
-                f"teachers={self.teachers}, cache={self.cache!r}."
-            )
-        if self.strategy != "assistant" and (self.assistants or self.dense):
-            raise ValueError(
-                "`assistants` and `dense` belong to strategy='assistant'. "
-                f"Received: strategy={self.strategy!r}."
-            )
-
     def _check_cache(self):
         recipe = self.resolved_recipe
         used = {
@@ -256,30 +240,6 @@ class RunConfig:
                 f"with {used}. Set these to 0, or give the teacher itself in "
                 "`teachers`: it sees what the student sees."
             )
-
-    def _check_chain(self):
-        chain = [*self.teachers, *self.assistants]
-        twice = sorted({link for link in chain if chain.count(link) > 1})
-        if twice and self.strategy == "assistant":
-            raise ValueError(
-                "A chain must not come back to where it was. Received twice: "
-                f"{twice}. Name each model once."
-            )
-
-    def _check_weights(self):
-        weighted = self.teacher_weights or self.confidence_weights
-        if weighted and self.strategy != "ensemble":
-            raise ValueError(
-                "`teacher_weights` and `confidence_weights` belong to "
-                f"strategy='ensemble'. Received: strategy={self.strategy!r}."
-            )
-        if self.teacher_weights and self.confidence_weights:
-            raise ValueError(
-                "Give `teacher_weights` or `confidence_weights`, not both. "
-                f"Received: teacher_weights={self.teacher_weights}."
-            )
-        if self.teacher_weights:
-            normalize_weights(self.teacher_weights, len(self.teachers))
 
     @property
     def resolved_recipe(self) -> Recipe:

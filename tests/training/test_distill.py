@@ -291,6 +291,16 @@ def test_the_command_writes_a_record(folder, tmp_path, capsys):
             r"must not come back.*\['a'\]",
         ),
         ({"teachers": ("a",), "teacher_weights": (1.0,)}, "'ensemble'"),
+        ({"teachers": ("a",), "combine": "logits"}, "belongs to several"),
+        (
+            {
+                "strategy": "assistant",
+                "teachers": ("a",),
+                "assistants": ("gns-w1",),
+                "combine": "per_teacher",
+            },
+            "belongs to several.*'per_teacher' with strategy='assistant'",
+        ),
         (
             {
                 "strategy": "ensemble",
