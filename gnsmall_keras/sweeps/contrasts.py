@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gnsmall_keras import fields
+from gnsmall_keras.config import RunConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,39 @@ def _show(value):
     if isinstance(value, list | tuple):
         return " + ".join(str(one).removeprefix("@") for one in value)
     return str(value)
+
+
+def check_seeds(arms: Mapping[str, Sequence[RunConfig]]) -> None:
+    """Checks that an arm has one run for each seed.
+
+    Raises:
+        ValueError: if it has two of one.
+    """
+    for name, configs in arms.items():
+        seeds = [config.seed for config in configs]
+        if len(seeds) != len(set(seeds)):
+            raise ValueError(
+                f"An arm has one run for each seed. Received: {name!r} with "
+                f"the seeds {seeds}. Leave the repeated ones out."
+            )
+
+
+def not_an_arm(
+    name: str, first: Mapping[str, Any], second: Mapping[str, Any]
+) -> ValueError:
+    """Returns what is said of an arm whose runs differ in more than a seed.
+
+    Args:
+        name: the arm's.
+        first, second: values of two runs, without their seeds.
+    """
+    keys = sorted(first.keys() | second.keys())
+    differ = [key for key in keys if first.get(key) != second.get(key)]
+    return ValueError(
+        "Runs of one arm differ in their seed alone. Received: "
+        f"{name!r} with several values of {', '.join(differ)}. Name them in "
+        f'braces: arm = "... {{{differ[0]}}}".'
+    )
 
 
 def build_contrasts(

@@ -16,7 +16,13 @@ from typing import Any
 
 from gnsmall_keras import fields
 from gnsmall_keras.config import Distilling, RunConfig
-from gnsmall_keras.sweeps.contrasts import Contrast, build_contrasts, name_arm
+from gnsmall_keras.sweeps.contrasts import (
+    Contrast,
+    build_contrasts,
+    check_seeds,
+    name_arm,
+    not_an_arm,
+)
 
 _FIELDS = fields.rules(RunConfig)
 # What a teacher takes from the run that names it, unless its table says
@@ -130,9 +136,9 @@ class SweepConfig:
                 arms.setdefault(arm, []).append(configs[-1])
                 values.pop("seed", None)
                 if kept.setdefault(arm, values) != values:
-                    raise _not_an_arm(arm, kept[arm], values)
+                    raise not_an_arm(arm, kept[arm], values)
         teachers.check_used()
-        _check_seeds(arms)
+        check_seeds(arms)
         return _Built(
             tuple(configs),
             tuple(teachers.configs.values()),
@@ -195,12 +201,21 @@ def read_sweep(path: str | os.PathLike[str]) -> SweepConfig:
         {'recipe': ['quick', 'best']}
     """
     if not Path(path).is_file():
+        received = "a folder" if Path(path).is_dir() else "no file"
         raise ValueError(
-            f"A sweep is a TOML file. Received: {path}, no file. Correct it."
+            f"A sweep is a TOML file. Received: {path}, {received}. Give the "
+            "path of one, such as sweep.toml."
         )
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        return _sweep(values)
+        # Editors on Windows write a mark before the text.
+        text = Path(path).read_text(encoding="utf-8-sig")
+        return _sweep(tomllib.loads(text))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: TOML is text in UTF-8. Received: a byte "
+            f"0x{error.object[error.start]:02x} that is none, at place "
+            f"{error.start}. Save the file as UTF-8."
+        ) from None
     except RecursionError:
         raise ValueError(f"{path}: must not be nested so deeply.") from None
     except ValueError as error:
@@ -235,28 +250,6 @@ class _Built(typing.NamedTuple):
     arms: dict[str, list[RunConfig]]
     teacher_arms: dict[str, list[RunConfig]]
     pairs: tuple[Contrast, ...]
-
-
-def _check_seeds(arms: Mapping[str, Sequence[RunConfig]]) -> None:
-    for name, configs in arms.items():
-        seeds = [config.seed for config in configs]
-        if len(seeds) != len(set(seeds)):
-            raise ValueError(
-                f"An arm has one run for each seed. Received: {name!r} with "
-                f"the seeds {seeds}. Leave the repeated ones out."
-            )
-
-
-def _not_an_arm(
-    name: str, first: Mapping[str, Any], second: Mapping[str, Any]
-) -> ValueError:
-    keys = sorted(first.keys() | second.keys())
-    differ = [key for key in keys if first.get(key) != second.get(key)]
-    return ValueError(
-        "Runs of one arm differ in their seed alone. Received: "
-        f"{name!r} with several values of {', '.join(differ)}. Name them in "
-        f'braces: arm = "... {{{differ[0]}}}".'
-    )
 
 
 class _Teachers:

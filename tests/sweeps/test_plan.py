@@ -41,6 +41,25 @@ def test_a_file_that_is_not_there_is_named(tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+def test_a_folder_is_no_sweep(tmp_path):
+    with pytest.raises(ValueError, match=r"Received: .*, a folder\. Give the"):
+        read_sweep(tmp_path)
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_bytes("# Gerät\n[grid]\nseed = [0]".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"0xe4.* at place 5\. Save .* UTF-8"):
+        read_sweep(path)
+
+
+def test_a_mark_before_the_text_is_no_part_of_it(tmp_path):
+    path = tmp_path / "sweep.toml"
+    text = BASELINE + "[grid]\nseed = [0, 1]"
+    path.write_text(text, encoding="utf-8-sig")
+    assert len(read_sweep(path).configs) == 2
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_shipped_files_ask_for_runs_and_say_what_they_cost(path):
     assert read_sweep(path).configs
@@ -187,6 +206,7 @@ KD = '[[runs]]\nteachers = ["@a"]\n[teachers.a]\n'
         (KD + "seed = 0.5", "`teachers.a.seed` must be a whole number"),
         (KD + "width = 0", "teachers.a: "),
         (KD + 'teachers = ["x"]', "teachers.a: strategy='baseline' takes no"),
+        (KD + 'teachers = ["x"]', "Take another strategy, or leave them out"),
         ("teachers = 1\n[[runs]]", "`teachers` must be a table"),
         ("[[runs]]\n[teachers]\na = 1", "`teachers.a` must be a table"),
         (KD + "[grid]\nseed = []", "`grid.seed` must be a list of one value"),
