@@ -248,6 +248,11 @@ def report(
         _write_networks(reading, networks, published or Path("tflite"))
     if not (out or figures or readme):
         return
+    if not reading.runs:
+        printing.warn(
+            f"warning: {index} has no records, so nothing is shown. Give "
+            "--index the file index.jsonl of a folder of runs."
+        )
     name = "/".join(index.parts[-2:])
     if study and readme:
         studies = [read_study(path, reading.runs) for path in study]

@@ -286,6 +286,18 @@ def test_a_file_without_records_is_a_page(tmp_path):
     assert "Runs: 0" in out.read_text()
 
 
+def test_the_command_warns_of_a_file_without_records(tmp_path, capsys):
+    index = tmp_path / "index.jsonl"
+    index.touch()
+    out = tmp_path / "report.html"
+    arguments = ["report", "--index", str(index), "--out", str(out)]
+    assert cli.main(arguments) == 0
+    error = capsys.readouterr().err
+    assert f"warning: {index} has no records" in error
+    assert error.count("\n") == 1
+    assert out.is_file()
+
+
 def test_the_command_tells_of_broken_lines_and_goes_on(
     make_record, capsys, tmp_path, monkeypatch
 ):
