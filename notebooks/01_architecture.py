@@ -144,7 +144,10 @@ import keras
 
 fused = gns.to_deploy(model)
 dataset = gns.load_data(data)
-pixels = dataset.test_images[image : image + 1]
+photos = dataset.test_images
+if not len(photos):  # a folder may have none
+    photos = dataset.train_images
+pixels = photos[image : image + 1]
 names = [f"{module}_primary_relu", f"{module}_cheap_relu"]
 features = keras.Model(
     fused.inputs, [fused.get_layer(name).output for name in names]
@@ -202,7 +205,7 @@ for row, drawn, label in zip(
 # rounding, in parts of the largest logit, which is large after a short training.
 
 # %%
-images = gns.normalize(dataset.test_images)
+images = gns.normalize(photos)
 before = model.predict(images, verbose=0)
 after = fused.predict(images, verbose=0)
 print(

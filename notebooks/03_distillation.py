@@ -94,7 +94,10 @@ teacher = gns.load_model(f"{teacher_folder}/model.keras")
 import keras
 
 dataset = gns.load_data(data)
-logits = teacher.predict(gns.normalize(dataset.test_images), verbose=0)
+images, labels = dataset.test_images, dataset.test_labels
+if not len(images):  # a folder may have none
+    images, labels = dataset.train_images, dataset.train_labels
+logits = teacher.predict(gns.normalize(images), verbose=0)
 
 
 def soft_labels(logits, temperature):
@@ -112,7 +115,7 @@ BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's
 
 def draw(axes, index, temperature):
     """Bars of all classes; the label's own has another colour."""
-    label = dataset.test_labels[index]
+    label = labels[index]
     values = soft_labels(logits[index], temperature)
     bars = axes.bar(dataset.class_names, values, color=BLUE)
     bars[label].set_color(ORANGE)
@@ -129,8 +132,8 @@ def show(temperatures):
         1 + rows, len(chosen), height_ratios=[0.8] + [1] * rows
     )
     for column, index in zip(grid.T, chosen, strict=True):
-        name = dataset.class_names[dataset.test_labels[index]]
-        column[0].imshow(dataset.test_images[index])
+        name = dataset.class_names[labels[index]]
+        column[0].imshow(images[index])
         column[0].set(xticks=[], yticks=[], title=f'label "{name}"')
         for axes, each in zip(column[1:], temperatures, strict=True):
             draw(axes, index, each)
@@ -217,6 +220,12 @@ for name, values in history.history.items():
 # %%
 common |= {"width": width}
 records = {}
+split = "test" if len(dataset.test_images) else "validation"
+
+
+def accuracy_of(record):
+    """On the test images; of a folder without any, on those held out."""
+    return getattr(record, f"{split}_accuracy")
 
 
 def train_seeds(name, **options):
@@ -229,7 +238,7 @@ def train_seeds(name, **options):
         )
         for seed in seeds
     ]
-    found = ", ".join(f"{one.test_accuracy:.4f}" for one in records[name])
+    found = ", ".join(f"{accuracy_of(one):.4f}" for one in records[name])
     print(f"{name}: {found}")
 
 
@@ -290,21 +299,21 @@ import numpy as np
 
 figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
 for place, runs in enumerate(records.values()):
-    values = [100 * run.test_accuracy for run in runs]
+    values = [100 * accuracy_of(run) for run in runs]
     spread = np.std(values, ddof=1) if len(values) > 1 else None
     axes.bar(
         place, np.mean(values), yerr=spread, color=BLUE, capsize=5, alpha=0.6
     )
     axes.plot([place] * len(values), values, "o", color=ORANGE)
-line = 100 * of_teacher.test_accuracy
+line = 100 * accuracy_of(of_teacher)
 axes.axhline(line, color="black", linestyle=":", label="the teacher (n=1)")
 lowest = min(
-    100 * run.test_accuracy for runs in records.values() for run in runs
+    100 * accuracy_of(run) for runs in records.values() for run in runs
 )
 axes.set(
     xticks=range(len(records)),
     xticklabels=[f"{name}\n(n={len(runs)})" for name, runs in records.items()],
-    ylabel="test accuracy (%)",
+    ylabel=f"{split} accuracy (%)",
     ylim=(max(0, lowest - 5), 101),
 )
 axes.legend(frameon=False)
