@@ -211,8 +211,8 @@ class Running:
     def _check_validation(self, data):
         labels = labels_of(data)
         if isinstance(data, tuple):
-            labels = data[1] if len(data) > 1 else None
-            if not (self.teacher or has_targets(data[0])):
+            x, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+            if not (self.teacher or has_targets(x)):
                 self._check_loss(training=False)
         self._check_labels(labels, " of validation")
 
