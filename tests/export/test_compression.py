@@ -8,7 +8,7 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras.config import ExportConfig
-from gnsmall_keras.export.alike import with_like_channels
+from gnsmall_keras.export.equalized import with_equalized_channels
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.saving.files import load_model
@@ -50,7 +50,7 @@ def network():
 @pytest.mark.slow
 def test_channels_are_made_alike_and_the_outputs_stay(network):
     images = _training(network).images[:20]
-    found = with_like_channels(network, images)
+    found = with_equalized_channels(network, images)
     probes = np.random.default_rng(1).normal(size=(4, 32, 32, 3))
     probes = probes.astype(np.float32)
     expected = network.predict(probes, verbose=0)
