@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gnsmall_keras.native import plan as plans
+from gnsmall_keras.native.cores import usable_cores
 from gnsmall_keras.native.plan import NetworkPlan, Weight
 
 _POINTER = ctypes.c_void_p
@@ -82,7 +83,7 @@ class Engine:
         library: str | os.PathLike | None = None,
     ):
         if threads is None:
-            threads = _usable_cores()
+            threads = usable_cores()
         if threads < 1:
             raise ValueError(f"`threads` must be >= 1. Received: {threads}.")
         self.plan = plan
@@ -315,12 +316,6 @@ def _check(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
 
 def _count(weights: tuple[Weight, ...]) -> int:
     return sum(math.prod(weight.shape) for weight in weights)
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _compiled() -> Path:

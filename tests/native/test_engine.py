@@ -128,6 +128,24 @@ def test_large_networks_equal_separate_branches(case):
     _check(case)
 
 
+@pytest.mark.parametrize(
+    "sides", [(4, 4), (2, 2), (1, 5), (5, 1), (3, 20), (1, 1)], ids=str
+)
+def test_maps_of_one_row_or_column(sides):
+    """Their one row is the first as well as the last."""
+    # Few values make a BatchNorm magnify rounding: a wrong sum does far more.
+    case = Case(network="gns_nogate", sides=sides, batch=33)
+    inputs = inputs_of(case)
+    wanted = outputs_of(case, inputs)
+    logits, statistics, gradient, inferred, _ = _run(
+        Engine(case.plan()), inputs
+    )
+    assert _distance(logits, wanted.logits) < 1e-3
+    assert _distance(statistics, wanted.statistics) < 1e-3
+    assert _distance(gradient, wanted.gradient) < 2e-2
+    assert _distance(inferred, wanted.inferred) < 1e-5
+
+
 def test_number_of_threads_changes_no_bit():
     case = SMALL._replace(batch=70)
     inputs = inputs_of(case)

@@ -1,6 +1,7 @@
 #include "network.h"
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
 
 #include "layers/depthwise.h"
@@ -75,6 +76,16 @@ Network::Network(const Plan& plan, int threads)
   std::size_t most = 0;
   for (const auto& tensor : tensors_) most = std::max(most, tensor.pixel());
   zeros_.assign(most + IMAGES, 0.f);
+  watch(this);
+}
+
+Network::~Network() { unwatch(this); }
+
+// A call of another thread is not in the child: its context is never used.
+void Network::renew() {
+  new (&mutex_) std::mutex;
+  threads_.forget();
+  pool_.renew();
 }
 
 int Network::ghost(int x, int channels, bool relu) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/context.h"
+#include "base/forks.h"
 #include "orthogonal.h"
 
 namespace gns {
@@ -19,9 +20,11 @@ struct Plan {
   std::vector<Block> blocks;
 };
 
-class Network {
+class Network final : public Forked {
  public:
   Network(const Plan& plan, int threads);
+  ~Network();
+  void renew() override;
 
   std::size_t parameter_count() const { return places_.parameters; }
   std::size_t statistics_count() const { return places_.statistics; }

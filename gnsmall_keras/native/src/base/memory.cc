@@ -53,11 +53,21 @@ Buffer Pool::take(std::size_t floats) {
   return made;
 }
 
-void Pool::give_back(Buffer& buffer) {
+void Pool::give_back(Buffer& buffer) noexcept {
   if (!buffer.allocation) return;
   std::lock_guard<std::mutex> lock(mutex_);
-  free_.push_back(buffer);
+  try {
+    free_.push_back(buffer);
+  } catch (const std::bad_alloc&) {
+    std::free(buffer.allocation);
+  }
   buffer = Buffer{};
+}
+
+// Where another thread was at the list, it may be half written.
+void Pool::renew() {
+  if (!mutex_.try_lock()) new (&free_) std::vector<Buffer>;
+  new (&mutex_) std::mutex;
 }
 
 void Scratch::clear(std::size_t floats) {

@@ -21,7 +21,10 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   Buffer take(std::size_t floats);
-  void give_back(Buffer& buffer);
+  void give_back(Buffer& buffer) noexcept;
+
+  // In a child of a fork; see forks.h.
+  void renew();
 
  private:
   std::mutex mutex_;

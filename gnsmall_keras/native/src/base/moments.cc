@@ -19,6 +19,15 @@ int corner_of(int row_edge, int column_edge) {
 
 }  // namespace
 
+void share_one_row(double* sums) {
+  for (int i = 0; i < EDGE; i++)
+    sums[EDGES + EDGE * BOTTOM + i] = sums[EDGES + EDGE * TOP + i];
+  for (int side = LEFT; side <= RIGHT; side++)
+    for (int i = 0; i < 2; i++)
+      sums[CORNERS + 2 * corner_of(BOTTOM, side) + i] =
+          sums[CORNERS + 2 * corner_of(TOP, side) + i];
+}
+
 WindowMoments window_moments(const double* sums, double count) {
   WindowMoments found;
   double mean[TAPS];
@@ -77,6 +86,17 @@ WindowGradient window_gradient(const float* dmean,
     }
   }
   return found;
+}
+
+void join_one_row(WindowGradient& gradient) {
+  gradient.edge_bias[TOP] += gradient.edge_bias[BOTTOM];
+  for (int i = 0; i < 5; i++)
+    gradient.edge[TOP][i] += gradient.edge[BOTTOM][i];
+  for (int side = LEFT; side <= RIGHT; side++) {
+    const int top = corner_of(TOP, side), bottom = corner_of(BOTTOM, side);
+    gradient.corner[top] += gradient.corner[bottom];
+    gradient.corner_bias[top] += gradient.corner_bias[bottom];
+  }
 }
 
 }  // namespace gns

@@ -26,6 +26,8 @@ constexpr int TAPS = 9;
 struct WindowMoments {
   float mean[TAPS], covariance[TAPS][TAPS];
 };
+// Where the first row is the last as well, its sums as TOP are also BOTTOM's.
+void share_one_row(double* sums);
 WindowMoments window_moments(const double* sums, double count);
 
 // dx[p] = bias + sum over 5 x 5 lags of lags[.] x[p + lag], and on an edge or
@@ -39,5 +41,7 @@ struct WindowGradient {
 WindowGradient window_gradient(const float* dmean,
                                const float (*dcovariance)[TAPS],
                                const WindowMoments& moments, double count);
+// Where the first row is the last as well, TOP stands for both.
+void join_one_row(WindowGradient& gradient);
 
 }  // namespace gns

@@ -1,15 +1,21 @@
 #include "base/threads.h"
 
-#include <unistd.h>
-
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "base/denormals.h"
 
 namespace gns {
 namespace {
+
+constexpr int MOST = 1024;  // threads: there are no machines for more
 
 // Of waiting by spinning, in nanoseconds: longer than most waits.
 constexpr int LONGEST_SPIN = 400000, SHORTEST_SPIN = 1000;
@@ -47,16 +53,42 @@ void wait_for(Condition condition, int& limit, std::mutex& mutex,
 
 }  // namespace
 
-Threads::Threads(int count)
-    : count_(std::max(1, count)), limit_(LONGEST_SPIN) {
-  start();
+// The threads beside the one that calls, and what all share.
+class Threads::Crew {
+ public:
+  explicit Crew(int count);
+  ~Crew();
+
+  bool is_empty() const { return workers_.empty(); }
+  void run(int count, const std::function<void(int)>& task, int& limit);
+
+ private:
+  void work();
+  void take_tasks();
+
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  std::atomic<unsigned> round_{0};
+  std::atomic<int> next_{0}, busy_{0};
+  std::atomic<bool> stop_{false};
+  int tasks_ = 0;
+  const std::function<void(int)>* task_ = nullptr;
+  std::exception_ptr error_;  // the first one of a round
+};
+
+// An error from here on would destroy what the first threads wait on.
+Threads::Crew::Crew(int count) {
+  try {
+    workers_.reserve(count);
+    while (int(workers_.size()) < count)
+      workers_.emplace_back([this] { work(); });
+  } catch (const std::exception&) {
+    // No more threads, or no memory for them: those that there are do all.
+  }
 }
 
-Threads::~Threads() {
-  if (process_ != getpid()) {  // of another process: nothing to join
-    for (auto& worker : workers_) worker.detach();
-    return;
-  }
+Threads::Crew::~Crew() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;
@@ -66,16 +98,10 @@ Threads::~Threads() {
   for (auto& worker : workers_) worker.join();
 }
 
-void Threads::start() {
-  process_ = getpid();
-  unsigned seen = round_;
-  for (int i = 1; i < count_; i++)
-    workers_.emplace_back([this, seen] { work(seen); });
-}
-
-void Threads::work(unsigned seen) {
+void Threads::Crew::work() {
   FlushedDenormals flushed;
   int limit = LONGEST_SPIN;
+  unsigned seen = 0;
   auto begun = [&] { return round_ != seen; };
   for (;;) {
     wait_for(begun, limit, mutex_, wake_);
@@ -89,31 +115,47 @@ void Threads::work(unsigned seen) {
   }
 }
 
-void Threads::take_tasks() {
-  for (int i; (i = next_++) < tasks_;) (*task_)(i);
+void Threads::Crew::take_tasks() {
+  try {
+    for (int i; (i = next_++) < tasks_;) (*task_)(i);
+  } catch (...) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!error_) error_ = std::current_exception();
+    next_ = tasks_;
+  }
 }
 
-void Threads::run(int count, const std::function<void(int)>& task) {
-  if (count_ == 1 || count == 1) {
-    for (int i = 0; i < count; i++) task(i);
-    return;
-  }
-  if (process_ != getpid()) {  // after a fork
-    for (auto& worker : workers_) worker.detach();
-    workers_.clear();
-    start();
-  }
+void Threads::Crew::run(int count, const std::function<void(int)>& task,
+                        int& limit) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     task_ = &task;
     tasks_ = count;
     next_ = 0;
-    busy_ = count_ - 1;
+    busy_ = int(workers_.size());
     round_++;
   }
   wake_.notify_all();
   take_tasks();
-  wait_for([&] { return !busy_; }, limit_, mutex_, done_);
+  wait_for([&] { return !busy_; }, limit, mutex_, done_);
+  // Not before all have left the task, which is the caller's.
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+Threads::Threads(int count)
+    : count_(std::min(std::max(1, count), MOST)), limit_(LONGEST_SPIN) {}
+
+Threads::~Threads() { delete crew_; }
+
+void Threads::forget() { crew_ = nullptr; }
+
+void Threads::run(int count, const std::function<void(int)>& task) {
+  if (count_ > 1 && count > 1 && !crew_) crew_ = new Crew(count_ - 1);
+  if (count_ > 1 && count > 1 && !crew_->is_empty()) {
+    crew_->run(count, task, limit_);
+    return;
+  }
+  for (int i = 0; i < count; i++) task(i);
 }
 
 int Work::slots(int height) const {

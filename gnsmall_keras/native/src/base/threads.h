@@ -1,15 +1,11 @@
 // Threads, and the fixed way in which work is cut for them.
 #pragma once
-#include <atomic>
-#include <condition_variable>
 #include <functional>
-#include <mutex>
-#include <thread>
-#include <vector>
 
 namespace gns {
 
-// Threads that are made once and take tasks by number.
+// Threads that are made once, at the first call that has work for several, and
+// take tasks by number. Where the system has no more threads there are fewer.
 class Threads {
  public:
   explicit Threads(int count);
@@ -19,25 +15,19 @@ class Threads {
 
   int count() const { return count_; }
 
-  // Calls task(0), ..., task(count - 1), each once, on any thread.
+  // Calls task(0), ..., task(count - 1), each once, on any thread. Where one
+  // throws, some are left out, and the error comes from here.
   void run(int count, const std::function<void(int)>& task);
 
+  // In a child of a fork, which has none of the threads: others are made.
+  void forget();
+
  private:
-  void start();
-  void work(unsigned seen);
-  void take_tasks();
+  class Crew;
 
   const int count_;
-  int limit_;  // of spinning
-  long process_ = 0;  // that has the workers: a fork has none
-  std::vector<std::thread> workers_;
-  std::mutex mutex_;
-  std::condition_variable wake_, done_;
-  std::atomic<unsigned> round_{0};
-  std::atomic<int> next_{0}, busy_{0};
-  std::atomic<bool> stop_{false};
-  int tasks_ = 0;
-  const std::function<void(int)>* task_ = nullptr;
+  int limit_;             // of spinning
+  Crew* crew_ = nullptr;  // beside the thread that calls
 };
 
 // A batch is cut into strips of rows of one block. The cut, and the order in

@@ -117,6 +117,7 @@ void Cheap::measure(Context& context, Saved& saved) const {
     for (int c = first; c < end; c++) {
       double sums[WINDOW_SUMS];
       partial.totals(c * WINDOW_SUMS, WINDOW_SUMS, sums);
+      if (height == 1) share_one_row(sums);
       saved.moments[c] = window_moments(sums, count);
     }
   });

@@ -99,6 +99,7 @@ void Cheap::kernel_gradients(Context& context, Saved& saved) const {
           }
           InputGradient& input = saved.input[c];
           input.window = window_gradient(dmean, dcovariance, moments, count);
+          if (x.height == 1) join_one_row(input.window);
           for (int t = 0; t < TAPS; t++)
             input.kernel[t] = saved.kernel[c * TAPS + TAPS - 1 - t];
         }
