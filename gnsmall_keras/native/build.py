@@ -1,10 +1,10 @@
 """Compiles the engine at first use and keeps it in the user's cache.
 
 A compiled library is named after all that decides it: sources, compiler,
-flags and processor. One that was copied from another machine is not found.
+flags and processor. One that was copied from another machine is not found. Its
+digest is beside it, for half a library would end the process that loads it.
 """
 
-import concurrent.futures
 import contextlib
 import ctypes
 import functools
@@ -13,23 +13,25 @@ import os
 import platform
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from gnsmall_keras.lines import say
+from gnsmall_keras.lines import one_line, say
+from gnsmall_keras.native.compiler import (
+    NATIVE,
+    NativeUnavailable,
+    compile_units,
+    find_compiler,
+    has_failed,
+    version_of,
+)
 from gnsmall_keras.records.jsonl import lock
 
-FLAGS = ("-std=c++17", "-O2", "-march=native", "-shared", "-fPIC", "-pthread")
+FLAGS = ("-std=c++17", "-O2", NATIVE, "-shared", "-fPIC", "-pthread")
 SOURCES = Path(__file__).parent / "src"
-_COMPILERS = ("c++", "g++", "clang++")
 _KEY_LENGTH = 16
-
-
-class NativeUnavailable(ValueError):
-    """Why there are no native kernels here, in one line."""
 
 
 @functools.cache
@@ -37,30 +39,36 @@ def library(flags: Sequence[str] = ()) -> Path:
     """Returns the engine's shared library, compiled if need be.
 
     Processes that ask at once compile it once. Where the cache cannot be
-    written, the folder for temporary files takes its place.
+    written, or libraries in it cannot be loaded, the folder for temporary
+    files takes its place.
 
     Args:
         flags: of the compiler, after `FLAGS`.
 
     Raises:
-        NativeUnavailable: if there is no compiler that can, with one line.
+        NativeUnavailable: if there is no compiler or place for it, with one
+            line.
     """
     if sys.platform == "win32":
         raise NativeUnavailable("They are not built on Windows.")
-    compiler, flags = _find_compiler(), (*FLAGS, *flags)
+    compiler, flags = find_compiler(), (*FLAGS, *flags)
     sources = _sources()
     name = f"engine-{_key(compiler, flags, sources)}.so"
-    tried = []
+    made, refused = None, []
     for place in (_cache_folder, _temporary_folder):
-        path = place() / name
-        if _loads(path):
+        try:
+            path = place() / name
+            if not _is_whole(path):
+                _build(path, made, compiler, flags, sources)
+            made = path
+            _load(path)
             return path
-        with contextlib.suppress(OSError):
-            return _build(path, compiler, flags, sources)
-        tried.append(str(path.parent))
+        except OSError as error:
+            refused.append(one_line(error))
     raise NativeUnavailable(
-        f"Their library cannot be written to {' nor to '.join(tried)}; make "
-        "room, or set XDG_CACHE_HOME."
+        "Their library needs a folder that can be written and whose libraries "
+        f"can be loaded. Received: {'; '.join(refused)}. Make room, or set "
+        "XDG_CACHE_HOME to another one."
     )
 
 
@@ -68,11 +76,14 @@ def expected() -> tuple[Path, str]:
     """Returns where the library is once it is compiled, and the compiler.
 
     Raises:
-        ValueError: as `library`; nothing is compiled.
+        NativeUnavailable: as `library`; nothing is compiled.
     """
-    compiler = _find_compiler()
+    compiler = find_compiler()
     key = _key(compiler, FLAGS, _sources())
-    return _cache_folder() / f"engine-{key}.so", shlex.join(compiler)
+    try:
+        return _cache_folder() / f"engine-{key}.so", shlex.join(compiler)
+    except OSError as error:
+        raise NativeUnavailable(f"{one_line(error)}.") from None
 
 
 def _sources() -> list[Path]:
@@ -83,49 +94,61 @@ def _sources() -> list[Path]:
 
 def _build(
     path: Path,
+    made: Path | None,
     compiler: Sequence[str],
     flags: Sequence[str],
     sources: Sequence[Path],
-) -> Path:
-    """Compiles under a lock, beside the place, and then moves it there."""
+) -> None:
+    """Compiles under a lock, beside the place, and then moves it there.
+
+    Args:
+        path: of the library.
+        made: one that is compiled already, to be copied.
+        compiler: its command.
+        flags: all.
+        sources: all files.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("ab") as file:
-        lock(file)
-        if _loads(path):  # another process was faster
-            return path
+        _wait_for(file)
+        if _is_whole(path):  # another process was faster
+            return
         for left in path.parent.glob(f"{path.stem}.*.unfinished"):
             shutil.rmtree(left)  # of a compilation that was interrupted
         unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
         unfinished.mkdir()
-        say("Compiling the native kernels, once on this machine ...")
         try:
-            made = _compile(
-                unfinished, path.with_suffix(".log"), compiler, flags, sources
-            )
+            if made is None:
+                say("Compiling the native kernels, once on this machine ...")
+                log = path.with_suffix(".log")
+                made = _compile(unfinished, log, compiler, flags, sources)
+            else:
+                made = Path(shutil.copy(made, unfinished))
+            noted = unfinished / "digest"
+            noted.write_text(_digest(made))
+            noted.replace(_noted(path))
             made.replace(path)
         finally:
             shutil.rmtree(unfinished)
-    return path
+
+
+def _wait_for(file):
+    """Locks a file."""
+    try:
+        lock(file, wait=False)
+    except BlockingIOError:
+        say("Another process compiles the native kernels: waiting for it ...")
+        lock(file)
 
 
 def _compile(folder, log, compiler, flags, sources) -> Path:
-    """Compiles each unit by itself, one a core at once, and links them."""
+    """Returns the library, or tells where the compiler's messages are."""
     units = [path for path in sources if path.suffix == ".cc"]
-    objects = [folder / f"{index}.o" for index in range(len(units))]
-    output = folder / "engine.so"
-    command = [*compiler, *flags, f"-I{SOURCES}"]
-    commands = [
-        [*command, "-c", "-o", str(made), str(unit)]
-        for unit, made in zip(units, objects, strict=True)
-    ]
-    with concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
-        done = list(pool.map(_run, commands))
-    if not any(status for status, _ in done):
-        link = [*compiler, *flags, "-o", str(output), *map(str, objects)]
-        done.append(_run(link))
-    log.write_text("".join(text for _, text in done))
-    status = next((status for status, _ in done if status), None)
-    if status or not _loads(output):
+    flags = (*flags, f"-I{SOURCES}")
+    output, done = compile_units(folder, compiler, flags, units)
+    log.write_text("".join(outcome.text for outcome in done))
+    if has_failed(done) or not output.is_file():
+        status = next((each.status for each in done if each.status), None)
         why = f"exit status {status}" if status else "no library came of it"
         raise NativeUnavailable(
             f"The C++ compiler {shlex.join(compiler)} failed ({why}); its "
@@ -134,74 +157,14 @@ def _compile(folder, log, compiler, flags, sources) -> Path:
     return output
 
 
-def _run(command):
-    """Returns a command's exit status, and itself with its messages."""
-    said = f"{shlex.join(command)}\n"
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-    except OSError as error:
-        return error.strerror, f"{said}{error}\n"
-    return done.returncode, said + done.stdout
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _find_compiler() -> list[str]:
-    """The command of $CXX, or of the first compiler there is."""
-    named = shlex.split(os.environ.get("CXX", ""))
-    if named:
-        if shutil.which(named[0]) is None:
-            raise NativeUnavailable(
-                f"$CXX names no program: {named[0]!r}. Set it to a C++17 "
-                "compiler, or leave it out."
-            )
-        return named
-    for name in _COMPILERS:
-        if shutil.which(name):
-            return [name]
-    raise NativeUnavailable(
-        f"There is no C++ compiler ($CXX, {', '.join(_COMPILERS)}). Install "
-        "one, on Debian with apt-get install g++."
-    )
-
-
 def _key(compiler, flags, sources):
     sha = hashlib.sha256()
     for path in sources:
         sha.update(f"{path.relative_to(SOURCES)}\n".encode())
         sha.update(path.read_bytes())
-    for text in (_version(compiler), *flags, _processor()):
+    for text in (version_of(compiler), *flags, _processor()):
         sha.update(f"{text}\n".encode())
     return sha.hexdigest()[:_KEY_LENGTH]
-
-
-def _version(compiler):
-    """What a compiler says of itself, and which file it is."""
-    where = os.path.realpath(shutil.which(compiler[0]) or compiler[0])
-    try:
-        done = subprocess.run(
-            [*compiler, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-        said = done.stdout
-    except OSError as error:
-        said = str(error)
-    return f"{shlex.join(compiler)} {where} {said}"
 
 
 def _processor():
@@ -217,17 +180,33 @@ def _processor():
     return f"{platform.machine()} {platform.processor()} {found}"
 
 
-def _loads(path: Path) -> bool:
-    """Whether it is a library that this process can load."""
+def _is_whole(path: Path) -> bool:
+    """Whether a library is there, as it was compiled."""
     try:
-        return path.is_file() and bool(ctypes.CDLL(str(path)))
-    except OSError:
+        return _noted(path).read_text() == _digest(path)
+    except (OSError, ValueError):
         return False
+
+
+def _noted(path):
+    return path.with_suffix(".sha256")
+
+
+def _digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _load(path):
+    """Loads a library, or raises OSError with the loader's reason."""
+    ctypes.CDLL(str(path))
 
 
 def _cache_folder():
     place = os.environ.get("XDG_CACHE_HOME")
-    return Path(place or Path.home() / ".cache") / "gnsmall_keras"
+    try:
+        return Path(place or Path.home() / ".cache") / "gnsmall_keras"
+    except RuntimeError:  # no HOME, and a user without an entry
+        raise OSError("there is no home folder for a cache") from None
 
 
 def _temporary_folder() -> Path:

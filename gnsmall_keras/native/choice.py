@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import keras
 
 from gnsmall_keras.config import KERNELS, KERNELS_VARIABLE
-from gnsmall_keras.lines import say
-from gnsmall_keras.native.build import NativeUnavailable, library
+from gnsmall_keras.lines import one_line, say
+from gnsmall_keras.native.build import library
+from gnsmall_keras.native.compiler import NativeUnavailable
 from gnsmall_keras.native.match import Mismatch, match
 
 if TYPE_CHECKING:
@@ -139,21 +140,29 @@ def is_on_cpu(model: keras.Model) -> bool:
 
 
 def _native(matched):
+    """The native form; what stands in its way is one error, for Keras can."""
     reason = _why_unavailable()
     if reason:
         raise NativeUnavailable(reason)
+    try:
+        return _kind()(matched)
+    except Exception as error:  # of loading, threads or memory
+        raise NativeUnavailable(one_line(error)) from error
+
+
+def _kind():
     backend = keras.config.backend()
     if backend == "tensorflow":
         from gnsmall_keras.native.on_tensorflow import TensorFlowNetwork
 
-        return TensorFlowNetwork(matched)
+        return TensorFlowNetwork
     if backend == "torch":
         from gnsmall_keras.native.on_torch import TorchNetwork
 
-        return TorchNetwork(matched)
+        return TorchNetwork
     from gnsmall_keras.native.on_jax import JaxNetwork
 
-    return JaxNetwork(matched)
+    return JaxNetwork
 
 
 @functools.cache
@@ -161,8 +170,8 @@ def _why_unavailable() -> str:
     """Why there is no library, or nothing; a compiler is tried once."""
     try:
         library()
-    except NativeUnavailable as reason:
-        return str(reason)
+    except Exception as reason:  # a machine may lack anything
+        return one_line(reason)
     return ""
 
 

@@ -54,11 +54,8 @@ def test_kernels_are_looked_for_where_they_are_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     asked = []
 
-    def loads(path):
-        asked.append(path)
-        return True
-
-    monkeypatch.setattr(build, "_loads", loads)
+    monkeypatch.setattr(build, "_is_whole", lambda path: True)
+    monkeypatch.setattr(build, "_load", asked.append)
     build.library.cache_clear()
     assert build.library() == asked[0]
     build.library.cache_clear()

@@ -2,16 +2,25 @@
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from support import ROOT
 
-from gnsmall_keras.native import build
+from gnsmall_keras.native import build, compiler
 
 CODE = 'extern "C" int answer() { return 42; }\n'
+ASK = (
+    "import pathlib, sys\n"
+    "from gnsmall_keras.native import build\n"
+    "build.SOURCES = pathlib.Path(sys.argv[1])\n"
+    "print(build.library())\n"
+)
 SLOW = '#!/bin/sh\necho compiled >> {log}\nsleep 1\nexec c++ "$@"\n'
 
 
@@ -90,13 +99,7 @@ def test_headers_count(sources):
 def test_processes_at_once_compile_once(sources, tmp_path, monkeypatch):
     log = tmp_path / "log"
     slow = _program(tmp_path / "slow", SLOW.format(log=log))
-    code = (
-        "import pathlib, sys\n"
-        "from gnsmall_keras.native import build\n"
-        "build.SOURCES = pathlib.Path(sys.argv[1])\n"
-        "print(build.library())\n"
-    )
-    command = [sys.executable, "-c", code, str(sources)]
+    command = [sys.executable, "-c", ASK, str(sources)]
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -187,6 +190,135 @@ def test_a_damaged_library_is_compiled_again(sources):
     assert path.read_bytes()[1:4] == b"ELF"
 
 
+def test_half_a_library_is_compiled_again(sources):
+    """To load it would end the process by a signal."""
+    path = build.library()
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert _again() == path
+    assert len(path.read_bytes()) == len(whole)
+    assert _answer(path) == 42
+
+
+def test_a_cache_from_which_nothing_is_loaded(sources, tmp_path, monkeypatch):
+    """As on a filesystem mounted noexec: compiled once, used elsewhere."""
+    load, first = build._load, tmp_path / "cache"
+
+    def refuse(path):
+        if path.is_relative_to(first):
+            raise OSError(f"{path}: failed to map segment")
+        load(path)
+
+    monkeypatch.setattr(build, "_load", refuse)
+    path = build.library()
+    assert path.parent.parent == tmp_path / "temporary"
+    assert _answer(path) == 42
+    _refuse(monkeypatch)
+    assert _again() == path
+    first = tmp_path  # which `refuse` looks up
+    with pytest.raises(build.NativeUnavailable) as caught:
+        _again()
+    for part in ("failed to map segment", str(tmp_path / "cache"), str(path)):
+        assert part in str(caught.value)
+    assert "compiler" not in str(caught.value)
+
+
+def test_no_folder_at_all(sources, tmp_path, monkeypatch):
+    def none():
+        raise FileNotFoundError("No usable temporary directory")
+
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(build.tempfile, "gettempdir", none)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(build.Path, "home", nobody)
+    with pytest.raises(build.NativeUnavailable) as caught:
+        build.library()
+    assert "no home folder" in str(caught.value)
+    assert "No usable temporary" in str(caught.value)
+    with pytest.raises(build.NativeUnavailable, match="no home folder"):
+        build.expected()
+
+
+def test_no_home_folder(sources, tmp_path, monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(build.Path, "home", nobody)
+    assert build.library().parent.parent == tmp_path / "temporary"
+
+
+def test_a_compiler_without_the_flag_of_this_processor(
+    sources, tmp_path, monkeypatch, capfd
+):
+    """As Apple's clang on ARM, before version 16."""
+    text = '#!/bin/sh\ncase "$*" in *march*) exit 1;; esac\nexec c++ "$@"\n'
+    monkeypatch.setenv("CXX", str(_program(tmp_path / "old", text)))
+    assert _answer(build.library()) == 42
+    assert "does not know -march=native" in capfd.readouterr().err
+
+
+HANGING = """#!/bin/sh
+case "$*" in *--version*) echo hanging 1.0; exit;; esac
+sleep 300 &
+echo $! > {file}
+wait
+"""
+
+
+def test_a_compiler_that_hangs(sources, tmp_path, monkeypatch):
+    file = tmp_path / "child"
+    text = HANGING.format(file=file)
+    monkeypatch.setenv("CXX", str(_program(tmp_path / "hanging", text)))
+    monkeypatch.setattr(compiler, "TIMEOUT", 3.0)
+    with pytest.raises(build.NativeUnavailable, match="within 3 s"):
+        build.library()
+    _assert_ended(int(file.read_text()))
+    text = text.replace("echo hanging 1.0; exit", "exec sleep 300")
+    monkeypatch.setenv("CXX", str(_program(tmp_path / "silent", text)))
+    with pytest.raises(build.NativeUnavailable, match="within 3 s"):
+        build.library()
+
+
+def test_an_interrupt_ends_the_compilers(sources, tmp_path):
+    file = tmp_path / "child"
+    hanging = _program(tmp_path / "hanging", HANGING.format(file=file))
+    process = subprocess.Popen(
+        [sys.executable, "-c", ASK, str(sources)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CXX": str(hanging)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        end = time.monotonic() + 60
+        while not (file.is_file() and file.read_text().strip()):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+    finally:
+        process.kill()
+    _assert_ended(int(file.read_text()))
+    left = (tmp_path / "cache/gnsmall_keras").iterdir()
+    assert [path.suffix for path in left] == [".lock"]
+
+
+def _assert_ended(pid):
+    """Its parent is gone too: whoever took it in may not have noticed yet."""
+    state = Path(f"/proc/{pid}/stat")
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+            if state.is_file() and state.read_text().split()[2] == "Z":
+                return
+        except OSError:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {pid} runs on")
+
+
 def test_a_compiler_that_fails(sources, monkeypatch, tmp_path):
     (sources / "answer.cc").write_text("this is no C++\n")
     with pytest.raises(build.NativeUnavailable) as caught:
@@ -206,6 +338,10 @@ def test_a_compiler_that_writes_nothing(sources, monkeypatch):
 
 
 def test_no_compiler(sources, monkeypatch):
+    monkeypatch.setenv("CXX", 'g++ "-O2')
+    for ask in (build.library, build.expected):
+        with pytest.raises(build.NativeUnavailable, match="quotation"):
+            ask()
     monkeypatch.setenv("CXX", "no-such-compiler -O3")
     with pytest.raises(build.NativeUnavailable, match="no-such-compiler"):
         build.library()

@@ -386,7 +386,7 @@ def test_edited_layers_are_keras_s(edit, reason, capsys):
     edit(network)
     with pytest.raises(Mismatch, match=reason):
         match(network)
-    choice._say.cache_clear()
+    choice._say_once.cache_clear()
     distiller = _compiled("auto", student=network)
     assert distiller.chosen_kernels == "keras"
     said = capsys.readouterr().err
@@ -459,7 +459,7 @@ def test_a_teacher_answers_natively():
 
 def test_no_library_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(choice, "_why_unavailable", lambda: "No compiler.")
-    choice._say.cache_clear()
+    choice._say_once.cache_clear()
     assert _compiled("auto").chosen_kernels == "keras"
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(ValueError, match="No compiler"):
