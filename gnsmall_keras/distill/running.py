@@ -132,7 +132,7 @@ class Running:
 
         def loss_of(logits):
             loss = self.compute_loss(x, y, logits, sample_weight)
-            size = keras.ops.shape(images)[0]
+            size = keras.ops.shape(logits)[0]
             self._loss_tracker.update_state(loss, sample_weight=size)
             return self.optimizer.scale_loss(loss)
 

@@ -1,10 +1,11 @@
 """A GhostNet that the engine computes, on arrays."""
 
 import collections
-import functools
 import itertools
 import os
+import re
 import threading
+import weakref
 from typing import NamedTuple
 
 import keras
@@ -57,20 +58,35 @@ class NativeNetwork:
         arrays = [keras.ops.convert_to_numpy(value.value) for value in values]
         return self.infer_arrays(images, *arrays)
 
-    def check_images(self, images) -> None:
-        """Checks the shape of a batch.
+    def as_batch(self, images):
+        """Returns images as the engine takes them, by Keras's rules.
+
+        Of a list with one entry that one; an axis of one channel may be left
+        out, or stand twice.
 
         Raises:
-            ValueError: if it is not that of the network.
+            ValueError: if their shape is not that of the network.
         """
+        if isinstance(images, (list, tuple)) and len(images) == 1:
+            images = images[0]
         plan = self.plan
         expected = (plan.height, plan.width, plan.channels)
-        if len(images.shape) != 4 or tuple(images.shape[1:]) != expected:
+        shape = tuple(images.shape)
+        if len(shape) == 3 and plan.channels == 1:
+            images = images[..., None]
+        elif len(shape) == 5 and shape[-1] == 1:
+            images = images[..., 0]
+        found = tuple(images.shape[1:])  # of a graph some may be None
+        if len(found) != len(expected) or any(
+            side not in (None, wanted)
+            for side, wanted in zip(found, expected, strict=True)
+        ):
             raise ValueError(
                 f"Images must be (batch, {', '.join(map(str, expected))}), as "
-                f"the network was built. Received: {tuple(images.shape)}. "
-                "Resize them, or build a network for theirs."
+                f"the network was built. Received: {shape}. Resize them, or "
+                "build a network for theirs."
             )
+        return images
 
     def forward(self, parameters, images):
         """Returns logits, the batch's statistics, and a ticket for `backward`.
@@ -107,6 +123,8 @@ class NativeNetwork:
     def infer_arrays(self, images, *values):
         """Returns logits, by arrays of all parameters and statistics."""
         images, values = _array(images), flat.join(values, xp=np)
+        if not len(images):
+            return _nothing(0, self.plan.classes)
         count = self.engine.parameter_count
         logits = self.engine.infer(values[:count], values[count:], images)
         if not _is_finite(values):
@@ -216,15 +234,23 @@ class Moved(NamedTuple):
     slices: list[slice]
 
 
-@functools.lru_cache(maxsize=8)
+# Networks of one plan share an engine, which goes with the last of them: it
+# keeps the memory of its largest batch.
+_engines: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
+
+
 def _engine_of(plan: NetworkPlan, threads: int | None) -> Engine:
-    return Engine(plan, threads=threads)
+    engine = _engines.get((plan, threads))
+    if engine is None:
+        engine = _engines[plan, threads] = Engine(plan, threads=threads)
+    return engine
 
 
 def _threads():
     """As many as OMP_NUM_THREADS says; None for all cores there are."""
-    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return int(given) if given.isdigit() and int(given) else None
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    is_count = re.fullmatch("0*[1-9][0-9]{0,3}", given)
+    return int(given) if is_count else None
 
 
 def _array(values):

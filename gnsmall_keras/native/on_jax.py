@@ -15,7 +15,7 @@ class JaxNetwork(NativeNetwork):
         """Returns the logits of a batch in inference mode."""
         import jax
 
-        self.check_images(images)
+        images = self.as_batch(images)
         shape = (images.shape[0], self.plan.classes)
         values = (*self.parameters, *self.statistics)
         return jax.pure_callback(
@@ -30,7 +30,7 @@ class JaxNetwork(NativeNetwork):
 
         The moving statistics go on by this batch.
         """
-        self.check_images(images)
+        images = self.as_batch(images)
         parameters = flat.join(self.parameters, xp=ops)
         images = ops.cast(images, "float32")
         logits, found = _function(self)(parameters, images)

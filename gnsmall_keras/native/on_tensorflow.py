@@ -50,7 +50,7 @@ class TensorFlowNetwork(NativeNetwork):
         """Returns the logits of a batch in inference mode."""
         import tensorflow as tf
 
-        self.check_images(images)
+        images = self.as_batch(images)
         stacks = _Stacks([*self.parameters, *self.statistics])
         logits = tf.numpy_function(
             lambda images, *values: self.infer_arrays(
@@ -98,7 +98,7 @@ class TensorFlowNetwork(NativeNetwork):
     def _begin(self, images, weights):
         import tensorflow as tf
 
-        self.check_images(images)
+        images = self.as_batch(images)
         statistics = _Stacks(self.statistics)
         read = weights.read()
 

@@ -22,7 +22,7 @@ class TorchNetwork(NativeNetwork):
         """Returns the logits of a batch in inference mode."""
         import torch
 
-        self.check_images(images)
+        images = self.as_batch(images)
         values = (
             self._shared(variables).vector()
             for variables in (self.parameters, self.statistics)
@@ -34,7 +34,7 @@ class TorchNetwork(NativeNetwork):
         """Computes a training step; see `TensorFlowNetwork.train_step`."""
         import torch
 
-        self.check_images(images)
+        images = self.as_batch(images)
         statistics = self._shared(self.statistics)
         logits, moved, ticket = self.begin(
             _array(images),
@@ -108,4 +108,8 @@ class _Shared:
 
 def _array(images):
     """Of a batch as it comes, before Keras has made a tensor of it."""
-    return images.numpy(force=True) if hasattr(images, "numpy") else images
+    import torch
+
+    if torch.is_tensor(images):  # NumPy has not all of its types
+        return images.to(torch.float32).numpy(force=True)
+    return images

@@ -7,6 +7,7 @@ import pytest
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
+from gnsmall_keras.native import choice, network
 from gnsmall_keras.training.optimizers.muon import CoupledSGD
 
 SIDE, IMAGES, CLASSES = 16, 12, 4
@@ -101,3 +102,42 @@ def test_subclasses_with_a_step_of_their_own_are_keras_s(kind, reason):
             _ = distiller.chosen_kernels
     else:
         assert distiller.chosen_kernels == "native"
+
+
+@pytest.mark.skipif(ON_JAX, reason="Keras's anyway")
+@pytest.mark.parametrize(
+    ("module", "name"), [(choice, "library"), (network, "Engine")], ids=str
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError("No usable temporary directory"),
+        RuntimeError("Could not determine\nhome directory"),
+        ValueError("The native kernels do not fit this network"),
+        MemoryError(),
+    ],
+    ids=str,
+)
+def test_whatever_stands_in_the_way_is_one_line(
+    module, name, error, monkeypatch, capsys
+):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(module, name, fail)
+    monkeypatch.setattr(
+        choice, "_why_unavailable", choice._why_unavailable.__wrapped__
+    )
+    # Its engine may live in other tests.
+    monkeypatch.setattr(network, "_engines", {})
+    choice._say_once.cache_clear()
+    student = _network()
+    assert Distiller(student=student).chosen_kernels == "keras"
+    said = capsys.readouterr().err
+    told = " ".join(str(error).split()) or type(error).__name__
+    assert told in said
+    assert said.count("\n") == 1
+    assert choice.network_for_inference(student) is None
+    with pytest.raises(ValueError, match="is not possible") as caught:
+        _ = Distiller(student=student, kernels="native").chosen_kernels
+    assert told in str(caught.value)
