@@ -21,11 +21,17 @@ pytestmark = [
 ]
 
 
-def _student(channels=3):
+# Each distiller's graphs are traced for several seconds.
+long_on_tensorflow = (
+    pytest.mark.slow if BACKEND == "tensorflow" else lambda test: test
+)
+
+
+def _student(channels=3, head_units=8):
     keras.utils.set_random_seed(0)
     shape = (SIDE, SIDE, channels)
     return ghostnetv3_small(
-        0.25, classes=CLASSES, input_shape=shape, head_units=8
+        0.25, classes=CLASSES, input_shape=shape, head_units=head_units
     )
 
 
@@ -51,6 +57,7 @@ def _bfloat16(images):
     return keras.ops.cast(images, "bfloat16")
 
 
+@long_on_tensorflow
 @pytest.mark.filterwarnings("ignore:The structure of `inputs`")
 @pytest.mark.parametrize(
     ("channels", "form"),
@@ -91,7 +98,7 @@ def test_an_empty_batch():
 
 def test_an_engine_goes_with_its_last_network():
     """It keeps the memory of its largest batch."""
-    student = _student()
+    student = _student(head_units=9)  # graphs of other tests may live on
     first = choice.network_for_training(student, "native")
     second = choice.network_for_inference(student, "native")
     assert first.engine is second.engine
