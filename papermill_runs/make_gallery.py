@@ -44,7 +44,7 @@ PARAMETERS = {
         "calibration_size": 100,
         "test_size": 200,
     },
-    "06_own_photos": {"seconds": 600, "sizes": 2},
+    "06_own_photos": {"seconds": 400, "sizes": 2},
 }
 
 
