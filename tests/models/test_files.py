@@ -176,7 +176,7 @@ def test_teacher_that_does_not_fit_is_refused(teacher, message):
 
 
 def test_teacher_of_other_classes_is_refused():
-    with pytest.raises(ValueError, match="10 classes apart, the student 100"):
+    with pytest.raises(ValueError, match="has 10 classes, the student 100"):
         check_teacher(_classifier(), classes=100, input_shape=(32, 32, 3))
 
 

@@ -286,8 +286,10 @@ def test_a_compiler_that_hangs(sources, tmp_path, monkeypatch):
 def test_an_interrupt_ends_the_compilers(sources, tmp_path):
     file = tmp_path / "child"
     hanging = _program(tmp_path / "hanging", HANGING.format(file=file))
+    # Where tests run in a shell's background, SIGINT is ignored.
+    heeding = "import signal\nsignal.signal(2, signal.default_int_handler)\n"
     process = subprocess.Popen(
-        [sys.executable, "-c", ASK, str(sources)],
+        [sys.executable, "-c", heeding + ASK, str(sources)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "CXX": str(hanging)},
         stderr=subprocess.DEVNULL,
     )
