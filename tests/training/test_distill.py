@@ -209,8 +209,9 @@ def test_an_ensemble_takes_weights(folder, tmp_path):
 @pytest.mark.parametrize("augment", [True, False])
 def test_a_cache_takes_the_teachers_place(folder, tmp_path, augment):
     arguments = ["cache-teacher", "--teacher", f"{folder}/teacher"]
-    arguments += ["--out", f"{tmp_path}/cache", "--views", "2"]
-    assert cli.main(arguments + ([] if augment else ["--no-augment"])) == 0
+    arguments += ["--out", f"{tmp_path}/cache"]
+    arguments += ["--views", "2"] if augment else ["--no-augment"]
+    assert cli.main(arguments) == 0
     config = Distilling(cache=f"{tmp_path}/cache", augment=augment, **SMALL)
     record, weights = _weights(config, tmp_path)
     digest = record.distillation["teachers"][0]["weights_digest"]

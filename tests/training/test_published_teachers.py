@@ -37,8 +37,8 @@ def test_a_published_network_teaches_by_its_name(tmp_path, monkeypatch):
     sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
     known = pretrained.Pretrained(str(model), sha256)
     monkeypatch.setattr(fit, "learn", pretend)
-    monkeypatch.setattr(pretrained, "GHOSTNETV3_SMALL", {(2.0, 1280): known})
-    monkeypatch.setattr(pretrained, "GHOSTNETV3_SMALL_NOGATE", {})
+    published = {"gns": {(2.0, 1280): known}}
+    monkeypatch.setattr(pretrained, "PUBLISHED", published)
     monkeypatch.setattr(pretrained, "TEACHERS", ())
     config = Distilling(**SMALL, teachers=("model",))
     record = fit.train(config, out=tmp_path, progress=False)
