@@ -229,11 +229,7 @@ def report(
     }
     files = (out, figures, readme, networks)
     _check_report(files, study, winner, limits, images)
-    if published and not networks:
-        raise ValueError(
-            "`published` is for `networks`. Received: --published without it. "
-            "Add --networks README.md."
-        )
+    _check_published(published, networks)
     if not (winner or any(files)):
         out = Path("report.html")
     reading = read_runs(index)
@@ -248,11 +244,7 @@ def report(
         _write_networks(reading, networks, published or Path("tflite"))
     if not (out or figures or readme):
         return
-    if not reading.runs:
-        printing.warn(
-            f"warning: {index} has no records, so nothing is shown. Give "
-            "--index the file index.jsonl of a folder of runs."
-        )
+    _warn_of_none(reading, index)
     name = "/".join(index.parts[-2:])
     if study and readme:
         studies = [read_study(path, reading.runs) for path in study]
@@ -267,6 +259,14 @@ def report(
         dataset=_load(images) if images else None,
     )
     _tell_written(written)
+
+
+def _warn_of_none(reading, index):
+    if not reading.runs:
+        printing.warn(
+            f"warning: {index} has no records, so nothing is shown. Give "
+            "--index the file index.jsonl of a folder of runs."
+        )
 
 
 def _of_length(reading, min_epochs):
@@ -296,6 +296,14 @@ def _write_networks(reading, page, published):
 def _tell_written(paths):
     for path in paths:
         printing.show(f"Wrote {path}")
+
+
+def _check_published(published, networks):
+    if published and not networks:
+        raise ValueError(
+            "`published` is for `networks`. Received: --published without it. "
+            "Add --networks README.md."
+        )
 
 
 def _check_report(files, study, winner, limits, images):

@@ -106,6 +106,17 @@ def distill(config: Flat[Distilling], running: Flat[Running]) -> None:
     train(config, running)
 
 
+def _views(asked: int | None, augment: bool) -> int:
+    if augment:
+        return _VIEWS if asked is None else asked
+    if asked is not None:
+        raise ValueError(
+            "`views` are of augmented images. Received: "
+            f"{asked} of plain ones. Leave out --views or --no-augment."
+        )
+    return 1
+
+
 def cache_teacher(
     teacher: Path,
     out: Path,
@@ -142,11 +153,7 @@ def cache_teacher(
         reading: how images are read.
     """
     check_data(data)
-    if views is not None and not augment:
-        raise ValueError(
-            "`views` are of augmented images. Received: "
-            f"{views} of plain ones. Leave out --views or --no-augment."
-        )
+    views = _views(views, augment)
     from gnsmall_keras.distill import cache
     from gnsmall_keras.distill.checks import load_teacher
     from gnsmall_keras.training.experiment import resolve
@@ -182,7 +189,7 @@ def cache_teacher(
         images,
         labels,
         path=out,
-        views=(views or _VIEWS) if augment else 1,
+        views=views,
         seed=seed,
         **dataclasses.asdict(seen),
     )

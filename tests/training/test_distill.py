@@ -489,18 +489,12 @@ def test_cached_targets_follow_the_images(folder):
     digits = load_data("digits")
     images, labels = split(digits, resolve(RunConfig()).partition).fitting
     teacher = load_model(folder / "teacher" / "model.keras")
+    plain = {"views": 1, "seed": 0, "augment": False, "flip": False}
+    path = folder / "direct"
     cached = cache_teacher(
-        teacher,
-        images,
-        labels,
-        path=folder / "direct",
-        views=1,
-        seed=0,
-        augment=False,
-        flip=False,
-        progress=False,
+        teacher, images, labels, path=path, progress=False, **plain
     )
     again = CachedTeacher.load(
-        folder / "direct", images=images, labels=labels, teacher=teacher
+        path, images=images, labels=labels, teacher=teacher
     )
     assert again.teacher_digest == cached.teacher_digest
