@@ -5,6 +5,7 @@ import ctypes
 import functools
 import math
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +58,8 @@ class Context:
         return address
 
     def __del__(self):
-        if self.address is not None:
+        # Of a cycle the engine may go first, and its pool with it.
+        if self.address is not None and self.engine.is_alive:
             self.engine.library.gns_free_context(self.take())
 
 
@@ -290,8 +292,13 @@ class Engine:
     def _error(self):
         return self.library.gns_error().decode()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its network has not been given back."""
+        return bool(getattr(self, "_network", None))
+
     def __del__(self):
-        if getattr(self, "_network", None):
+        if self.is_alive and not sys.is_finalizing():
             self.library.gns_destroy(self._network)
             self._network = None
 
