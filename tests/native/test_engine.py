@@ -284,3 +284,14 @@ def test_runner_reproduces_the_stored_results(tmp_path, compiled):
         [runner, CASES], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_an_engine_may_end_before_its_context():
+    """As in a cycle, where Python's collector takes them in any order."""
+    engine = Engine(SMALL.plan(), threads=2)
+    parameters = np.zeros(engine.parameter_count, "float32")
+    images = np.zeros((3, 8, 16, 3), "float32")
+    _, _, context = engine.forward(parameters, images)
+    engine.__del__()
+    assert not engine.is_alive
+    del context  # would give its buffers to a pool that is gone
