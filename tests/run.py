@@ -169,9 +169,9 @@ def main() -> int:
         kind: sum(done.counts[kind] for done in results)
         for kind in ("tests", "failures", "errors", "skipped")
     }
-    bad = [done.name for done in results if done.status]
+    bad = [f"{done.name} ({done.status})" for done in results if done.status]
     if bad:
-        print(f"== failed on: {', '.join(bad)}")
+        print(f"== failed on, with exit status: {', '.join(bad)}")
     failed = counts["failures"] + counts["errors"]
     passed = counts["tests"] - failed - counts["skipped"]
     print(
