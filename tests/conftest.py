@@ -37,6 +37,14 @@ def _freeze_garbage():
     gc.freeze()
 
 
+def pytest_unconfigure():
+    """Frozen garbage holds HDF5 files, which must go before Python does.
+
+    HDF5's own end calls h5py for each that is left: a segmentation fault.
+    """
+    gc.unfreeze()
+
+
 @pytest.fixture
 def float64():
     """Weights and computation in double precision."""
