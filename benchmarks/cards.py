@@ -34,7 +34,9 @@ def main():
     for path in sorted(folder.glob("*.json")):
         report = ExportReport(**json.loads(path.read_text("utf-8")))
         run = runs[sources[report.sha256]]
-        card = make_card(report, run, teachers_of(run, by_slug.get))
+        card = make_card(
+            report, run, teachers_of(run, by_slug.get), licence="Apache-2.0"
+        )
         path.with_suffix(".md").write_text(card, "utf-8")
         print(path.with_suffix(".md"))
 

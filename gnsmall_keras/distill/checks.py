@@ -138,6 +138,26 @@ def _takes_probabilities(loss):
     )
 
 
+def check_metric_names(metrics: Any, taken: Sequence[str]) -> None:
+    """Checks that no metric of `compile` is called as one of a Distiller's.
+
+    Args:
+        metrics: Keras's objects, functions or names, nested in any way.
+        taken: names in the logs.
+
+    Raises:
+        ValueError: if one is; it would take the other's place in the logs.
+    """
+    for metric in keras.tree.flatten(metrics):
+        name = getattr(metric, "name", getattr(metric, "__name__", metric))
+        if name in taken:
+            raise ValueError(
+                "A metric must not be called as one of the Distiller's own: "
+                f"{', '.join(sorted(taken))}. Received: {name!r}. Give it "
+                "another name."
+            )
+
+
 def check_student(student: keras.Model) -> None:
     """Checks that a student has one output, and no softmax or sigmoid there.
 

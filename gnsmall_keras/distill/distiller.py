@@ -349,6 +349,10 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
         names = [f"{self.distillation_loss.name}_loss", "label_loss"]
         return [names[0], *term_names(self._pairs, names), names[1]]
 
+    def _own_names(self):
+        own = [*self._term_trackers, *filter(None, [self._agreement])]
+        return [tracker.name for tracker in own]
+
     def get_config(self):
         """Returns what `from_config` needs: the student, never the teacher."""
         return {

@@ -16,7 +16,7 @@ from gnsmall_keras.data.batches import (
     TrainingBatches,
     labels_of,
 )
-from gnsmall_keras.distill.checks import check_loss
+from gnsmall_keras.distill.checks import check_loss, check_metric_names
 from gnsmall_keras.distill.labels import (
     are_indices,
     check_columns,
@@ -144,10 +144,12 @@ class Running:
 
         Raises:
             ValueError: if the loss expects probabilities, where students end
-                in logits, or is a dict or several.
+                in logits, or is a dict or several; if a metric is called as
+                one of the Distiller's own.
         """
         check_loss(loss)
-        metrics = (kwargs.get(name) for name in ("metrics", "weighted_metrics"))
+        metrics = [kwargs.get(name) for name in ("metrics", "weighted_metrics")]
+        check_metric_names(metrics, self._own_names())
         self._frozen.has_metrics = any(metrics)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 

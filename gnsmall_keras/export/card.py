@@ -20,6 +20,8 @@ def make_card(
     report: ExportReport,
     record: RunRecord,
     teachers: Sequence[RunRecord] = (),
+    *,
+    licence: str | None = None,
 ) -> str:
     """Returns a model card in Markdown, from records alone.
 
@@ -27,6 +29,7 @@ def make_card(
         report: of the file.
         record: of the run that the file came of.
         teachers: of the runs that it learned from: `teachers_of`.
+        licence: of the file; None says nothing of it.
     """
     config = record.config
     for_people = TARGETS[report.target].probabilities
@@ -37,7 +40,8 @@ def make_card(
         f"{report.quantization}, for {report.target}: "
         f"{_input_of(report, record)} in, "
         f"{'probabilities' if for_people else 'logits'} of "
-        f"{_classes(record)} out. Licence: Apache-2.0.",
+        f"{_classes(record)} out."
+        + (f" Licence: {licence}." if licence else ""),
         _table(_numbers(report, record)),
         "## Training",
         _training(report, record),

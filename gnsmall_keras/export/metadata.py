@@ -138,7 +138,6 @@ def _metadata():
             0: write.text("GhostNetV3-Small"),
             1: write.text("Classifies small images."),
             3: write.tables(graph),
-            5: write.text("Apache-2.0"),
             7: write.text(_PARSER_VERSION),
         }
     )

@@ -125,3 +125,14 @@ def test_bad_ensembles_are_refused(teachers, options, message):
     models = [_network() for _ in range(teachers)]
     with pytest.raises(ValueError, match=message):
         TeacherEnsemble(models, **options)
+
+
+@pytest.mark.parametrize("name", ["kd_loss", "label_loss", "teacher_agreement"])
+@pytest.mark.parametrize("kind", ["metrics", "weighted_metrics"])
+def test_metrics_leave_the_distillers_own_names(name, kind):
+    """They would take the terms' places in the logs."""
+    distiller = Distiller(_network(), _network(), track_agreement=True)
+    metric = keras.metrics.SparseCategoricalAccuracy(name=name)
+    with pytest.raises(ValueError, match=f"own: .* Received: '{name}'"):
+        distiller.compile("sgd", **{kind: [metric]})
+    distiller.compile("sgd", metrics=["accuracy"])

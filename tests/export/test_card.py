@@ -53,6 +53,7 @@ def test_teachers_come_before_those_that_learn_from_them(report):
     commands = [line for line in card.splitlines() if " gnsmall " in line]
     verbs = [line.split("gnsmall ")[1].split()[0] for line in commands]
     assert verbs == ["distill"] * 4 + ["export"]
+    assert "icence" not in card  # a user's own file
     commits = [line.partition("  # commit ")[2] for line in commands]
     assert commits == ["aaaaaaa", "aaaaaaa", "bbbbbbb", "aaaaaaa", ""]
 

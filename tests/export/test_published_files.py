@@ -70,7 +70,9 @@ def test_reports_cards_and_records_are_of_the_file(path):
     (source,) = sources
     by_slug = {run.slug: run for run in runs.values()}
     teachers = teachers_of(runs[source], by_slug.get)
-    card = make_card(ExportReport(**report), runs[source], teachers)
+    card = make_card(
+        ExportReport(**report), runs[source], teachers, licence="Apache-2.0"
+    )
     assert path.with_suffix(".md").read_text("utf-8") == card
     table = (ROOT / "tflite/README.md").read_text("utf-8")
     assert path.name in table
