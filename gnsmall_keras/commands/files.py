@@ -13,10 +13,15 @@ from gnsmall_keras.commands.arguments import (
     PositionalPath,
     Reading,
 )
-from gnsmall_keras.commands.images import check_data, load_for
+from gnsmall_keras.commands.images import (
+    check_data,
+    load_all_for,
+    load_for,
+    warn_of_trained,
+)
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.devices.runtime import Runtime
-from gnsmall_keras.lines import percent
+from gnsmall_keras.lines import percent, say
 from gnsmall_keras.records.jsonl import check_writable, replacing
 from gnsmall_keras.records.run import INDEX_FILE, MODEL_FILE
 
@@ -103,6 +108,13 @@ def export(
     if card:
         _write_card(report, run, teachers, out or model)
     printing.print_summary(report, file, runs / INDEX_FILE if run else None)
+    few = len(dataset.train_images) < config.calibration_size
+    if few and config.quantization.startswith("int"):
+        say(
+            "Ranges of int8 rest on all training images, "
+            f"{report.calibration_images}; {config.calibration_size} were "
+            "asked for."
+        )
     _check_faults(report)
 
 
@@ -162,6 +174,7 @@ def evaluate(
     data: str,
     runtime: Runtime = "litert",
     limit: int | None = None,
+    all_images: bool = False,
     reading: Flat[Reading] = READING,
 ) -> None:
     """Prints the test accuracy of a .keras or .tflite file.
@@ -170,13 +183,17 @@ def evaluate(
         model: the file.
         data: "digits", "cifar10", "cifar100" or a path.
         runtime: for .tflite files.
-        limit: how many test images to use, the first ones; by default all.
+        limit: how many test images to use, the first ones of each class in
+            turn; by default all.
+        all_images: takes all images of a folder or archive: of new ones, that
+            the network was not trained on. Not all classes need images.
         reading: how images are read.
     """
     check_data(data)
     from gnsmall_keras.devices.labels import find_labels
     from gnsmall_keras.devices.runtime import TFLiteModel
     from gnsmall_keras.models.saving.files import class_names_of, load_model
+    from gnsmall_keras.quantization.calibration import calibration_indices
     from gnsmall_keras.records.export import find_run
     from gnsmall_keras.training import evaluation
 
@@ -192,10 +209,22 @@ def evaluate(
         names, where = class_names_of(model), "float32"
     run = find_run(model)
     shape = network.input_shape[1:]
-    dataset = load_for(data, shape, reading, run and run.config)
-    images, labels = dataset.test_images[:limit], dataset.test_labels[:limit]
+    config = run and run.config
+    if all_images:
+        dataset = load_all_for(data, shape, reading, config, names)
+    else:
+        dataset = load_for(data, shape, reading, config)
+        if run:
+            warn_of_trained(dataset, run)
+    images, labels = dataset.test_images, dataset.test_labels
     if not len(images):
-        raise ValueError(f"{data!r} has no test split. Add a folder test/.")
+        raise ValueError(
+            f"{data!r} has no test split. Add a folder test/, or take all "
+            "images with --all-images."
+        )
+    if limit is not None:
+        some = calibration_indices(labels, min(limit, len(labels)))
+        images, labels = images[some], labels[some]
     logits = predict(images)
     dataset.check_classes(str(model), logits.shape[-1], names)
     accuracy = evaluation.accuracy(logits, labels)

@@ -1,13 +1,16 @@
 """The images that a model is measured on, read as it takes them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import Reading
+from gnsmall_keras.lines import say
 
 if TYPE_CHECKING:
     from gnsmall_keras.data.dataset import Dataset
+    from gnsmall_keras.records.run import RunRecord
 
 
 def check_data(data: str) -> None:
@@ -33,6 +36,55 @@ def load_for(
     """
     from gnsmall_keras.data.sources import load_data
 
+    options = _options(shape, reading, run)
+    return _shown(load_data(data, flip=(run or {}).get("flip"), **options))
+
+
+def load_all_for(
+    data: str,
+    shape: tuple[int, ...],
+    reading: Reading,
+    run: Mapping[str, Any] | None,
+    class_names: Sequence[str],
+) -> "Dataset":
+    """Loads all images of a folder or archive, as a test split.
+
+    Args:
+        data: its path.
+        shape, reading, run: as of `load_for`.
+        class_names: of the model; empty: not known.
+    """
+    from gnsmall_keras.data.folder import load_all
+    from gnsmall_keras.data.parts import Options
+    from gnsmall_keras.data.sources import SOURCES
+
+    path = Path(data)
+    if data in SOURCES or path.suffix.lower() == ".npz":
+        raise ValueError(
+            "--all-images is for a folder or archive of images. Received: "
+            f"{data!r}. Leave it out: the test split is measured."
+        )
+    options = Options(**_options(shape, reading, run))
+    return _shown(load_all(path, options, class_names))
+
+
+def warn_of_trained(dataset: "Dataset", run: "RunRecord") -> None:
+    """Says where a split is another than that of the model's run."""
+    config = run.config
+    if (
+        dataset.test_fraction
+        and dataset.digest != run.data_digest
+        and dataset.aspect == config.get("aspect", "crop")
+    ):
+        say(
+            f"{dataset.name!r} has other images than the model's run, so "
+            "another part of them was split off as a test. The model may have "
+            "learned from some of these, and the accuracy be too high. Put new "
+            "images in a folder of their own and add --all-images."
+        )
+
+
+def _options(shape, reading, run):
     run = run or {}
     height, width, channels = shape
     if height != width:
@@ -40,14 +92,15 @@ def load_for(
             f"Images are read as squares. Received: a model of {height} x "
             f"{width} pixels. Measure it in Python, with arrays."
         )
-    dataset = load_data(
-        data,
-        image_size=height,
-        channels=channels,
-        aspect=reading.aspect or run.get("aspect", "crop"),
-        flip=run.get("flip"),
-        skip_broken=reading.skip_broken or run.get("skip_broken", False),
-    )
+    return {
+        "image_size": height,
+        "channels": channels,
+        "aspect": reading.aspect or run.get("aspect", "crop"),
+        "skip_broken": reading.skip_broken or run.get("skip_broken", False),
+    }
+
+
+def _shown(dataset):
     for line in dataset.lines():
         printing.show(line)
     return dataset

@@ -43,7 +43,8 @@ class ExportConfig:
     """Of int8: "mse" makes channels' ranges alike and clips rare values where
     that lessens the squared error; "minmax" keeps all that was seen."""
     calibration_size: Count = 200
-    """Images of the training split that set the activations' ranges."""
+    """At most so many images of the training split, which set the activations'
+    ranges."""
     float_layers: tuple[str, ...] = ()
     """Layers of the fused model that stay float in an int8 file."""
     head_units: Count | None = None

@@ -3,22 +3,47 @@
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import itertools
 import os
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.data.dataset import Dataset, some
 from gnsmall_keras.data.decoding import decode, strict_warnings
 from gnsmall_keras.data.files import archives, cache
-from gnsmall_keras.data.files.layout import arrange
+from gnsmall_keras.data.files.layout import Layout, arrange
 from gnsmall_keras.data.files.listing import list_folder, shown
 from gnsmall_keras.data.parts import Options, assemble, check_classes
 
 _NAMED = 5  # broken images in a message
 _AHEAD = 4  # files in memory for each thread
+
+
+class _Found(NamedTuple):
+    """Images before they are parted.
+
+    Attributes:
+        images: uint8 `(n, size, size, channels)`.
+        names: of their files.
+        labels, splits: of each image, by its place.
+        empty: `(split, label)` of folders without images.
+        notes, reading: as of `Dataset`.
+        where: names the whole, for errors.
+    """
+
+    images: np.ndarray
+    names: list[str]
+    labels: list[str]
+    splits: list[str]
+    empty: list[tuple[str, str]]
+    notes: list[str]
+    reading: str
+    where: str
 
 
 def load(path: Path, options: Options) -> Dataset:
@@ -32,6 +57,70 @@ def load(path: Path, options: Options) -> Dataset:
         ValueError: if the layout is another, an image cannot be read, or a
             class has too few.
     """
+
+    def check(layout, where):
+        return check_classes(
+            layout.labels, layout.splits, layout.empty, options, where
+        )
+
+    found = _read(path, options, check)
+    return assemble(
+        _name(path),
+        found.images,
+        found.labels,
+        found.splits,
+        check(found, found.where),
+        options,
+        origin="files",
+        notes=found.notes,
+        reading=found.reading,
+        names=found.names,
+    )
+
+
+def load_all(
+    path: Path, options: Options, class_names: Sequence[str] = ()
+) -> Dataset:
+    """Loads all images as a test split, whatever part they lie in.
+
+    Args:
+        path: a folder, tar or zip, as of `load`.
+        options: of `load_data`.
+        class_names: of the network to be tested; the images need not have all
+            of them. Empty: those of the folders.
+
+    Raises:
+        ValueError: as `load`, or if a class is none of these.
+    """
+
+    def check(layout, where):
+        unknown = sorted(set(layout.labels) - set(class_names))
+        if class_names and unknown:
+            raise ValueError(
+                f"Classes must be those of the network: {some(class_names)}. "
+                f"{where} has {some(unknown)} too. Name its folders after "
+                "the network's classes."
+            )
+
+    found = _read(path, options, check)
+    return assemble(
+        _name(path),
+        found.images,
+        found.labels,
+        ["test"] * len(found.labels),
+        class_names or tuple(sorted(set(found.labels))),
+        dataclasses.replace(options, flip=False),  # nothing is trained
+        origin="files",
+        notes=found.notes,
+        reading=found.reading,
+        names=found.names,
+    )
+
+
+def _read(
+    path: Path, options: Options, check: Callable[[Layout, str], object]
+) -> _Found:
+    """Lists and decodes; `check` looks at the layout before that."""
     with contextlib.ExitStack() as stack:
         archive = None
         if path.is_dir():
@@ -44,9 +133,7 @@ def load(path: Path, options: Options) -> Dataset:
         names = [entry.name for entry in entries]
         try:
             layout = arrange(names, listing.folders, where)
-            check_classes(
-                layout.labels, layout.splits, layout.empty, options, where
-            )
+            check(layout, where)
         except ValueError as error:  # HEIC photos, for example
             raise ValueError(f"{error} {others}".strip()) from None
         images, broken, reading = _images(path, archive, entries, options)
@@ -57,21 +144,19 @@ def load(path: Path, options: Options) -> Dataset:
     splits = [layout.splits[i] for i in kept]
     given = set(zip(layout.splits, layout.labels, strict=True))
     empty = [*layout.empty, *(given - set(zip(splits, labels, strict=True)))]
-    class_names = check_classes(labels, splits, empty, options, where)
     notes = [others, *layout.notes, *_describe_empty(layout)]
     if broken:
         images = images[kept]
         notes.append(f"Left out: {_describe_broken(entries, broken, where)}")
-    return assemble(
-        _name(path),
+    return _Found(
         images,
+        [shown(names[i]) for i in kept],
         labels,
         splits,
-        class_names,
-        options,
-        origin="files",
-        notes=[note for note in notes if note],
-        reading=reading,
+        empty,
+        [note for note in notes if note],
+        reading,
+        where,
     )
 
 

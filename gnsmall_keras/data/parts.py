@@ -1,6 +1,7 @@
 """From images with splits and labels to a `Dataset`: counts, test split."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from gnsmall_keras.models.spec import check_image_size
 MAX_CLASSES = 256
 LEAST = 2  # images of a class: one to train on, one to validate
 TEST_FRACTION = 0.2
+_NAMED = 3  # pairs of equal images in a note
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,7 @@ def assemble(
     origin: str,
     notes: Sequence[str] = (),
     reading: str = "",
+    names: Sequence[str] = (),
 ) -> Dataset:
     """Returns a `Dataset` of images in their order, its test part made.
 
@@ -147,6 +150,7 @@ def assemble(
         class_names: checked, in the order of their numbers.
         options: how it is read.
         origin, notes, reading: of `Dataset`.
+        names: of the images' files, for notes; empty: they have none.
     """
     index = {name: number for number, name in enumerate(class_names)}
     numbers = np.array([index[label] for label in labels], np.int32)
@@ -156,7 +160,11 @@ def assemble(
         fraction = options.test_fraction
         off = _split_off(numbers, parts == "train", options)
         parts = np.where(off, "test", parts)
-    notes = [*notes, *_notes(numbers, parts, class_names, fraction, options)]
+    notes = [
+        *notes,
+        *_notes(numbers, parts, class_names, fraction, options),
+        *_copies(images, numbers, parts, names),
+    ]
     held = (None, None)
     if "validation" in splits:
         held = images[parts == "validation"], numbers[parts == "validation"]
@@ -198,6 +206,37 @@ def _notes(numbers, parts, class_names, fraction, options):
         yield (
             "Images are mirrored in training; where left and right are "
             "different classes, switch it off with flip=False (--no-flip)."
+        )
+
+
+def _copies(images, numbers, parts, names):
+    """Says which images are there twice with two answers, or leak to tests."""
+    first, torn, leaked = {}, [], []
+    # The training images come first, whatever their place.
+    for index in np.argsort(parts != "train", kind="stable"):
+        key = hashlib.blake2b(images[index], digest_size=16).digest()
+        known = first.setdefault(key, index)
+        if known != index and numbers[known] != numbers[index]:
+            torn.append((known, index))
+        elif (parts[known], parts[index]) == ("train", "test"):
+            leaked.append((known, index))
+
+    def shown(pairs):
+        if not names:
+            return ""
+        few = [f"{names[a]} and {names[b]}" for a, b in pairs[:_NAMED]]
+        return f" ({', '.join(few)}{', ...' if pairs[_NAMED:] else ''})"
+
+    if torn:
+        yield (
+            "Images with the pixels of one in another class: "
+            f"{len(torn):,}{shown(torn)}. Keep one of each."
+        )
+    if leaked:
+        yield (
+            "Test images with the pixels of a training image: "
+            f"{len(leaked):,}{shown(leaked)}, which makes the test accuracy "
+            "too high. Keep one of each."
         )
 
 

@@ -42,16 +42,20 @@ def calibration_split(dataset: Dataset, size: int) -> np.ndarray:
 
     Args:
         dataset: only its training images are used.
-        size: how many images; equally many of each class.
+        size: how many images, equally many of each class; of fewer all.
 
     Returns:
-        uint8 `(size, height, width, 3)`; the same for the same dataset.
+        uint8 `(n, height, width, 3)`, n at most `size`; the same for the same
+        dataset.
 
     Example:
         >>> gns.calibration_split(gns.load_data("digits"), 20).shape
         (20, 32, 32, 3)
     """
-    return dataset.train_images[calibration_indices(dataset.train_labels, size)]
+    labels = dataset.train_labels
+    return dataset.train_images[
+        calibration_indices(labels, min(size, len(labels)))
+    ]
 
 
 def trace(

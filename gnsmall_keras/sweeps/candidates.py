@@ -109,9 +109,7 @@ class _Prober:
         self._dataset = dataset
         self._limits = limits
         self._path = path
-        self._images = calibration_split(
-            dataset, min(_CALIBRATION, len(dataset.train_images))
-        )
+        self._images = calibration_split(dataset, _CALIBRATION)
         shape = (*dataset.train_images.shape[1:], dataset.classes)
         self._shape = list(map(int, shape))
         self._known = {}

@@ -155,11 +155,6 @@ class _Search:
         )
 
     @property
-    def _calibration(self) -> int:
-        usual = ExportConfig().calibration_size
-        return min(usual, len(self._data.train_images))
-
-    @property
     def _sizes(self) -> tuple[Size, ...]:
         """Of few images those that start from trained weights."""
         recipe = self._of_size(STARTS[0], HEAD_UNITS).resolved_recipe
@@ -343,7 +338,7 @@ class _Search:
                 load_model(folder / MODEL_FILE),
                 path,
                 self._data,
-                ExportConfig(calibration_size=self._calibration),
+                ExportConfig(),
                 run=record,
                 exports=self._folder / EXPORTS_FILE,
             )

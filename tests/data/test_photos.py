@@ -67,7 +67,7 @@ def test_the_whole_script_of_photos(tmp_path):
     corners = images[:, [8, 8, 24, 24], [8, 24, 8, 24]].astype(int)
     colours = photos.COLOURS.reshape(4, 3)
     assert np.abs(corners - colours).max() <= 14
-    others, parted, mirrored = dataset.notes
+    others, parted, mirrored, *_ = dataset.notes
     assert others.startswith(f"{foreign} files of other kinds are left out")
     assert ".heic: 1" in others
     assert f"of {total} images were split off as one" in parted
@@ -269,7 +269,7 @@ def test_empty_folders_are_named(folder):
     shutil.rmtree(folder / "test" / photos.CLASSES[1])
     (folder / "test" / photos.CLASSES[1]).mkdir()
     (folder / "test/other").mkdir()
-    empty, missing, _ = load_data(folder).notes
+    empty, missing, *_ = load_data(folder).notes
     assert "test: b c'd" in empty
     assert "test: other" in empty
     assert missing == 'The test split has no ["b c\'d"].'

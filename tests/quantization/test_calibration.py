@@ -26,6 +26,8 @@ def test_calibration_images_are_of_the_training_split(dataset):
     assert len(found) == 40
     assert found <= {image.tobytes() for image in dataset.train_images}
     assert found.isdisjoint(image.tobytes() for image in dataset.test_images)
+    few = calibration_split(dataset, 10**6)
+    np.testing.assert_array_equal(few, dataset.train_images)
 
 
 def _predict(data, images, folder, runtime="litert-reference"):

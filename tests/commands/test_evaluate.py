@@ -1,0 +1,74 @@
+"""`gnsmall evaluate` on one's own photos: which images are measured."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import tiny_network
+
+from gnsmall_keras import cli
+from gnsmall_keras.commands.images import warn_of_trained
+from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.models.saving.files import save_model
+
+pytestmark = pytest.mark.any_backend
+
+CLASSES = ("a", "b", "c")
+
+
+def _photos(root, count, labels=CLASSES):
+    generator = np.random.default_rng(count)
+    for label in labels:
+        (root / label).mkdir(parents=True)
+        for number in range(count):
+            pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{number}.png")
+    return str(root)
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.keras"
+    save_model(tiny_network("gns", classes=3), path, CLASSES)
+    return str(path)
+
+
+def test_all_images_of_a_new_folder_count(model, tmp_path, capsys):
+    new = _photos(tmp_path / "new", 1, ("b", "c"))
+    assert cli.main(["evaluate", model, "--data", new, "--all-images"]) == 0
+    captured = capsys.readouterr()
+    assert "n=2" in captured.out
+    assert "The test split has no ['a']" in captured.out
+    assert cli.main(["evaluate", model, "--data", new]) == 2
+    capsys.readouterr()
+    digits = ["evaluate", model, "--data", "digits", "--all-images"]
+    assert cli.main(digits) == 2
+    assert "is for a folder or archive" in capsys.readouterr().err
+
+
+def test_another_split_than_the_runs_is_warned_of(tmp_path, capsys):
+    """Where images were added, some of its test images were trained on."""
+    dataset = load_data(_photos(tmp_path / "photos", 5))
+    run = SimpleNamespace(config={"aspect": "crop"}, data_digest="of fewer")
+    warn_of_trained(dataset, run)
+    assert "add --all-images" in capsys.readouterr().err
+    run.data_digest = dataset.digest
+    warn_of_trained(dataset, run)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_limit_takes_of_each_class(model, tmp_path, monkeypatch, capsys):
+    from gnsmall_keras.training import evaluation
+
+    seen = []
+    kept = evaluation.accuracy
+    monkeypatch.setattr(
+        evaluation,
+        "accuracy",
+        lambda logits, labels: seen.extend(labels) or kept(logits, labels),
+    )
+    data = _photos(tmp_path / "photos", 5)
+    arguments = ["evaluate", model, "--data", data, "--all-images"]
+    assert cli.main([*arguments, "--limit", "6"]) == 0
+    assert sorted(seen) == [0, 0, 1, 1, 2, 2]
