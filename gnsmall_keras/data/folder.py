@@ -138,7 +138,11 @@ def _read(
             raise ValueError(f"{error} {others}".strip()) from None
         images, broken, reading = _images(path, archive, entries, options)
     if broken and not options.skip_broken:
-        raise ValueError(_describe_broken(entries, broken, where))
+        raise ValueError(
+            f"{_describe_broken(entries, broken, where)}. Replace or remove "
+            "what is broken, or go on without it: skip_broken=True "
+            "(--skip-broken)."
+        )
     kept = [i for i in range(len(entries)) if i not in broken]
     labels = [layout.labels[i] for i in kept]
     splits = [layout.splits[i] for i in kept]
@@ -147,7 +151,7 @@ def _read(
     notes = [others, *layout.notes, *_describe_empty(layout)]
     if broken:
         images = images[kept]
-        notes.append(f"Left out: {_describe_broken(entries, broken, where)}")
+        notes.append(f"Left out: {_describe_broken(entries, broken, where)}.")
     return _Found(
         images,
         [shown(names[i]) for i in kept],
@@ -256,8 +260,7 @@ def _describe_broken(entries, broken, where):
         more += f" and {len(broken) - _NAMED:,} more"
     return (
         f"{shown(entries[first].name)} in {where} cannot be read as an image "
-        f"({reason}){more}. Replace or remove what is broken, or go on without "
-        "it: skip_broken=True (--skip-broken)."
+        f"({reason}){more}"
     )
 
 

@@ -42,8 +42,8 @@ def checked_path(path):
         )
     if not path.parent.is_dir():
         raise ValueError(
-            f"The folder of `path` does not exist: {path.parent}. Make it "
-            "first."
+            f"The folder of the new file does not exist: {path.parent}. Make "
+            "it first."
         )
     check_writable(path, "path")
     return path

@@ -219,9 +219,10 @@ class _Search:
         if record:
             return record
         raise ValueError(
-            "`time` is too short for one short training. Received: "
-            f"{self._config.seconds:g} s. Give twice that; the same command "
-            "goes on."
+            "`time` is too short for one short training on this machine. "
+            f"Received: {self._config.seconds:g} s, of which "
+            f"{time.monotonic() - self._began:.0f} went to measuring sizes, "
+            "which are kept. Give the command again with twice the time."
         )
 
     def _long(self, trials: list[RunRecord]) -> RunRecord | None:

@@ -289,6 +289,7 @@ def test_broken_images_are_named_or_left_out(folder):
     assert dataset.digest == whole.digest
     note = next(n for n in dataset.notes if n.startswith("Left out"))
     assert note.count("broken.png") == 3
+    assert "skip_broken" not in note  # it is what was given
     assert "pipe.jpg (it is no regular file)" in note
 
 

@@ -122,7 +122,8 @@ def test_files_of_other_kinds_are_counted_in_a_line(folder):
     (folder / "more.heic").write_text("hello")
     dataset = load_data(folder)
     assert dataset.notes[0] == (
-        "3 files of other kinds are left out (.heic: 2, .txt: 1)."
+        "3 files of other kinds are left out (.heic: 2, .txt: 1). Save those "
+        "of HEIC as JPEG to have them."
     )
     assert len(dataset.train_images) == 6
 

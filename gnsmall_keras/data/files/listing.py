@@ -75,9 +75,11 @@ class Listing:
         rest = len(self.others) - len(kinds)
         if rest:
             kinds.append(f"and {rest:,} more kinds")
+        found = {".heic", ".heif"} & set(self.others)
+        heic = " Save those of HEIC as JPEG to have them." if found else ""
         return (
             f"{self.others.total():,} files of other kinds are left out "
-            f"({', '.join(kinds)})."
+            f"({', '.join(kinds)}).{heic}"
         )
 
 
