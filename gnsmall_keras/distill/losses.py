@@ -64,10 +64,18 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
         `(batch,)`, in nats.
 
     Raises:
-        ValueError: if there is one column of logits, whose loss would be 0, or
-            an index is none of `0 <= label < classes`, or soft labels have
-            another number of columns.
+        ValueError: if logits are no rows, or have one column, whose loss would
+            be 0; if an index is none of `0 <= label < classes`, or soft labels
+            have another number of columns.
     """
+    if len(logits.shape) != 2:
+        raise ValueError(
+            "`logits` must be (batch, classes), a row for each image. "
+            f"Received: shape {tuple(logits.shape)}. End the network in "
+            "GlobalAveragePooling2D or Flatten, then Dense; for a class at "
+            "each place take Keras's SparseCategoricalCrossentropy("
+            "from_logits=True)."
+        )
     if logits.shape[-1] == 1:
         raise ValueError(
             "`logits` must have a column for each class, two or more. "

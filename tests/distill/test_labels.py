@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 
 pytestmark = pytest.mark.contract
@@ -48,6 +49,23 @@ def test_rows_of_another_length_are_refused(columns):
         rows = np.eye(columns, dtype="float32")[np.zeros(size, int)]
         with pytest.raises(ValueError, match=f"Received: rows of {columns}"):
             loss(rows, LOGITS[:size])
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 4, 3), (2, 4, 3), (3,)])
+def test_logits_that_are_no_rows_are_refused(shape):
+    logits = np.zeros(shape, "float32")
+    for labels in (np.zeros(shape[:-1], int), logits + 1 / 3):
+        with pytest.raises(ValueError, match=r"a row for each.*Flatten, then"):
+            LabelCrossEntropy()(labels, logits)
+
+
+def test_a_student_of_maps_is_told_so():
+    maps = [keras.Input((4, 4, 3)), keras.layers.Conv2D(3, 1)]
+    distiller = Distiller(keras.Sequential(maps))
+    distiller.compile("sgd", loss=LabelCrossEntropy())
+    images, labels = np.ones((2, 4, 4, 3), "float32"), np.zeros((2, 4, 4), int)
+    with pytest.raises(ValueError, match=r"shape \(.*, 4, 4, 3\). End the"):
+        distiller.fit(images, labels, verbose=0)
 
 
 def _in_a_graph(loss, labels):
