@@ -8,8 +8,9 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import layers
 
-from gnsmall_keras.models.keras_private import operation_of
+from gnsmall_keras.models import keras_private
 from gnsmall_keras.models.saving.files import (
     class_names_of,
     is_shape,
@@ -40,6 +41,10 @@ _CLASSES_OF_PROBABILITIES = (
     keras.losses.Tversky,
     keras.losses.CategoricalGeneralizedCrossEntropy,
 )
+# What gives the numbers that it takes, and what ends a network in logits.
+_LINEAR = keras.activations.linear
+_FORMS = (layers.Flatten, layers.Reshape, layers.Identity)
+_WITH_KERNELS = (layers.Dense, layers.Conv2D)
 _ANY_SIDE = 32  # of images for a network that takes all sizes
 
 
@@ -161,6 +166,8 @@ def check_metric_names(metrics: Any, taken: Sequence[str]) -> None:
 def check_student(student: keras.Model) -> None:
     """Checks that a student has one output, and no softmax or sigmoid there.
 
+    A softmax that a subclass hides is found by what it says of noise.
+
     Raises:
         ValueError: if it is no model, has other outputs or ends in these.
     """
@@ -172,7 +179,7 @@ def check_student(student: keras.Model) -> None:
         )
     if not is_shape(getattr(student, "output_shape", None)):
         shapes_of(student, "student")  # has the words for it
-    if ends_in_probabilities(student):
+    if ends_in_probabilities(student) or _hides_probabilities(student):
         raise ValueError(
             f"The student {student.name!r} ends in probabilities, logits are "
             "needed. Leave its softmax out, and compile with a loss from "
@@ -240,12 +247,12 @@ def check_teacher(
             f"The teacher {origin} gives logits that are NaN or inf. Check its "
             "weights, or take another."
         )
-    if outputs.min() >= 0 and np.allclose(outputs.sum(-1), 1.0, atol=1e-2):
+    if ends_in_probabilities(teacher) or _are_probabilities(outputs):
         raise ValueError(
-            f"The teacher {origin} ends in probabilities (a softmax), logits "
-            'are needed. If its last layer is Dense(activation="softmax"), set '
-            "that layer's activation to keras.activations.linear and save it "
-            "again; if it is a Softmax layer, leave that out."
+            f"The teacher {origin} ends in probabilities (a softmax or a "
+            "sigmoid), logits are needed. If that is the activation of its "
+            "last Dense, set it to keras.activations.linear and save the "
+            "teacher again; if it is a layer of its own, leave that out."
         )
 
 
@@ -307,15 +314,58 @@ def check_logits(model: keras.Model, role: str) -> None:
 
 
 def ends_in_probabilities(model: keras.Model) -> bool:
-    """Returns whether the last operation is a softmax or a sigmoid."""
-    last = model
-    while isinstance(last, keras.Model):
-        if not getattr(last, "outputs", None):
-            return False
-        last = operation_of(last.outputs[0])
+    """Returns whether a softmax or a sigmoid is seen at the end.
+
+    What changes no number is looked through. Inside of subclasses nothing is
+    seen.
+    """
+    last = _last_operation(model)
     names = ("softmax", "sigmoid")
     activation = getattr(getattr(last, "activation", None), "__name__", "")
     return activation in names or type(last).__name__.lower() in names
+
+
+def _last_operation(model):
+    """The last operation that changes numbers; a model that hides its own."""
+    last, tensor = model, None
+    while True:
+        if isinstance(last, keras.Model):
+            if not getattr(last, "outputs", None):
+                return last
+            tensor = last.outputs[0]
+        elif _keeps_numbers(last):
+            tensor = keras_private.tensors_before(tensor)[0]
+        else:
+            return last
+        last = keras_private.operation_of(tensor)
+
+
+def _keeps_numbers(operation):
+    """Whether it gives the numbers that it takes, in another form at most."""
+    is_linear = getattr(operation, "activation", None) is _LINEAR
+    if isinstance(operation, layers.Activation):
+        return is_linear
+    return type(operation) in _FORMS or type(operation).__name__ == "Cast"
+
+
+def _hides_probabilities(student):
+    """Whether a student's answers to noise are rows of a softmax.
+
+    Only of images, and where its end is not seen: a forward pass takes time.
+    """
+    last = _last_operation(student)
+    is_seen = type(last) in _WITH_KERNELS and last.activation is _LINEAR
+    taken: Any = getattr(student, "input_shape", None)
+    known = is_shape(taken) and len(taken) == 4 and None not in taken[1:]
+    told: Any = student.output_shape
+    if is_seen or not known or len(told) != 2 or told[-1] in (None, 1):
+        return False
+    is_float = keras.backend.is_float_dtype(student.inputs[0].dtype)
+    return is_float and _are_probabilities(_of_noise(student, taken[1:]))
+
+
+def _are_probabilities(outputs):
+    return outputs.min() >= 0 and np.allclose(outputs.sum(-1), 1.0, atol=1e-2)
 
 
 def _of_noise(model, input_shape):

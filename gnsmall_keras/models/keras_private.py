@@ -16,6 +16,13 @@ def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
     return tensor._keras_history.operation
 
 
+def tensors_before(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
+    """Returns the symbolic tensors that a symbolic tensor is computed from."""
+    history = tensor._keras_history
+    node = history.operation._inbound_nodes[history.node_index]
+    return list(node.arguments.keras_tensors)
+
+
 def readers_of(layer: keras.Operation) -> list[keras.Operation]:
     """Returns the operations that read a layer's output, once each."""
     readers = [node.operation for node in layer._outbound_nodes]

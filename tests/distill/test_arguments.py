@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from gnsmall_keras.distill.checks import load_teacher
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.features import FeaturePair
 from gnsmall_keras.distill.losses import DistillationLoss
@@ -108,6 +109,78 @@ def test_students_without_logits_are_refused(student, message):
     if "Dense" not in message:
         with pytest.raises(ValueError, match=message):
             Distiller(student=student())
+
+
+class _Ending(keras.Model):
+    """What is inside cannot be seen from the model that it is wrapped in."""
+
+    def __init__(self, activation, bias="zeros"):
+        super().__init__()
+        self._end = layers.Dense(CLASSES, activation, bias_initializer=bias)
+
+    def call(self, inputs):
+        return self._end(keras.ops.mean(inputs, (1, 2)))
+
+
+def _wrapped(*ends, side=8):
+    inputs = keras.Input((side, side, 3))
+    outputs = inputs
+    for end in ends:
+        outputs = end(outputs)
+    return keras.Model(inputs, outputs)
+
+
+def _cast(logits):
+    return keras.ops.cast(logits, "float32")
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [_network(), layers.Softmax(), layers.Activation("linear")],
+        [_network(activation="sigmoid"), layers.Identity(), _cast],
+        [_network(activation="sigmoid"), layers.Reshape((CLASSES,))],
+        [_network(), keras.ops.sigmoid],
+        [_network(), keras.Sequential([layers.Softmax()]), layers.Flatten()],
+        [_Ending("softmax")],
+        [_network(), layers.Lambda(lambda x: keras.ops.softmax(x))],
+    ],
+    ids=["linear", "cast", "reshape", "function", "nested", "hidden", "lambda"],
+)
+def test_probabilities_are_found_behind_what_hides_them(ends):
+    with pytest.raises(ValueError, match="ends in probabilities"):
+        Distiller(_wrapped(*ends))
+    with pytest.raises(ValueError, match="softmax or a sigmoid"):
+        Distiller(_network(), _wrapped(*ends))
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    "model",
+    [
+        _wrapped(_Ending("linear", "ones"), layers.Activation("linear")),
+        _wrapped(_network(activation="relu")),
+        _wrapped(_network(activation="log_softmax")),
+        _wrapped(_network(), layers.Flatten(), keras.ops.tanh),
+        # Noise of shares between 0 and 1 does not tell a sigmoid.
+        _wrapped(_Ending("hard_sigmoid")),
+        _wrapped(_network(), side=None),
+        _wrapped(
+            layers.Dropout(0.5), layers.Conv2D(CLASSES, 8), layers.Flatten()
+        ),
+    ],
+    ids=["hidden", "relu", "logs", "tanh", "shares", "any side", "maps"],
+)
+def test_other_ends_are_taken(model):
+    assert Distiller(model).student is model
+    Distiller(_network(), model)
+
+
+def test_a_loaded_teacher_does_not_end_in_a_sigmoid(tmp_path):
+    _network(activation="sigmoid").save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"model\.keras ends in prob.*sigmoid"):
+        load_teacher(tmp_path, classes=CLASSES, input_shape=(8, 8, 3))
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,17 @@ def test_a_symbolic_tensor_names_its_operation():
     assert last is model.get_layer("last")
 
 
+def test_a_symbolic_tensor_names_those_before_it():
+    """Also of a layer that is called twice."""
+    model = _model()
+    before = keras_private.tensors_before(model.outputs[0])
+    assert [id(x) for x in before] == [id(model.inputs[0])]
+    other = keras.Input((3,))
+    outputs = model.get_layer("last")(other)
+    assert keras_private.tensors_before(outputs)[0] is other
+    assert keras_private.tensors_before(other) == []
+
+
 def test_a_layer_names_what_reads_it():
     model = _model()
     last = model.get_layer("last")
