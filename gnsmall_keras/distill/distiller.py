@@ -15,6 +15,7 @@ from gnsmall_keras.config import (
     check_temperature,
 )
 from gnsmall_keras.data.batches import IMAGES, TEACHER_LOGITS
+from gnsmall_keras.distill.channels import channels_last
 from gnsmall_keras.distill.checks import (
     check_apart,
     check_student,
@@ -216,7 +217,9 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
                 layers = self._frozen.student_layers
         with recording(layers) as outputs:
             logits = self._student_logits(inputs, training)
-        self._step.student_features = outputs
+        self._step.student_features = channels_last(
+            outputs, self._frozen.student_axes
+        )
         return logits
 
     def _with_targets(self, data):
@@ -241,6 +244,7 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
         ):
             targets = self.teacher.targets(x, y, temperature)
         if outputs:
+            outputs = channels_last(outputs, self._frozen.teacher_axes)
             targets[_FEATURES] = [ops.stop_gradient(o) for o in outputs]
         return keras.utils.pack_x_y_sample_weight(
             {IMAGES: x, **targets}, y, sample_weight

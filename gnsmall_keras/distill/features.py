@@ -21,6 +21,8 @@ from gnsmall_keras.distill.checks import some_shape
 class FeaturePair:
     """Two layers whose outputs shall agree.
 
+    Their channels may be first or last, as `data_format` says.
+
     Raises:
         ValueError: if a layer is no name, the loss is unknown or the weight no
             number above 0.
@@ -83,7 +85,12 @@ def check_pairs(features: Any) -> tuple[FeaturePair, ...]:
 
 
 def feature_loss(pair: FeaturePair, teacher, student):
-    """Returns the loss of each image, `(batch,)`, in float32."""
+    """Returns the loss of each image, `(batch,)`, in float32.
+
+    Args:
+        pair: what is compared.
+        teacher, student: features with the channels at the end.
+    """
     teacher = ops.cast(teacher, "float32")
     student = ops.cast(student, "float32")
     return _LOSSES[pair.loss](teacher, student)
@@ -94,7 +101,8 @@ def make_adapter(pair: FeaturePair, teacher_shape, student_shape):
 
     Args:
         pair: what is compared.
-        teacher_shape, student_shape: of the features, with the batch.
+        teacher_shape, student_shape: of the features, with the batch, the
+            channels at the end.
 
     Raises:
         ValueError: if the features differ in more than their channels, or have
@@ -104,8 +112,8 @@ def make_adapter(pair: FeaturePair, teacher_shape, student_shape):
         raise ValueError(
             f"Features must agree in all but their channels. Received: "
             f"{tuple(student_shape)} from {pair.student_layer!r} and "
-            f"{tuple(teacher_shape)} from {pair.teacher_layer!r}. Name layers "
-            "with maps of one size."
+            f"{tuple(teacher_shape)} from {pair.teacher_layer!r}, channels at "
+            "the end. Name layers with maps of one size."
         )
     if pair.loss == "attention" and math.prod(student_shape[1:-1]) < 2:
         raise ValueError(

@@ -3,6 +3,7 @@
 # Parts of a keras.Model.
 # pyright: reportAttributeAccessIssue=false
 
+from gnsmall_keras.distill.channels import channel_axis, shape_last
 from gnsmall_keras.distill.features import (
     find_layer,
     make_adapter,
@@ -27,11 +28,18 @@ class Paired:
                 )
             network = teacher.models[0]
             theirs = [find_layer(network, pair.teacher_layer) for pair in pairs]
-            shapes = (
-                output_shapes(network, theirs),
-                output_shapes(self.student, ours),
-            )
+            shapes, axes = [], []
+            for model, found in ((network, theirs), (self.student, ours)):
+                given = output_shapes(model, found)
+                axes.append(
+                    [
+                        channel_axis(model, *layer_and_shape)
+                        for layer_and_shape in zip(found, given, strict=True)
+                    ]
+                )
+                shapes.append(list(map(shape_last, given, axes[-1])))
             self._adapt(list(map(make_adapter, pairs, *shapes)))
+            frozen.teacher_axes, frozen.student_axes = axes
         frozen.student_layers, frozen.teacher_layers = ours, theirs
 
     def _adapt(self, adapters):

@@ -14,6 +14,8 @@ class Untracked:
         self.teacher = None
         self.student_layers = ()
         self.teacher_layers = ()
+        self.student_axes = ()  # of the channels in what these layers give
+        self.teacher_axes = ()
         self.native = None  # the student's form to train, if there is one
         self.inference = None  # and to answer
         self.has_metrics = False  # compiled ones, which need labels

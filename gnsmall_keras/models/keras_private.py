@@ -23,6 +23,13 @@ def tensors_before(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
     return list(node.arguments.keras_tensors)
 
 
+def parts_of(layer: keras.Operation) -> list[keras.layers.Layer]:
+    """Returns the layers inside of a layer or model, at any depth."""
+    if not isinstance(layer, keras.layers.Layer):
+        return []
+    return list(layer._flatten_layers(include_self=False))
+
+
 def readers_of(layer: keras.Operation) -> list[keras.Operation]:
     """Returns the operations that read a layer's output, once each."""
     readers = [node.operation for node in layer._outbound_nodes]

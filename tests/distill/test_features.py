@@ -157,6 +157,71 @@ def test_another_teacher_must_fit_adapters_that_are_trained():
     distiller.train_on_batch(images, labels)
 
 
+def _first(channels=8, seed=1, rest=()):
+    """`_network`, with its channels first after the convolution."""
+    like = _network(channels, seed)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(channels, 3, use_bias=False)(inputs)
+    x = layers.Permute((3, 1, 2), name="moved")(x)
+    x = layers.ZeroPadding2D(0, "channels_first", name="padded")(x)
+    x = layers.BatchNormalization(
+        axis=1, center=False, scale=False, epsilon=1e-9, name="conv"
+    )(x)
+    for layer in rest:
+        x = layer(x)
+    x = layers.ReLU(name="relu")(x)
+    x = layers.Maximum(name="both")([x, 0.5 * x])
+    x = layers.GlobalAveragePooling2D(data_format="channels_first")(x)
+    model = keras.Model(inputs, layers.Dense(CLASSES)(x))
+    model.get_layer("conv").trainable = False  # gives what it takes
+    for mine, its in zip(
+        model.trainable_weights, like.trainable_weights, strict=True
+    ):
+        mine.assign(its)
+    return model
+
+
+@pytest.mark.parametrize("channels", [6, 16])
+def test_channels_may_come_first(channels):
+    """Of student, teacher or both; 6 are as many as rows, without an error."""
+    makers = (_network, _first)
+    names = (
+        ["conv", "conv", "relu", "relu"],
+        ["padded", "conv", "relu", "both"],
+    )
+    terms, kernels = [], []
+    for ours, theirs in ((0, 0), (1, 1), (0, 1), (1, 0)):
+        pairs = [
+            _pair(*layer_names, loss=loss)
+            for layer_names in zip(names[ours], names[theirs], strict=True)
+            for loss in ("mse", "attention")
+        ]
+        distiller = _compiled(
+            *pairs, student=makers[ours](6), teacher=makers[theirs](channels, 0)
+        )
+        adapters = [adapter for adapter in distiller._adapters if adapter]
+        kernels = kernels or [adapter.get_weights() for adapter in adapters]
+        for adapter, kernel in zip(adapters, kernels, strict=True):
+            adapter.set_weights(kernel)
+        logs = distiller.train_on_batch(*_batch(), return_dict=True)
+        terms.append([logs[name] for name in term_names(pairs, ["kd_loss"])])
+    np.testing.assert_allclose(terms, terms[:1] * 4, rtol=1e-4)
+
+
+class _Own(layers.Layer):
+    def call(self, inputs):
+        return inputs
+
+
+def test_a_layer_whose_channels_may_be_anywhere_is_refused():
+    own = _Own(name="own")
+    for pair in (_pair("own", "relu"), _pair("moved", "relu")):
+        with pytest.raises(ValueError, match="which axis has .* Received: '"):
+            _compiled(pair, student=_first(rest=[own]))
+    own.data_format = "channels_first"
+    _compiled(_pair("own", "relu"), student=_first(rest=[own]))
+
+
 @pytest.mark.parametrize(
     ("pair", "message"),
     [

@@ -50,6 +50,18 @@ def test_a_symbolic_tensor_names_those_before_it():
     assert keras_private.tensors_before(other) == []
 
 
+def test_a_layer_names_its_parts_at_any_depth():
+    model = _model()
+    outer = keras.Sequential([keras.Input((3,)), model])
+    parts = keras_private.parts_of(outer)
+    assert model in parts
+    assert model.get_layer("last") in parts
+    assert outer not in parts
+    assert keras_private.parts_of(model.get_layer("last")) == []
+    outputs = keras.ops.relu(keras.Input((3,)))
+    assert keras_private.parts_of(keras_private.operation_of(outputs)) == []
+
+
 def test_a_layer_names_what_reads_it():
     model = _model()
     last = model.get_layer("last")
