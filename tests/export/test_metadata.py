@@ -1,4 +1,7 @@
-"""Labels in a file: any reader of zip archives and MediaPipe find them."""
+"""Labels in a file: any reader of zip archives and MediaPipe find them.
+
+What MediaPipe makes of large images is what Classifier.kt shrinks them for.
+"""
 
 import importlib.util
 import subprocess
@@ -7,6 +10,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 from support import ROOT, cifar10_folder
 
 from gnsmall_keras.devices.runtime import TFLiteModel
@@ -33,6 +37,36 @@ with vision.ImageClassifier.create_from_options(options) as classifier:
 PUBLISHED = [path.name for path in (ROOT / "tflite").glob("*-android.tflite")]
 
 
+def _by_mediapipe(file, images, labels, folder):
+    """The class that MediaPipe gives each image."""
+    if importlib.util.find_spec("mediapipe") is None:
+        pytest.skip("mediapipe is not installed")
+    np.save(folder / "images.npy", np.stack(images))
+    done = subprocess.run(
+        [sys.executable, "-c", MEDIAPIPE, file, folder / "images.npy"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [labels.index(name) for name in done.stdout.splitlines()]
+
+
+def _halved(image, side):
+    """As MiddleSquare.kt, whose bilinear steps leave out no pixel."""
+    edge = side
+    while 2 * edge <= image.width:
+        edge *= 2
+    for size in (edge >> step for step in range((edge // side).bit_length())):
+        scale = image.width / size
+        image = image.transform(
+            (size, size),
+            Image.Transform.AFFINE,
+            (scale, 0, 0, 0, scale, 0),
+            Image.Resampling.BILINEAR,
+        )
+    return image
+
+
 @pytest.fixture(scope="module")
 def labels(real_data):
     return list(real_data.class_names)
@@ -44,26 +78,42 @@ def labels(real_data):
 def test_mediapipe_names_the_class_that_litert_finds(
     request, device_images, labels, tmp_path, published
 ):
-    if importlib.util.find_spec("mediapipe") is None:
-        pytest.skip("mediapipe is not installed")
     if published and not cifar10_folder():
         pytest.skip("GNSMALL_DATA does not name CIFAR-10")
     file = ROOT / "tflite" / published
     if not published:  # seconds of conversion, for this case alone
         file = request.getfixturevalue("phone_file").path
-    np.save(tmp_path / "images.npy", device_images)
-    done = subprocess.run(
-        [sys.executable, "-c", MEDIAPIPE, file, tmp_path / "images.npy"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    found = _by_mediapipe(file, device_images, labels, tmp_path)
     values = TFLiteModel(file).predict_raw(device_images).astype(int)
-    found = [labels.index(name) for name in done.stdout.splitlines()]
     assert len(set(found)) > 1
     # Of equal scores MediaPipe may take another one.
     best = values[np.arange(len(found)), found]
     np.testing.assert_array_equal(best, values.max(axis=-1))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_large_images_keep_their_class_if_they_are_halved_first(
+    name, device_images, labels, tmp_path
+):
+    if not cifar10_folder():
+        pytest.skip("GNSMALL_DATA does not name CIFAR-10")
+    file, agreement = ROOT / "tflite" / name, {}
+    grain = np.random.default_rng(0).normal(0, 25, (600, 600, 1))
+    enlarged = (
+        Image.fromarray(image).resize((600, 600), Image.Resampling.BICUBIC)
+        for image in device_images[:50]
+    )
+    large = [
+        Image.fromarray(np.clip(image + grain, 0, 255).astype(np.uint8))
+        for image in enlarged
+    ]
+    trained = [image.resize((32, 32), Image.Resampling.BOX) for image in large]
+    values = TFLiteModel(file).predict_raw(np.stack(trained))
+    halved = [_halved(image, 32) for image in large]
+    for kind, images in (("as they are", large), ("halved", halved)):
+        found = _by_mediapipe(file, images, labels, tmp_path)
+        agreement[kind] = np.mean(found == values.argmax(axis=-1))
+    assert agreement["halved"] >= 0.9 > 0.6 > agreement["as they are"]
 
 
 def test_labels_change_no_output(int8_file, device_images, labels, tmp_path):

@@ -8,8 +8,8 @@ import com.google.mediapipe.tasks.core.BaseOptions
 import com.google.mediapipe.tasks.vision.imageclassifier.ImageClassifier
 import com.google.mediapipe.tasks.vision.imageclassifier.ImageClassifier.ImageClassifierOptions
 
-/** Classifies bitmaps with assets/model.tflite. */
-class Classifier(context: Context) : AutoCloseable {
+/** Classifies bitmaps with assets/model.tflite; `side` is that of the file. */
+class Classifier(context: Context, private val side: Int = 32) : AutoCloseable {
     private val classifier = ImageClassifier.createFromOptions(
         context,
         ImageClassifierOptions.builder()
@@ -18,12 +18,9 @@ class Classifier(context: Context) : AutoCloseable {
             .build(),
     )
 
-    /** The best class and its probability; of the middle square, as in training. */
+    /** The best class and its probability; MediaPipe has nothing left to scale. */
     fun classify(bitmap: Bitmap): Category {
-        val edge = minOf(bitmap.width, bitmap.height)
-        val (left, top) = (bitmap.width - edge) / 2 to (bitmap.height - edge) / 2
-        val square = Bitmap.createBitmap(bitmap, left, top, edge, edge)
-        val argb = square.copy(Bitmap.Config.ARGB_8888, false)
+        val argb = middleSquare(bitmap, side).copy(Bitmap.Config.ARGB_8888, false)
         val result = classifier.classify(BitmapImageBuilder(argb).build())
         return result.classificationResult().classifications().first().categories().first()
     }

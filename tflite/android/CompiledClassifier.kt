@@ -21,7 +21,7 @@ class CompiledClassifier(
 
     /** A probability for each class; `side` and `channels` (1: grey) are those of the file. */
     fun classify(bitmap: Bitmap): FloatArray {
-        val small = shrunk(bitmap)
+        val small = middleSquare(bitmap, side)
         val pixels = IntArray(side * side)
         small.getPixels(pixels, 0, side, 0, 0, side, side)
         val values = FloatArray(channels * pixels.size) { index ->
@@ -33,18 +33,6 @@ class CompiledClassifier(
         inputs[0].writeFloat(values)
         model.run(inputs, outputs)
         return outputs[0].readFloat()
-    }
-
-    /** The middle square, as in training: halved while it can be, so that all pixels count. */
-    private fun shrunk(bitmap: Bitmap): Bitmap {
-        var edge = minOf(bitmap.width, bitmap.height)
-        val (left, top) = (bitmap.width - edge) / 2 to (bitmap.height - edge) / 2
-        var square = Bitmap.createBitmap(bitmap, left, top, edge, edge)
-        while (edge >= 2 * side) {
-            edge /= 2
-            square = Bitmap.createScaledBitmap(square, edge, edge, true)
-        }
-        return Bitmap.createScaledBitmap(square, side, side, true)
     }
 
     override fun close() = model.close()
