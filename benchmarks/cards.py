@@ -10,8 +10,9 @@ import json
 import sys
 from pathlib import Path
 
-from gnsmall_keras.export.card import make_card, teachers_of
+from gnsmall_keras.export.card import make_card
 from gnsmall_keras.export.tflite import ExportReport
+from gnsmall_keras.records.commands import teachers_of
 from gnsmall_keras.records.export import ExportRecord
 from gnsmall_keras.records.jsonl import scan_lines
 from gnsmall_keras.records.run import read_records

@@ -10,6 +10,7 @@ import tyro
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import PositionalPath
+from gnsmall_keras.commands.images import reading_of
 from gnsmall_keras.config import Aspect
 from gnsmall_keras.devices.runtime import Runtime
 
@@ -33,7 +34,8 @@ def classify(
         images: PNG, JPEG, WebP, BMP, TIFF or GIF files.
         runtime: for .tflite files.
         aspect: of images that are not square; None: as the network was
-            trained, else "crop".
+            trained, by its run's record or the report beside a .tflite file,
+            else "crop".
     """
     if not images:
         raise ValueError(
@@ -53,8 +55,7 @@ def classify(
         network = load_model(model)
         predict = functools.partial(predict_logits, network)
         names = class_names_of(model)
-    run = find_run(model)
-    trained = run.config.get("aspect") if run else None
+    trained = reading_of(model, find_run(model)).get("aspect")
     _, side, _, channels = network.input_shape
     for image in images:
         try:

@@ -17,11 +17,12 @@ from gnsmall_keras.commands.images import (
     check_data,
     load_all_for,
     load_for,
+    reading_of,
     warn_of_trained,
 )
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.devices.runtime import Runtime
-from gnsmall_keras.lines import percent, say
+from gnsmall_keras.lines import percent
 from gnsmall_keras.records.jsonl import check_writable, replacing
 from gnsmall_keras.records.run import INDEX_FILE, MODEL_FILE
 
@@ -65,10 +66,10 @@ def export(
     """
     check_data(data)
     from gnsmall_keras.export.arguments import check_installed
-    from gnsmall_keras.export.card import teachers_of
     from gnsmall_keras.export.tflite import export_network
     from gnsmall_keras.models.saving.files import class_names_of, load_model
     from gnsmall_keras.quantization.compression import check_tfmot
+    from gnsmall_keras.records.commands import teachers_of
     from gnsmall_keras.records.export import EXPORTS_FILE, find_run
 
     check_installed()
@@ -110,10 +111,15 @@ def export(
     printing.print_summary(report, file, runs / INDEX_FILE if run else None)
     few = len(dataset.train_images) < config.calibration_size
     if few and config.quantization.startswith("int"):
-        say(
-            "Ranges of int8 rest on all training images, "
+        printing.warn(
+            "note: ranges of int8 rest on all training images, "
             f"{report.calibration_images}; {config.calibration_size} were "
-            "asked for."
+            "asked for"
+        )
+    if report.aspect not in (None, "crop"):
+        printing.warn(
+            f"note: its images become square by --aspect {report.aspect}; the "
+            "examples for devices in tflite/ crop: give them square images"
         )
     _check_faults(report)
 
@@ -209,7 +215,7 @@ def evaluate(
         names, where = class_names_of(model), "float32"
     run = find_run(model)
     shape = network.input_shape[1:]
-    config = run and run.config
+    config = reading_of(model, run)
     if all_images:
         dataset = load_all_for(data, shape, reading, config, names)
     else:

@@ -9,6 +9,8 @@ from gnsmall_keras.commands.arguments import Reading
 from gnsmall_keras.lines import say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gnsmall_keras.data.dataset import Dataset
     from gnsmall_keras.records.run import RunRecord
 
@@ -18,6 +20,22 @@ def check_data(data: str) -> None:
     from gnsmall_keras.data.sources import check_source
 
     check_source(data)
+
+
+def reading_of(model: "Path", run: "RunRecord | None") -> Mapping[str, Any]:
+    """Returns what is known of the images that a model was trained on.
+
+    Args:
+        model: a .keras or .tflite file.
+        run: that it lies in the folder of, by `find_run`. Outside a run's
+            folder a .tflite file's report says how they became square.
+    """
+    from gnsmall_keras.devices.labels import find_aspect
+
+    if run:
+        return run.config
+    aspect = find_aspect(model) if model.suffix == ".tflite" else None
+    return {"aspect": aspect} if aspect else {}
 
 
 def load_for(
@@ -32,7 +50,7 @@ def load_for(
         data: a name or a path.
         shape: `(height, width, channels)` of the model.
         reading: what the command says of them.
-        run: config of the run that the model came of, if that is known.
+        run: config of the run that the model came of, or what is known of it.
     """
     from gnsmall_keras.data.sources import load_data
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gnsmall_keras.data.decoding import ASPECTS
 from gnsmall_keras.export.metadata import LABELS_FILE, read_labels
 
 
@@ -25,6 +26,26 @@ def find_labels(path: str | os.PathLike[str]) -> list[str]:
         or read_report_beside(path).get("class_names", [])
         or _beside(path.with_name(LABELS_FILE))
     )
+
+
+def find_aspect(path: str | os.PathLike[str]) -> str | None:
+    """Returns how a file's images become square, by its report; else None.
+
+    Args:
+        path: of the .tflite file.
+
+    Raises:
+        ValueError: if the report says what is none of `ASPECTS`.
+    """
+    path = Path(path)
+    aspect = read_report_beside(path).get("aspect")
+    if aspect not in (None, *ASPECTS):
+        raise ValueError(
+            f"The `aspect` of a report must be one of {ASPECTS}. Received: "
+            f"{aspect!r} in {path.with_suffix('.json')}. Export {path.name} "
+            "again, or remove the report."
+        )
+    return aspect
 
 
 def read_report_beside(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from gnsmall_keras.config import TRAINED
+from gnsmall_keras.data.decoding import ASPECTS
 from gnsmall_keras.models.deploy import as_functional
 from gnsmall_keras.records.jsonl import check_writable
 
@@ -112,12 +113,18 @@ def checked_network(model, quantization):
     return model
 
 
-def check_images(images, model):
+def check_images(images, model, aspect):
     """Refuses calibration images that are no raw pixels of the model.
+
+    And an `aspect` that images cannot be read with.
 
     Raises:
         ValueError: otherwise, with the cure.
     """
+    if aspect not in (None, *ASPECTS):
+        raise ValueError(
+            f"`aspect` must be one of {ASPECTS}, or None. Received: {aspect!r}."
+        )
     shape = tuple(model.input_shape[1:])
     if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
         raise ValueError(

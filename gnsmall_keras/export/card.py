@@ -1,19 +1,22 @@
 """The card of a .tflite file: what it is, how good, how to make it again."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from gnsmall_keras import fields
-from gnsmall_keras.config import Distilling, ExportConfig
+from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.devices.ethosu import EthosUReport
 from gnsmall_keras.devices.targets import TARGETS, find_budget
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.lines import percent
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
+from gnsmall_keras.records.commands import USUAL, option, reproduce
 from gnsmall_keras.records.run import RunRecord
 
-_USUAL = fields.defaults(Distilling)
 _SIDE = 32  # pixels, where a card does not say it
+_SQUARES = {
+    "pad": "not square ones with black borders",
+    "squash": "not square ones squashed",
+}
 
 
 def make_card(
@@ -28,7 +31,7 @@ def make_card(
     Args:
         report: of the file.
         record: of the run that the file came of.
-        teachers: of the runs that it learned from: `teachers_of`.
+        teachers: of the runs that it learned from: `commands.teachers_of`.
         licence: of the file; None says nothing of it.
     """
     config = record.config
@@ -93,7 +96,16 @@ def _input_of(report, record):
         colours = "grey"
     if record.config.get("image_size", _SIDE) != _SIDE:
         size = " of {0} x {0} pixels".format(record.config["image_size"])
-    return f"one {colours} image{size}, {kind}"
+    parts = (
+        f"one {colours} image{size}",
+        _SQUARES.get(_aspect(report, record)),
+    )
+    return ", ".join(filter(None, (*parts, kind)))
+
+
+def _aspect(report, record):
+    """How images become square; an older report does not say."""
+    return report.aspect or record.config.get("aspect", USUAL["aspect"])
 
 
 def _classes(record):
@@ -127,7 +139,7 @@ def _numbers(report, record):
         ),
         "SHA-256": f"`{report.sha256}`",
         **_left_out(report),
-        **_devices(report),
+        **_devices(report, _aspect(report, record)),
         **_ethos_u(report),
     }
 
@@ -161,13 +173,14 @@ def _left_out(report):
     return found
 
 
-def _devices(report):
+def _devices(report, aspect):
     """Where else it runs, and by which command."""
+    reading = "" if aspect == USUAL["aspect"] else f" --aspect {aspect}"
     integers = report.quantization.startswith("int8")
     logits = not TARGETS[report.target].probabilities
     rows = {
         "PC, Raspberry Pi": f"`python run_model.py {report.path} photo.png "
-        "--labels labels.txt`, in `tflite/`"
+        f"--labels labels.txt{reading}`, in `tflite/`"
     }
     if integers and logits:
         rows["Cortex-M"] = f"`gnsmall c-array {report.path} --out DIR`"
@@ -301,6 +314,18 @@ def _limits(report, record):
         "not tried.\n"
         "- Accuracy is that of one run; `papermill_runs/index.jsonl` has those "
         f"with other seeds.{_ranges(report)}{_processors(report)}"
+        f"{_crops(_aspect(report, record))}"
+    )
+
+
+def _crops(aspect):
+    """What is lost where an example for a device has one way to squares."""
+    if aspect not in _SQUARES:
+        return ""
+    return (
+        f"\n- It was trained with --aspect {aspect}. The examples for Android, "
+        "Edge TPU and microcontrollers crop: give them images that are square "
+        "already."
     )
 
 
@@ -348,8 +373,8 @@ def _commands(report, runs):
             # Only its name is known.
             exporting += ["--teacher", f"TEACHER ({report.qat['teacher']})"]
     for name in ("aspect", "skip_broken"):
-        if record.config.get(name, _USUAL[name]) != _USUAL[name]:
-            exporting += _option(name, record.config[name])
+        if record.config.get(name, USUAL[name]) != USUAL[name]:
+            exporting += option(name, record.config[name])
     lines = [
         f"KERAS_BACKEND={run.backend} {reproduce(run)}  "
         f"# commit {run.commit[:7]}"
@@ -357,46 +382,3 @@ def _commands(report, runs):
     ]
     lines.append(shlex.join(exporting))
     return "\n".join(f"    {line}" for line in lines)
-
-
-def teachers_of(
-    record: RunRecord, find: Callable[[str], RunRecord | None]
-) -> list[RunRecord]:
-    """Returns the records of the runs that one learned from.
-
-    Args:
-        record: of the run.
-        find: the record of a slug, None where there is none.
-
-    Returns:
-        Each once, after those that it learned from itself. Files and networks
-        among its teachers have none.
-    """
-    found: dict[str, RunRecord] = {}
-    for name in record.sources:
-        teacher = find(name)
-        if teacher:
-            own = [*teachers_of(teacher, find), teacher]
-            found |= {one.slug: one for one in own if one.slug not in found}
-    return [*found.values()]
-
-
-def reproduce(record: RunRecord) -> str:
-    """Returns the command line of a run: what differs from the defaults."""
-    command = "distill" if "strategy" in record.config else "train"
-    words = ["gnsmall", command]
-    for name, value in _USUAL.items():
-        if name == "data_digest":  # the images say it themselves
-            continue
-        given = record.config.get(name, value)
-        if given != value:
-            words += _option(name, given)
-    return shlex.join(words)
-
-
-def _option(name, value):
-    name = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    values = value if isinstance(value, list) else [value]
-    return [f"--{name}", *map(str, values)]

@@ -100,6 +100,7 @@ class ExportReport:
     folded_gates: list[str] = dataclasses.field(default_factory=list)
     class_names: list[str] = dataclasses.field(default_factory=list)
     head_units: int | None = None  # that were kept; None: all
+    aspect: str | None = None  # "crop", "pad" or "squash"; None: not known
     compressed: str = ""  # such as "cluster:32"
     compress_images: int | None = None  # at most so many, for that; None: all
     qat: dict[str, Any] | None  # how int8 was trained, its losses
@@ -136,6 +137,7 @@ def export_tflite(
     evaluation_images: np.ndarray | None = None,
     evaluation_labels: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
+    aspect: str | None = None,
     source: dict[str, Any] | None = None,
     layer_errors: bool = False,
     compressed: str = "",
@@ -158,6 +160,7 @@ def export_tflite(
         evaluation_labels: class indices of `evaluation_images`.
         class_names: one a class; a file for phones has them as metadata,
             every file has them in `labels.txt` beside it.
+        aspect: how images became square, "crop", "pad" or "squash".
         source: the run that the model came of, by `exports.describe_source`.
         layer_errors: whether to compare an int8 file with the float network
             operator by operator, on the first 20 calibration images.
@@ -187,7 +190,7 @@ def export_tflite(
     check_compressed(config.compress, compressed)
     path = checked_path(path)
     calibration_images = np.asarray(calibration_images)
-    check_images(calibration_images, model)
+    check_images(calibration_images, model, aspect)
     check_training(training, config.quantization, model)
     check_beside(path, class_names)
     check_logits(model, "The model")
@@ -212,6 +215,7 @@ def export_tflite(
             path=path.name,
             source=source,
             class_names=list(class_names or []),
+            aspect=aspect,
             calibration=config.calibration if converted.floats else None,
             calibration_images=len(calibration_images),
             qat=_training(training, converted),
@@ -277,6 +281,7 @@ def export_network(
         evaluation_images=dataset.test_images,
         evaluation_labels=dataset.test_labels,
         class_names=dataset.class_names,
+        aspect=run.config.get("aspect", "crop") if run else dataset.aspect,
         source=source,
         layer_errors=layer_errors,
         compressed=config.compress,

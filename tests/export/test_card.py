@@ -9,8 +9,9 @@ from support import ROOT
 
 from gnsmall_keras import cli
 from gnsmall_keras.config import Distilling, RunConfig
-from gnsmall_keras.export.card import make_card, reproduce, teachers_of
+from gnsmall_keras.export.card import make_card
 from gnsmall_keras.export.tflite import ExportReport
+from gnsmall_keras.records.commands import reproduce, teachers_of
 from gnsmall_keras.records.run import read_records
 
 RECORDS = [*read_records(ROOT / "papermill_runs" / "index.jsonl")]
@@ -134,6 +135,26 @@ def test_card_names_the_devices_and_their_commands(report):
     assert "LiteRT's reference integers on 500 test images" in card
     for micro in ("c-array", "microcontroller", "147,344", "KB of flash"):
         assert micro not in card
+
+
+@pytest.mark.parametrize(
+    ("aspect", "input"),
+    [("pad", "with black borders"), ("squash", "not square ones squashed")],
+)
+def test_card_says_how_images_become_square(report, aspect, input):
+    assert "--aspect" not in make_card(report, EIGHT_EPOCHS)
+    assert "not square" not in make_card(report, EIGHT_EPOCHS)
+    config = {**EIGHT_EPOCHS.config, "aspect": aspect}
+    of_the_record = dataclasses.replace(EIGHT_EPOCHS, config=config)
+    of_the_report = dataclasses.replace(report, aspect=aspect)
+    for one, record in (
+        (report, of_the_record),  # an older report does not say
+        (of_the_report, EIGHT_EPOCHS),
+    ):
+        card = make_card(one, record)
+        assert f"--labels labels.txt --aspect {aspect}`" in card
+        assert input in card.split("\n\n")[2]
+        assert "Edge TPU and microcontrollers crop" in card
 
 
 def test_card_of_a_file_that_is_not_of_integers(report):

@@ -11,9 +11,10 @@ from support import ROOT, cifar10_folder
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.devices.targets import BUDGETS
-from gnsmall_keras.export.card import make_card, teachers_of
+from gnsmall_keras.export.card import make_card
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.models.saving.files import load_model
+from gnsmall_keras.records.commands import teachers_of
 from gnsmall_keras.records.export import ExportRecord
 from gnsmall_keras.records.jsonl import scan_lines
 from gnsmall_keras.records.run import read_records
