@@ -1,7 +1,10 @@
 """One set of rules for pixels, here and in the script for devices."""
 
 import io
+import os
+import re
 import runpy
+import subprocess
 import sys
 import types
 from importlib.machinery import ModuleSpec
@@ -147,8 +150,13 @@ def test_the_script_for_devices_gives_the_same_pixels(
     np.testing.assert_array_equal(found, expected.astype(int) - 128)
 
 
+# One of each kind of pixels; the rest is run_model.py's.
 @pytest.mark.parametrize(
-    "kind", ["plain.png", "UPPER.JPG", "turned6.jpg", "print.jpeg"]
+    "kind",
+    [
+        *("plain.png", "UPPER.JPG", "turned6.jpg", "print.jpeg", "clear.png"),
+        *("palette.png", *photos.GREY_KINDS),
+    ],
 )
 @pytest.mark.parametrize("channels", [3, 1])
 def test_the_edge_tpus_script_gives_the_same_pixels(
@@ -161,6 +169,23 @@ def test_the_edge_tpus_script_gives_the_same_pixels(
     )
     found = by_script(file, 32, channels, "crop", np.int8, edge_tpu=True)
     np.testing.assert_array_equal(found, expected.astype(int) - 128)
+
+
+@pytest.mark.parametrize("kind", ["turned6.jpg", "clear.png", "sixteen.png"])
+def test_the_microcontrollers_command_gives_the_same_pixels(kind, tmp_path):
+    text = (ROOT / "tflite/micro/README.md").read_text("utf-8")
+    (code,) = re.findall(r'python -c "([^"]*)" \| \./classify', text)
+    data = photos.encode(kind, photos.picture(320, 240))
+    (tmp_path / "photo.png").write_bytes(data)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+    )
+    expected = decode(data, image_size=32, channels=3, aspect="crop")
+    assert done.stdout == expected.tobytes()
 
 
 def test_opacity_is_the_same_in_the_script(by_script, tmp_path):
@@ -182,10 +207,11 @@ def test_opacity_is_the_same_in_the_script(by_script, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_32_bits_are_refused_by_both(mode, by_script, tmp_path):
+@pytest.mark.parametrize("edge_tpu", [False, True])
+def test_32_bits_are_refused_by_all(mode, edge_tpu, by_script, tmp_path):
     file = tmp_path / "deep.tif"
     Image.new(mode, (40, 40), 100).save(file)
     with pytest.raises(ValueError, match="it has 32 bits a pixel"):
         decode(file.read_bytes(), **OPTIONS)
     with pytest.raises(TypeError, match="Cannot cast"):
-        by_script(file, 32, 3, "crop")
+        by_script(file, 32, 3, "crop", edge_tpu=edge_tpu)

@@ -13,6 +13,7 @@ LIBRARY = {
     "darwin": "libedgetpu.1.dylib",
     "win32": "edgetpu.dll",
 }
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 lib = "ai_edge_litert" if util.find_spec("ai_edge_litert") else "tflite_runtime"
 tflite = import_module(lib + ".interpreter")
 
@@ -29,10 +30,15 @@ interpreter.allocate_tensors()
 _, height, width, channels = taken["shape"]
 mode = "L" if channels == 1 else "RGB"
 for path in images:
-    with Image.open(path) as image:  # to pixels as in training
+    with Image.open(path, formats=FORMATS) as image:  # as in run_model.py
         image.draft(None, (2 * width, 2 * height))
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-    fitted = ImageOps.fit(upright.convert(mode), (width, height), Image.BOX)
+        upright = ImageOps.exif_transpose(image)
+    if upright.mode[0] in "IF":  # 16 bits, never 32
+        wide = np.array(upright).astype("u2", "K", "safe")
+        upright = Image.fromarray(np.uint8(wide >> 8))
+    over_black = upright.convert("RGBA").convert("RGBa")
+    opaque = Image.fromarray(np.array(over_black)[..., :3])
+    fitted = ImageOps.fit(opaque.convert(mode), (width, height), Image.BOX)
     values = np.array(fitted, np.int16).reshape(taken["shape"]) - 128
     interpreter.set_tensor(taken["index"], values.astype(np.int8))
     began = time.perf_counter()
