@@ -17,7 +17,7 @@ from rich.progress import (
 from rich.table import Table
 
 from gnsmall_keras.config import TRAINED, ExportConfig
-from gnsmall_keras.devices.targets import find_budget
+from gnsmall_keras.devices.targets import describe_class
 from gnsmall_keras.lines import percent, say
 from gnsmall_keras.models import spec
 from gnsmall_keras.models.catalogue import NETWORKS
@@ -142,8 +142,7 @@ def print_summary(report, file, index=None):
     """
     arena = _arena(report)
     if report.arena_bytes is not None and report.target == "micro":
-        fits = find_budget(report.size_bytes, report.arena_bytes)
-        arena += f" on TFLite Micro; fits {fits or 'none of our classes'}"
+        arena += f" on TFLite Micro; fits {describe_class(report)}"
     is_micro = (  # c-array needs int8 and an arena
         report.target == "micro"
         and report.quantization.startswith("int8")
@@ -182,10 +181,7 @@ def print_export(report):
         "multiply-accumulates": f"{report.macs:,}",
         "size": f"{report.size_bytes:,} bytes, {report.gzip_bytes:,} by gzip",
         "arena on TFLite Micro": _arena(report),
-        "smallest microcontroller": str(
-            find_budget(report.size_bytes, report.arena_bytes)
-            or ("none of our classes" if report.knows_micro else "unknown")
-        ),
+        "smallest microcontroller": describe_class(report),
         "XNNPACK partitions": f"{report.xnnpack_partitions}",
         **_edge_tpu_row(report.edge_tpu),
         **{each.accelerator: str(each) for each in report.ethos_u or []},

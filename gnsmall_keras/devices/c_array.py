@@ -174,7 +174,7 @@ def _sources(path, labels):
     if runner.dtypes != ("int8", "int8"):
         raise ValueError(
             "A microcontroller's file takes and returns int8. Received: "
-            f"{runner.dtypes}. Export with --target micro."
+            f"{runner.dtypes}. Export with --target micro --quantization int8."
         )
     data = path.read_bytes()
     numbers = [str(number) for number in range(runner.classes)]

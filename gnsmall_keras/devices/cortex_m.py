@@ -113,7 +113,7 @@ def run_on_cortex_m(path: str | os.PathLike, images: np.ndarray) -> CortexMRun:
     if model.dtypes != ("int8", "int8"):
         raise ValueError(
             "A microcontroller's file takes and returns int8. Received: "
-            f"{model.dtypes}. Export with --target micro."
+            f"{model.dtypes}. Export with --target micro --quantization int8."
         )
     if images.dtype != np.uint8 or images.shape[1:] != model.input_shape[1:]:
         raise ValueError(

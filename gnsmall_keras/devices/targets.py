@@ -1,6 +1,7 @@
 """What the devices can run: facts only."""
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,3 +176,20 @@ def find_budget(size_bytes: int, arena_bytes: int | None) -> Budget | None:
         ):
             return budget
     return None
+
+
+def describe_class(report: Any) -> str:
+    """Returns the words for the smallest class that a file fits, or for none.
+
+    Classes are of int8 files: `gnsmall c-array` takes no other, and the flash
+    that is set aside is of their kernels.
+
+    Args:
+        report: of the file's export, an `ExportReport`.
+    """
+    none = "none of our classes"
+    if not report.quantization.startswith("int8"):
+        return f"{none}, which are of int8 files (--quantization int8)"
+    budget = find_budget(report.size_bytes, report.arena_bytes)
+    none = none if report.knows_micro else "unknown"
+    return str(budget or none)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.devices.ethosu import EthosUReport
-from gnsmall_keras.devices.targets import TARGETS, find_budget
+from gnsmall_keras.devices.targets import TARGETS, describe_class, find_budget
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.lines import percent
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
@@ -70,7 +70,7 @@ def _summary(report):
     if _arena(report):
         text += f", {_arena(report):,} bytes of RAM on a microcontroller"
     budget = find_budget(report.size_bytes, _arena(report))
-    if budget:
+    if budget and report.quantization.startswith("int8"):
         text += f" (fits {budget})"
     if report.micro_difference_lsb == 0:
         text += "; TensorFlow Lite Micro gives the reference's very integers"
@@ -147,9 +147,7 @@ def _numbers(report, record):
 def _smallest_class(report):
     if TARGETS[report.target].probabilities:
         return {}
-    budget = find_budget(report.size_bytes, report.arena_bytes)
-    none = "none of ours" if report.knows_micro else "unknown"
-    return {"smallest class of microcontrollers": str(budget or none)}
+    return {"smallest class of microcontrollers": describe_class(report)}
 
 
 def _packed(report):

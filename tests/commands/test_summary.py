@@ -66,7 +66,22 @@ def test_a_phone_s_file_outside_a_run(capsys):
 def test_c_array_is_named_only_of_files_that_it_takes(changes, capsys):
     report = _report("gns-w0.5-cifar10-micro", **changes)
     printing.print_summary(report, Path("a.tflite"))
-    assert "c-array" not in capsys.readouterr().out
+    lines = _lines(capsys.readouterr().out)
+    assert "c-array" not in lines["then"]
+
+
+@pytest.mark.parametrize("quantization", ["int16x8", "float32", "int8-qat"])
+def test_classes_of_microcontrollers_are_of_files_that_c_array_takes(
+    quantization, capsys
+):
+    report = _report("gns-w0.5-cifar10-micro", quantization=quantization)
+    printing.print_summary(report, Path("a.tflite"))
+    fits = "KB of flash" in _lines(capsys.readouterr().out)["arena"]
+    assert fits == (quantization == "int8-qat")
+    printing.print_export(report)
+    words = " ".join(capsys.readouterr().out.split())
+    assert ("KB of flash" in words) == fits
+    assert ("none of our classes" in words) != fits
 
 
 @pytest.mark.parametrize("details", [False, True])

@@ -120,6 +120,17 @@ def test_without_tflite_micro_the_arena_is_the_report_s(
     assert (tmp_path / "model.h").read_text("utf-8") == header
 
 
+def test_a_file_of_other_numbers_is_refused_with_the_cure(
+    int8_file, tmp_path, monkeypatch, capsys
+):
+    types = ("int16", "int16")
+    monkeypatch.setattr(c_array.TFLiteModel, "dtypes", types, raising=False)
+    assert cli.main(["c-array", str(int8_file), "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{types}. Export with --target micro --quantization int8" in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("op", "method"),
     [

@@ -171,9 +171,17 @@ def test_card_of_a_file_that_is_not_of_integers(report):
     report = dataclasses.replace(report, quantization="float16", **unknown)
     card = make_card(report, EIGHT_EPOCHS)
     assert "one RGB image, float32 pixels in" in card
+    assert "KB of flash" not in card
     assert "| LiteRT's XNNPACK | 17 XNNPACK partition(s), other" in card
     assert "Ranges" not in card
     assert "None" not in card
+
+
+def test_card_of_16_bits_names_no_class_of_microcontrollers(report):
+    report = dataclasses.replace(report, quantization="int16x8")
+    card = make_card(report, EIGHT_EPOCHS)
+    assert "KB of flash" not in card
+    assert "int8 files (--quantization int8) |" in card
 
 
 def test_command_of_a_file_has_its_calibration(report):
