@@ -71,3 +71,10 @@ def classify(
         best = values.argsort()[: -_BEST - 1 : -1]
         told = (f"{names[i] if names else i} {values[i]:.3f}" for i in best)
         printing.show(f"{image}: {', '.join(told)}")
+    if not names:
+        printing.warn_of_numbers(
+            model,
+            "Put its labels.txt, one class a line, or its report beside it."
+            if model.suffix == ".tflite"
+            else "Those of a network that `gnsmall train` saved have names.",
+        )

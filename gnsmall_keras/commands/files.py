@@ -167,12 +167,15 @@ def c_array(
             numbers.
     """
     from gnsmall_keras.devices.c_array import write_c_array
+    from gnsmall_keras.devices.labels import find_labels
 
     names = None
     if labels is not None:
         names = labels.read_text(encoding="utf-8").splitlines()
     for path in write_c_array(file, out, labels=names):
         printing.show(f"Wrote {path}")
+    if not (names or find_labels(file)):
+        printing.warn_of_numbers(file, "Give --labels labels.txt.")
 
 
 def evaluate(

@@ -36,6 +36,11 @@ def warn(text: str) -> None:
     say(f"gnsmall: {text}")
 
 
+def warn_of_numbers(file: Path, cure: str) -> None:
+    """Says that numbers stand for classes whose names are not known."""
+    warn(f"note: no class names are known of {file}: numbers. {cure}")
+
+
 def exporting(config: ExportConfig) -> contextlib.AbstractContextManager:
     """Shows that a file is made, unless a training has its own line."""
     if config.quantization in TRAINED or config.compress:

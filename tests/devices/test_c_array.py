@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import pytest
+from PIL import Image
 from support import ROOT, TESTS
 
 from gnsmall_keras import cli
@@ -96,6 +97,27 @@ def test_labels_are_those_of_the_export(tmp_path):
     )
     write_c_array(tmp_path / f"{name}.tflite", tmp_path)
     assert '"0",' in (tmp_path / "model.cc").read_text("utf-8")
+
+
+def test_numbers_in_place_of_names_are_told(tmp_path, capsys):
+    name = "gns-w0.25-h320-cifar10-micro"
+    file = tmp_path / "a.tflite"
+    shutil.copy(ROOT / f"tflite/{name}.tflite", file)
+    image = tmp_path / "photo.png"
+    Image.new("RGB", (40, 40)).save(image)
+    commands = (
+        (["c-array", str(file), "--out", str(tmp_path)], "Give --labels"),
+        (["classify", str(file), str(image)], "Put its labels.txt"),
+    )
+    for command, cure in commands:
+        assert cli.main(command) == 0
+        error = capsys.readouterr().err
+        assert f"no class names are known of {file}: numbers. {cure}" in error
+        assert error.count("\n") == 1
+    shutil.copy(ROOT / "tflite/labels.txt", tmp_path)
+    for command, _ in commands:
+        assert cli.main(command) == 0
+        assert capsys.readouterr().err == ""
 
 
 def test_without_tflite_micro_the_arena_is_the_report_s(
