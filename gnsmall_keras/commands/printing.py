@@ -369,26 +369,6 @@ def print_outcomes(outcomes, total):
     return failed
 
 
-def print_winner(record, cost):
-    """Prints the run to deploy, with the `costs.Cost` of its int8 file."""
-    rows = {
-        "validation accuracy": percent(record.validation_accuracy),
-        "validation images": f"{record.validation_images:,}",
-        "test accuracy (not chosen by)": percent(record.test_accuracy),
-        "deployed parameters": f"{record.deployed_parameters:,}",
-        "deployed multiply-accumulates": f"{record.deployed_macs:,}",
-        "data": record.config["data"],
-        "epochs": f"{record.recipe['epochs']:,}",
-        "seed": f"{record.config['seed']}",
-    }
-    if cost:
-        whose = "" if cost.own else f", of {cost.export.source['slug']}'s"
-        rows["int8 file"] = f"{cost.value:,} bytes{whose}"
-    show(record.slug)
-    for name, value in rows.items():
-        show(f"  {name}: {value}")
-
-
 def _accuracies(record):
     return (
         f"validation {percent(record.validation_accuracy)}, test "

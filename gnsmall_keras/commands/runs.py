@@ -8,6 +8,7 @@ import tyro
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import PositionalPath
+from gnsmall_keras.commands.winner import show_winner
 from gnsmall_keras.config import Kernels, Loop
 from gnsmall_keras.config.fit import BudgetName
 from gnsmall_keras.records.jsonl import check_writable
@@ -238,7 +239,7 @@ def report(
     for fault in reading.faults:
         printing.warn(f"warning: {fault}")
     if winner:
-        _print_winner(reading, limits)
+        show_winner(reading, limits, index.parent)
         return
     if networks:
         _write_networks(reading, networks, published or Path("tflite"))
@@ -330,29 +331,6 @@ def _check_report(files, study, winner, limits, images):
             "`images` are for the page and the figures. Received: neither. "
             "Add --out or --figures."
         )
-
-
-def _print_winner(reading, limits):
-    from gnsmall_keras.devices.targets import BUDGETS
-    from gnsmall_keras.report.costs import find_cost
-    from gnsmall_keras.report.winner import count_unknown, find_winner
-
-    budget = BUDGETS.get(limits.pop("budget"))
-    if budget:
-        given = limits["max_bytes"]
-        limits["max_bytes"] = min(
-            budget.file_bytes if given is None else given, budget.file_bytes
-        )
-        limits["max_arena_bytes"] = budget.arena_bytes
-    best = find_winner(reading.runs, exports=reading.exports, **limits)
-    if limits["max_bytes"] is not None:
-        unknown = count_unknown(reading.runs, reading.exports)
-        if unknown:
-            printing.warn(
-                f"warning: runs left out, as no file of their network has a "
-                f"record: {unknown}"
-            )
-    printing.print_winner(best, find_cost(best, reading.exports, "bytes"))
 
 
 def _load(data):

@@ -1,6 +1,7 @@
 """The run to deploy: by bytes, with its confusions and worst mistakes."""
 
 import dataclasses
+import hashlib
 import math
 import re
 
@@ -121,6 +122,37 @@ def test_the_command_names_the_winner_by_its_file(
     assert f"int8 file: 300,000 bytes, of {small.slug}'s" in captured.out
     assert "runs left out, as no file" in captured.err
     assert captured.err.strip().endswith("record: 1")
+
+
+def test_the_command_says_where_the_winner_s_own_file_is(
+    three, make_export, write_index, capsys
+):
+    _, again, large = three
+    digest = hashlib.sha256(b"its bytes").hexdigest()
+    facts = {"accuracy": 0.6125, "evaluated_images": 360, "sha256": digest}
+    exports = [
+        make_export(again, 90_000, arena_bytes=60_000, **facts),
+        make_export(again, 80_000, target="android", arena_bytes=60_000),
+        make_export(large, 600_000, arena_bytes=200_000),
+    ]
+    index = write_index(*three, exports=exports)
+    arguments = ["report", "--index", str(index), "--winner"]
+    arguments += ["--budget", "256k"]
+    file = index.parent / again.slug / exports[0].report["path"]
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        "int8 file: 90,000 bytes",
+        "int8 accuracy: 61.25 % of 360 test images",
+        "arena on TFLite Micro: 60,000 bytes",
+    ):
+        assert f"  {line}\n" in printed
+    assert "path" not in printed
+    file.parent.mkdir()
+    for content, known in ((b"others", False), (b"its bytes", True)):
+        file.write_bytes(content)
+        assert cli.main(arguments) == 0
+        assert (f"  path: {file}\n" in capsys.readouterr().out) == known
 
 
 def test_files_are_figures_and_a_table(three, make_export, runs_of):
