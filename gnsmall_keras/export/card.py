@@ -32,7 +32,8 @@ def make_card(
         report: of the file.
         record: of the run that the file came of.
         teachers: of the runs that it learned from: `commands.teachers_of`.
-        licence: of the file; None says nothing of it.
+        licence: of a published file, whose runs have records in this package;
+            None: of a file of a user's own, of which a card says neither.
     """
     config = record.config
     for_people = TARGETS[report.target].probabilities
@@ -49,7 +50,7 @@ def make_card(
         "## Training",
         _training(report, record),
         "## Limits",
-        _limits(report, record),
+        _limits(report, record, published=licence is not None),
         "## Make it again",
         _commands(report, [*teachers, record]),
         "The weights are the same where backend, versions, processor and the "
@@ -298,7 +299,12 @@ def _source(qat):
     return f"{qat['teacher']} and labels" if qat["label_weight"] else "itself"
 
 
-def _limits(report, record):
+def _limits(report, record, published):
+    others = (
+        "; `papermill_runs/index.jsonl` has those with other seeds"
+        if published
+        else ""
+    )
     epochs = record.recipe["epochs"]
     few = (
         f"- {epochs} epochs are a demonstration: longer training gives a "
@@ -310,8 +316,8 @@ def _limits(report, record):
         f"{few}- It knows the classes above alone, gives one of them to any "
         "image, and has seen images of its data set only; other cameras were "
         "not tried.\n"
-        "- Accuracy is that of one run; `papermill_runs/index.jsonl` has those "
-        f"with other seeds.{_ranges(report)}{_processors(report)}"
+        f"- Accuracy is that of one run{others}."
+        f"{_ranges(report)}{_processors(report)}"
         f"{_crops(_aspect(report, record))}"
     )
 

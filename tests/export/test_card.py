@@ -55,6 +55,7 @@ def test_teachers_come_before_those_that_learn_from_them(report):
     verbs = [line.split("gnsmall ")[1].split()[0] for line in commands]
     assert verbs == ["distill"] * 4 + ["export"]
     assert "icence" not in card  # a user's own file
+    assert "papermill_runs" not in card
     commits = [line.partition("  # commit ")[2] for line in commands]
     assert commits == ["aaaaaaa", "aaaaaaa", "bbbbbbb", "aaaaaaa", ""]
 
@@ -117,6 +118,13 @@ def test_card_has_the_numbers_of_the_report(report):
     assert "8 epochs are a demonstration" in card
     assert "gnsmall train --data cifar10 --recipe best" in card
     assert f"KERAS_BACKEND={EIGHT_EPOCHS.backend} gnsmall train" in card
+
+
+def test_card_of_a_published_file_names_the_records_and_the_licence(report):
+    card = make_card(report, EIGHT_EPOCHS, licence="Apache-2.0")
+    assert "one run; `papermill_runs/index.jsonl` has those with other" in card
+    assert "Licence: Apache-2.0." in card
+    assert "- Accuracy is that of one run.\n" in make_card(report, EIGHT_EPOCHS)
 
 
 def test_card_names_the_devices_and_their_commands(report):
