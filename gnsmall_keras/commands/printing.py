@@ -261,7 +261,7 @@ def print_layer_errors(layers):
 def print_benchmark(report):
     """Prints sizes, latencies and their ratios to the references'."""
     measured = [*report.files, *report.references]
-    sizes = Table("file", "bytes", "arena", "MACs", "operators")
+    sizes = Table("file", "bytes", "arena", "file's MACs", "operators")
     for file in measured:
         arena = "-" if file.arena_bytes is None else f"{file.arena_bytes:,}"
         sizes.add_row(
@@ -291,7 +291,9 @@ def print_benchmark(report):
         _print_profile(file)
     show(
         f"{report.hardware['processor']}, {report.hardware['cores']} cores; "
-        "the last columns are medians over MLPerf Tiny's ResNet-8's"
+        "the last columns are medians over MLPerf Tiny's ResNet-8's; a file's "
+        "MACs have its normalisation and padded kernels too, which those of "
+        "reports and records leave out"
     )
 
 

@@ -68,7 +68,12 @@ class OperatorCost:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FileBenchmark:
-    """What one file is and takes; `arena_bytes` on TensorFlow Lite Micro."""
+    """What one file is and takes; `arena_bytes` on TensorFlow Lite Micro.
+
+    `macs` are those of the file's operators. They are some more than the fused
+    network's, which an `ExportReport` has: the normalisation is a convolution
+    there, and kernels of 3 x 3 with their padding are of 4 x 4.
+    """
 
     name: str
     sha256: str

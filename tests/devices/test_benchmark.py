@@ -89,7 +89,10 @@ def test_report_has_ratios_to_both_references(small_file, tmp_path, capsys):
     options += ["2", "--rounds", "2", "--profile", "--out", str(out)]
     options += ["--exports", str(records)]
     assert cli.main(["benchmark", str(small_file), *options]) == 0
-    assert "resnet8-40-80-160" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "resnet8-40-80-160" in printed
+    assert "file's MACs" in printed  # not the network's
+    assert "which those of reports and records leave out" in printed
     report = json.loads(out.read_text())
     (file,) = report["files"]
     assert file["macs"] == 12_501_632
