@@ -109,19 +109,22 @@ def export(
     if card:
         _write_card(report, run, teachers, out or model)
     printing.print_summary(report, file, runs / INDEX_FILE if run else None)
-    few = len(dataset.train_images) < config.calibration_size
+    _tell_limits(report, config)
+    _check_faults(report)
+
+
+def _tell_limits(report, config):
+    few = report.calibration_images < config.calibration_size
     if few and config.quantization.startswith("int"):
         printing.warn(
-            "note: ranges of int8 rest on all training images, "
-            f"{report.calibration_images}; {config.calibration_size} were "
-            "asked for"
+            "note: ranges of integers rest on all training images, "
+            f"{report.calibration_images} instead of {config.calibration_size}"
         )
     if report.aspect not in (None, "crop"):
         printing.warn(
             f"note: its images become square by --aspect {report.aspect}; the "
             "examples for devices in tflite/ crop: give them square images"
         )
-    _check_faults(report)
 
 
 def _check_faults(report):
