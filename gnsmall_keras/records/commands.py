@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from gnsmall_keras import fields
 from gnsmall_keras.config import Distilling
@@ -51,5 +51,5 @@ def option(name: str, value: Any) -> list[str]:
     name = name.replace("_", "-")
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
-    values = value if isinstance(value, list) else [value]
+    values = cast("list[Any]", value if isinstance(value, list) else [value])
     return [f"--{name}", *map(str, values)]
