@@ -183,14 +183,14 @@ def _first(channels=8, seed=1, rest=()):
 
 @pytest.mark.parametrize("channels", [6, 16])
 def test_channels_may_come_first(channels):
-    """Of student, teacher or both; 6 are as many as rows, without an error."""
+    """Of the teacher or of both; 6 are as many as rows, without an error."""
     makers = (_network, _first)
     names = (
         ["conv", "conv", "relu", "relu"],
         ["padded", "conv", "relu", "both"],
     )
     terms, kernels = [], []
-    for ours, theirs in ((0, 0), (1, 1), (0, 1), (1, 0)):
+    for ours, theirs in ((0, 0), (1, 1), (0, 1)):
         pairs = [
             _pair(*layer_names, loss=loss)
             for layer_names in zip(names[ours], names[theirs], strict=True)
@@ -199,13 +199,14 @@ def test_channels_may_come_first(channels):
         distiller = _compiled(
             *pairs, student=makers[ours](6), teacher=makers[theirs](channels, 0)
         )
+        distiller.run_eagerly = True  # one step each: nothing to compile
         adapters = [adapter for adapter in distiller._adapters if adapter]
         kernels = kernels or [adapter.get_weights() for adapter in adapters]
         for adapter, kernel in zip(adapters, kernels, strict=True):
             adapter.set_weights(kernel)
         logs = distiller.train_on_batch(*_batch(), return_dict=True)
         terms.append([logs[name] for name in term_names(pairs, ["kd_loss"])])
-    np.testing.assert_allclose(terms, terms[:1] * 4, rtol=1e-4)
+    np.testing.assert_allclose(terms, terms[:1] * 3, rtol=1e-4)
 
 
 class _Own(layers.Layer):
