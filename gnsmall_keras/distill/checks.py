@@ -325,9 +325,10 @@ def ends_in_probabilities(model: keras.Model) -> bool:
     return activation in names or type(last).__name__.lower() in names
 
 
-def _last_operation(model):
+def _last_operation(model) -> Any:
     """The last operation that changes numbers; a model that hides its own."""
-    last, tensor = model, None
+    last: Any = model
+    tensor: Any = None
     while True:
         if isinstance(last, keras.Model):
             if not getattr(last, "outputs", None):
