@@ -13,6 +13,7 @@ from gnsmall_keras.commands.arguments import PositionalPath
 from gnsmall_keras.commands.images import reading_of
 from gnsmall_keras.config import Aspect
 from gnsmall_keras.devices.runtime import Runtime
+from gnsmall_keras.lines import one_line
 
 _BEST = 3  # classes
 
@@ -57,6 +58,7 @@ def classify(
         names = class_names_of(model)
     trained = reading_of(model, find_run(model)).get("aspect")
     _, side, _, channels = network.input_shape
+    faults = []
     for image in images:
         try:
             pixels = decode(
@@ -65,12 +67,16 @@ def classify(
                 channels=channels,
                 aspect=aspect or trained or "crop",
             )
-        except ValueError as error:
-            raise ValueError(f"{image}: {error}") from None
+        except (OSError, ValueError) as error:  # the others are classified
+            reason = getattr(error, "strerror", None) or one_line(error)
+            faults.append(f"{image}: {reason}")
+            continue
         (values,) = predict(pixels[None])
         best = values.argsort()[: -_BEST - 1 : -1]
         told = (f"{names[i] if names else i} {values[i]:.3f}" for i in best)
         printing.show(f"{image}: {', '.join(told)}")
+    if faults:
+        raise ValueError(f"{'; '.join(faults)}. Give files of images.")
     if not names:
         printing.warn_of_numbers(
             model,

@@ -164,6 +164,12 @@ def test_classify_names_a_file_that_is_no_image(capsys, tmp_path):
     names = (tmp_path / "model.keras", tmp_path / "photo.png")
     error = _error(capsys, "classify", *names)
     assert str(names[1]) in error
+    Image.new("RGB", (40, 40)).save(tmp_path / "whole.png")
+    names = [*names, tmp_path, tmp_path / "none.png", tmp_path / "whole.png"]
+    assert cli.main(["classify", *map(str, names)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{tmp_path / 'whole.png'}: ")
+    assert f"{tmp_path}: Is a directory; " in captured.err
     assert "needs images" in _error(capsys, "classify", names[0])
 
 
