@@ -109,22 +109,25 @@ def check_classes(
                 f"{some(sorted(unknown))}. Received: {where}. Add training "
                 "images of these, or remove them."
             )
-    if without:
-        raise ValueError(
-            f"A class must have images. {where} has none for: "
-            f"{some(without)}. Fill or remove them."
-        )
     parted = not counts["test"] and options.test_fraction > 0
     least = LEAST + parted
     few = [name for name in names if counts["train"][name] < least]
+    faults = []
+    if without:
+        faults.append(
+            f"A class must have images. {where} has none for: "
+            f"{some(without)}. Fill or remove them."
+        )
     if few:
         found = {name: counts["train"][name] for name in few[:5]}
         why = ", one of them to be split off as test" if parted else ""
-        raise ValueError(
+        faults.append(
             f"A class must have at least {least} training images{why}. "
             f"{where} has {found}{' and more' if few[5:] else ''}. Add images "
             "or remove the class."
         )
+    if faults:
+        raise ValueError(" ".join(faults))
     return names
 
 

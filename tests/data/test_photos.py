@@ -222,6 +222,7 @@ def test_other_labels_are_taken_as_they_are(tmp_path):
         (["a/b/cat", "a/b/dog"], "a/b/cat/0.png .* not where an image"),
         (["a/cat", "b/dog"], "a/cat/0.png .* not where an image belongs"),
         (["cat", "dog/x"], "dog/x/0.png .* not where an image belongs"),
+        (["cat", "ant/x", "dog/x"], "ant/x/0.png .* belongs, nor .*dog/x/0"),
         (["train/cat", "dog"], "dog/0.png .* not where an image belongs"),
         (["train/cat", "train/dog", "x/dog"], "x/dog/0.png .* not where"),
         (["train", "test"], "must be in folders of their classes"),
@@ -300,6 +301,14 @@ def test_a_class_of_broken_images_alone_is_refused(folder):
         load_data(folder)
     with pytest.raises(ValueError, match=r"has none for: \['Äpfel'\]. Fill"):
         load_data(folder, skip_broken=True)
+
+
+def test_empty_and_small_classes_are_named_together(folder):
+    (folder / "none").mkdir()
+    for file in [*(folder / photos.CLASSES[1]).iterdir()][1:]:
+        file.unlink()
+    with pytest.raises(ValueError, match=r"has none for.*at least 3 training"):
+        load_data(folder)
 
 
 def test_files_that_are_no_data_are_explained(tmp_path):

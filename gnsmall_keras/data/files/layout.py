@@ -18,6 +18,7 @@ LAYOUT = (
     "The layout is train/<class>/<image>, with test/ and val/ like it if "
     "there are any, or <class>/<image> alone."
 )
+_NAMED = 5  # images in a message
 # Line breaks and control characters; bytes that are no UTF-8.
 _REFUSED = ("Cc", "Zl", "Zp", "Cs")
 
@@ -107,15 +108,20 @@ def _has_prefix(images, places):
 
 
 def _check_places(images, names, nested, where):
-    for parts, name in zip(images, names, strict=True):
-        right = len(parts) == 2 + nested and (
-            not nested or parts[0].lower() in SPLITS
+    wrong = [
+        shown(name)
+        for parts, name in zip(images, names, strict=True)
+        if len(parts) != 2 + nested
+        or (nested and parts[0].lower() not in SPLITS)
+    ]
+    if wrong:
+        others = ", ".join(wrong[1:_NAMED])
+        if len(wrong) > _NAMED:
+            others += f" and {len(wrong) - _NAMED:,} more"
+        raise ValueError(
+            f"{wrong[0]} in {where} is not where an image belongs"
+            f"{', nor ' * bool(others)}{others}. {LAYOUT}"
         )
-        if not right:
-            raise ValueError(
-                f"{shown(name)} in {where} is not where an image belongs. "
-                f"{LAYOUT}"
-            )
     if not nested and {parts[0].lower() for parts in images} <= set(SPLITS):
         raise ValueError(
             f"Images must be in folders of their classes. {where} has "
