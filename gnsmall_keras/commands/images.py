@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import Reading
-from gnsmall_keras.lines import say
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from gnsmall_keras.data.dataset import Dataset
     from gnsmall_keras.records.run import RunRecord
 
@@ -22,7 +19,7 @@ def check_data(data: str) -> None:
     check_source(data)
 
 
-def reading_of(model: "Path", run: "RunRecord | None") -> Mapping[str, Any]:
+def reading_of(model: Path, run: "RunRecord | None") -> Mapping[str, Any]:
     """Returns what is known of the images that a model was trained on.
 
     Args:
@@ -94,11 +91,12 @@ def warn_of_trained(dataset: "Dataset", run: "RunRecord") -> None:
         and dataset.digest != run.data_digest
         and dataset.aspect == config.get("aspect", "crop")
     ):
-        say(
-            f"{dataset.name!r} has other images than the model's run, so "
-            "another part of them was split off as a test. The model may have "
-            "learned from some of these, and the accuracy be too high. Put new "
-            "images in a folder of their own and add --all-images."
+        printing.warn(
+            f"warning: {dataset.name!r} has other images than the model's "
+            "run, so another part of them was split off as a test. The model "
+            "may have learned from some of these, and the accuracy be too "
+            "high. Put new images in a folder of their own and add "
+            "--all-images."
         )
 
 
