@@ -204,10 +204,8 @@ def export_tflite(
     report_path = path.with_suffix(".json")
     with replacing(path) as file, replacing(report_path) as report_file:
         file.write_bytes(data)
-        images = evaluation_images
-        images = calibration_images[:0] if images is None else images
         measured, faults = _measure(
-            file, deployed, config.target, images, evaluation_labels
+            file, deployed, config, evaluation_images, evaluation_labels
         )
         found = [fault.replace(str(file), path.name) for fault in faults]
         described["faults"] += found
@@ -231,10 +229,12 @@ def export_tflite(
     return report
 
 
-def _measure(file, deployed, target, images, labels):
+def _measure(file, deployed, config, images, labels):
     """Runs a file; returns fields of a report, and violations."""
-    ethos_u, left = map_all(file) if target == "ethos-u" else (None, [])
-    measured = measure(file, deployed, images, labels, target)
+    if images is None:
+        images = np.zeros((0, *deployed.input_shape[1:]), np.uint8)
+    ethos_u, left = map_all(file) if config.target == "ethos-u" else (None, [])
+    measured = measure(file, deployed, images, labels, config.target)
     faults = [*left, *measured.pop("faults")]
     return {**measured, "ethos_u": ethos_u}, faults
 
