@@ -202,10 +202,10 @@ def evaluate(
         reading: how images are read.
     """
     check_data(data)
+    from gnsmall_keras.data.dataset import stratified_subset
     from gnsmall_keras.devices.labels import find_labels
     from gnsmall_keras.devices.runtime import TFLiteModel
     from gnsmall_keras.models.saving.files import class_names_of, load_model
-    from gnsmall_keras.quantization.calibration import calibration_indices
     from gnsmall_keras.records.export import find_run
     from gnsmall_keras.training import evaluation
 
@@ -235,7 +235,7 @@ def evaluate(
             "images with --all-images."
         )
     if limit is not None:
-        some = calibration_indices(labels, min(limit, len(labels)))
+        some = stratified_subset(labels, limit)
         images, labels = images[some], labels[some]
     logits = predict(images)
     dataset.check_classes(str(model), logits.shape[-1], names)

@@ -1,4 +1,4 @@
-"""A dataset in memory, and its seeded, stratified split."""
+"""A dataset in memory, its seeded, stratified split, and a part of it."""
 
 import dataclasses
 import functools
@@ -189,3 +189,16 @@ def split_indices(
             "or change the fraction."
         ) from None
     return np.sort(train), np.sort(validation)
+
+
+def stratified_subset(labels: np.ndarray, size: int) -> np.ndarray:
+    """Returns the sorted indices of some images, of fewer than `size` all.
+
+    They are the same for the same labels: the first ones of each class in
+    turn, so that every class is seen.
+    """
+    rank = np.zeros(len(labels), np.int64)  # of an image within its class
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        rank[own] = np.arange(len(own))
+    return np.sort(np.lexsort((labels, rank))[:size])

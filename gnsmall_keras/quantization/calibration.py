@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.data.dataset import Dataset, stratified_subset
 from gnsmall_keras.export.graph import Graph
 
 _BINS = 2048
@@ -14,27 +14,6 @@ _LEVELS = 255  # steps between the ends
 _LARGEST_STEP = 128  # of products, in steps of the output
 _LEAST_RANGE = 1e-6
 _LEAST_ENERGY = 1e-12
-
-
-def calibration_indices(labels: np.ndarray, size: int) -> np.ndarray:
-    """Returns the indices of calibration images among a training split.
-
-    They are the same for the same labels: the first ones of each class in
-    turn, so that every class is seen.
-
-    Raises:
-        ValueError: if there are fewer labels than `size`.
-    """
-    if size > len(labels):
-        raise ValueError(
-            f"`calibration_size` must not exceed the {len(labels)} training "
-            f"images. Received: {size}."
-        )
-    rank = np.zeros(len(labels), np.int64)  # of an image within its class
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        rank[own] = np.arange(len(own))
-    return np.sort(np.lexsort((labels, rank))[:size])
 
 
 def calibration_split(dataset: Dataset, size: int) -> np.ndarray:
@@ -52,10 +31,7 @@ def calibration_split(dataset: Dataset, size: int) -> np.ndarray:
         >>> gns.calibration_split(gns.load_data("digits"), 20).shape
         (20, 32, 32, 3)
     """
-    labels = dataset.train_labels
-    return dataset.train_images[
-        calibration_indices(labels, min(size, len(labels)))
-    ]
+    return dataset.train_images[stratified_subset(dataset.train_labels, size)]
 
 
 def trace(

@@ -12,13 +12,12 @@ from gnsmall_keras import fields
 from gnsmall_keras.config import ExportConfig, RunConfig
 from gnsmall_keras.data.augment import Views
 from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
-from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.data.dataset import Dataset, stratified_subset
 from gnsmall_keras.distill.checks import check_teacher, load_teacher
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.models.deploy import to_deploy
-from gnsmall_keras.quantization.calibration import calibration_indices
 from gnsmall_keras.quantization.simulation import Int8Simulation
 from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.training import evaluation
@@ -205,8 +204,7 @@ def prepare_training(
     fitting, held_out, _ = split(dataset, experiment.partition)
     chosen = slice(None)
     if config.qat_images is not None:  # some of every class
-        size = min(config.qat_images, len(fitting.labels))
-        chosen = calibration_indices(fitting.labels, size)
+        chosen = stratified_subset(fitting.labels, config.qat_images)
     return QuantizationTraining(
         images=fitting.images[chosen],
         labels=fitting.labels[chosen],

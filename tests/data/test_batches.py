@@ -17,7 +17,7 @@ from gnsmall_keras.data.batches import (
     RemainingBatches,
     TrainingBatches,
 )
-from gnsmall_keras.data.dataset import split_indices
+from gnsmall_keras.data.dataset import split_indices, stratified_subset
 
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(0, 256, (50, 32, 32, 3), np.uint8)
@@ -45,6 +45,14 @@ def test_split_is_stratified_seeded_and_complete():
 def test_split_of_too_few_images_is_refused():
     with pytest.raises(ValueError, match="cannot be split"):
         split_indices(np.arange(5), fraction=0.1, seed=0)
+
+
+def test_part_of_a_split_is_pinned_and_has_every_class():
+    labels = np.repeat(np.arange(10), 50)
+    indices = stratified_subset(labels, 50)
+    np.testing.assert_array_equal(indices, stratified_subset(labels, 50))
+    assert np.all(np.bincount(labels[indices]) == 5)
+    assert len(stratified_subset(labels, 501)) == 500
 
 
 def test_normalisation_is_the_papers():

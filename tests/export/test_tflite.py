@@ -22,9 +22,6 @@ from gnsmall_keras.export.convert import Conversion
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.export.operators import split
 from gnsmall_keras.export.tflite import export_tflite
-from gnsmall_keras.quantization.calibration import (
-    calibration_indices,
-)
 from gnsmall_keras.training import evaluation
 
 pytestmark = pytest.mark.export
@@ -150,15 +147,6 @@ def test_a_batch_of_any_size_is_predicted_image_by_image(exported, real_data):
     assert together.shape == (3, 10)
     np.testing.assert_array_equal(together[1:2], runner.predict(images[1:2]))
     assert runner.predict(images[:0]).shape == (0, 10)
-
-
-def test_calibration_images_are_pinned_and_of_every_class(real_data):
-    labels = real_data.train_labels
-    indices = calibration_indices(labels, 50)
-    np.testing.assert_array_equal(indices, calibration_indices(labels, 50))
-    assert np.all(np.bincount(labels[indices]) == 5)
-    with pytest.raises(ValueError, match="must not exceed"):
-        calibration_indices(labels, len(labels) + 1)
 
 
 @pytest.mark.slow
