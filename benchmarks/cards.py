@@ -25,10 +25,10 @@ EXPORTS = ROOT / "papermill_runs/exports.jsonl"
 def main():
     """Writes NAME.md beside each NAME.json."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tflite"
-    runs = {(run.digest, run.started_at): run for run in read_records(RUNS)}
+    runs = {run.key: run for run in read_records(RUNS)}
     by_slug = {run.slug: run for run in runs.values()}
     sources = {
-        record.sha256: record.run
+        record.sha256: record.run_key
         for _, record in scan_lines(EXPORTS, ExportRecord.from_json)
         if isinstance(record, ExportRecord)
     }

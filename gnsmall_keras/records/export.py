@@ -48,9 +48,9 @@ class ExportRecord:
         return self.report["source"]
 
     @property
-    def run(self) -> tuple[str, str]:
-        """The digest and the start of its run, which no other run has."""
-        return self.source["digest"], self.source["started_at"]
+    def run_key(self) -> str:
+        """Its run's `RunRecord.key`, which no other run has."""
+        return f"{self.source['digest']} {self.source['started_at']}"
 
     @property
     def head_units(self) -> int:
@@ -82,7 +82,7 @@ class ExportRecord:
         """
         record = parse_record(line, cls, range(1, SCHEMA + 1))
         try:
-            _ = record.run, record.sha256
+            _ = record.run_key, record.sha256
         except (TypeError, KeyError) as error:
             raise ValueError(
                 "An export record names its run's digest and start, and its "
@@ -149,7 +149,7 @@ def append_export(
     known = (
         _records_of(record.sha256, exports) if Path(exports).exists() else []
     )
-    known = [one for one in known if one.run == record.run]
+    known = [one for one in known if one.run_key == record.run_key]
     if not known or known[-1].report != record.report:
         append_line(record.to_json(), exports)
 

@@ -48,7 +48,7 @@ def find_cost(
         what: "bytes", or "latency" as a ratio to MLPerf Tiny's large ResNet.
     """
     known = [
-        Cost(value, export.run == (record.digest, record.started_at), export)
+        Cost(value, export.run_key == record.key, export)
         for export in exports
         if _is_network(record, export)
         and is_deployable(export)
@@ -76,11 +76,7 @@ def fits(
         and is_deployable(export)
         and (max_arena_bytes is None or export.report["target"] == "micro")
     ]
-    own = [
-        export
-        for export in files
-        if export.run == (record.digest, record.started_at)
-    ]
+    own = [export for export in files if export.run_key == record.key]
     return any(
         all(
             most is None or (value is not None and value <= most)

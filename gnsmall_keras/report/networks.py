@@ -108,7 +108,7 @@ def _read(path, reading, cited):
         run.record
         for run in reading.runs
         for one in exports
-        if (run.record.digest, run.record.started_at) == one.run
+        if run.record.key == one.run_key
     ]
     if not runs:
         raise ValueError(

@@ -88,7 +88,7 @@ def _read_exports(path, reading):
         except ValueError as error:
             reading.faults.append(_tell(path, number, error))
             continue
-        file = (*record.run, record.sha256)
+        file = (record.run_key, record.sha256)
         if record.latency is None and file in known:  # exported again
             record = dataclasses.replace(record, latency=known[file].latency)
         known[file] = record

@@ -63,11 +63,11 @@ def test_reports_cards_and_records_are_of_the_file(path):
     assert report["faults"] == []
     assert digest in path.with_suffix(".md").read_text("utf-8")
     sources = {
-        record.run
+        record.run_key
         for _, record in scan_lines(EXPORTS, ExportRecord.from_json)
         if isinstance(record, ExportRecord) and record.sha256 == digest
     }
-    runs = {(run.digest, run.started_at): run for run in read_records(INDEX)}
+    runs = {run.key: run for run in read_records(INDEX)}
     (source,) = sources
     by_slug = {run.slug: run for run in runs.values()}
     teachers = teachers_of(runs[source], by_slug.get)

@@ -71,7 +71,7 @@ def test_the_command_records_a_file_of_a_run(
     monkeypatch.chdir(run_folder)  # a relative path has its folder as well
     assert cli.main(["export", "model.keras", "--data", "digits"]) == 0
     (record,) = _read(tmp_path / "runs/exports.jsonl")
-    assert record.run == (RUN.digest, RUN.started_at)
+    assert record.run_key == RUN.key
     assert record.source["seed"] == RUN.config["seed"]
     assert record.source["deployed_parameters"] == RUN.deployed_parameters
     assert record.latency is None
