@@ -150,7 +150,7 @@ def _check_layers(layer_figure, config):
             "`layer_figure` must end in .png or .svg. "
             f"Received: {layer_figure}."
         )
-    if not config.is_int8:
+    if not config.is_calibrated_int8:
         raise ValueError(
             "`layer_errors` and `layer_figure` compare an int8 file with the "
             f"float network. Received: quantization={config.quantization!r}."

@@ -17,7 +17,7 @@ from rich.progress import (
 from rich.table import Table
 
 from gnsmall_keras.config import TRAINED, ExportConfig
-from gnsmall_keras.devices.targets import describe_class
+from gnsmall_keras.devices.targets import describe_class, is_int8
 from gnsmall_keras.lines import percent, say
 from gnsmall_keras.models import spec
 from gnsmall_keras.models.catalogue import NETWORKS
@@ -150,7 +150,7 @@ def print_summary(report, file, index=None):
         arena += f" on TFLite Micro; fits {describe_class(report)}"
     is_micro = (  # c-array needs int8 and an arena
         report.target == "micro"
-        and report.quantization.startswith("int8")
+        and is_int8(report.quantization)
         and report.arena_bytes is not None
     )
     after = [

@@ -86,7 +86,7 @@ class ExportConfig:
             )
         if self.compress:
             check_compression(self.compress)
-        if self.compress and not self.is_int8:
+        if self.compress and not self.is_calibrated_int8:
             raise ValueError(
                 "`compress` belongs to quantization='int8' and 'int8-qat'. "
                 f"Received: quantization={self.quantization!r}."
@@ -96,7 +96,7 @@ class ExportConfig:
                 "`float_layers` belongs to quantization='int8'. "
                 f"Received: quantization={self.quantization!r}."
             )
-        if self.calibration != "mse" and not self.is_int8:
+        if self.calibration != "mse" and not self.is_calibrated_int8:
             raise ValueError(
                 "`calibration` belongs to quantization='int8' and 'int8-qat'. "
                 f"Received: quantization={self.quantization!r}."
@@ -108,7 +108,7 @@ class ExportConfig:
         return bool(self.compress) or self.quantization == "int8-tfmot"
 
     @property
-    def is_int8(self) -> bool:
+    def is_calibrated_int8(self) -> bool:
         """Whether the file is full integer in 8 bits, and calibrated here."""
         return self.quantization in ("int8", "int8-qat")
 

@@ -160,6 +160,11 @@ BUDGETS = {  # the smallest first
 }
 
 
+def is_int8(quantization: str) -> bool:
+    """Whether a file is full integer in 8 bits, however it became so."""
+    return quantization.startswith("int8")
+
+
 def find_budget(size_bytes: int, arena_bytes: int | None) -> Budget | None:
     """Returns the smallest class of microcontrollers that a file fits.
 
@@ -188,7 +193,7 @@ def describe_class(report: Any) -> str:
         report: of the file's export, an `ExportReport`.
     """
     none = "none of our classes"
-    if not report.quantization.startswith("int8"):
+    if not is_int8(report.quantization):
         return f"{none}, which are of int8 files (--quantization int8)"
     budget = find_budget(report.size_bytes, report.arena_bytes)
     none = none if report.knows_micro else "unknown"

@@ -10,6 +10,7 @@ import numpy as np
 
 from gnsmall_keras.config import TRAINED
 from gnsmall_keras.data.decoding import ASPECTS
+from gnsmall_keras.devices.targets import is_int8
 from gnsmall_keras.models.deploy import as_functional
 from gnsmall_keras.records.jsonl import check_writable
 
@@ -103,7 +104,7 @@ def checked_network(model, quantization):
             )
         nearest = isinstance(layer, keras.layers.UpSampling2D)
         nearest = nearest and layer.interpolation == "nearest"
-        if nearest and quantization.startswith("int8"):
+        if nearest and is_int8(quantization):
             raise ValueError(
                 f"UpSampling2D of the nearest pixel has no int8 form on the "
                 f"runtimes. Received: layer {layer.name!r}. Take "

@@ -5,7 +5,12 @@ from collections.abc import Sequence
 
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.devices.ethosu import EthosUReport
-from gnsmall_keras.devices.targets import TARGETS, describe_class, find_budget
+from gnsmall_keras.devices.targets import (
+    TARGETS,
+    describe_class,
+    find_budget,
+    is_int8,
+)
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.lines import percent
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
@@ -71,7 +76,7 @@ def _summary(report):
     if _arena(report):
         text += f", {_arena(report):,} bytes of RAM on a microcontroller"
     budget = find_budget(report.size_bytes, _arena(report))
-    if budget and report.quantization.startswith("int8"):
+    if budget and is_int8(report.quantization):
         text += f" (fits {budget})"
     if report.micro_difference_lsb == 0:
         text += "; TensorFlow Lite Micro gives the reference's very integers"
@@ -88,7 +93,7 @@ def _input_of(report, record):
     kind = "float32 pixels"  # whatever the weights are
     if report.quantization == "int16x8":
         kind = "int16"
-    elif report.quantization.startswith("int8"):
+    elif is_int8(report.quantization):
         kind = TARGETS[report.target].input_dtype
         if kind == "int8":
             kind = "int8 (pixel - 128)"
@@ -175,7 +180,7 @@ def _left_out(report):
 def _devices(report, aspect):
     """Where else it runs, and by which command."""
     reading = "" if aspect == USUAL["aspect"] else f" --aspect {aspect}"
-    integers = report.quantization.startswith("int8")
+    integers = is_int8(report.quantization)
     logits = not TARGETS[report.target].probabilities
     rows = {
         "PC, Raspberry Pi": f"`python run_model.py {report.path} photo.png "

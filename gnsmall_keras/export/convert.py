@@ -112,7 +112,7 @@ def work(folder: Path) -> None:
     model: Any = keras.saving.load_model(folder / "model.keras", compile=False)
     images = np.load(folder / "calibration.npy")
     probabilities = TARGETS[config.target].probabilities
-    if config.is_int8:
+    if config.is_calibrated_int8:
         network = float_network(model, probabilities=probabilities)
         data = _integers(folder, config, network, images)
     else:

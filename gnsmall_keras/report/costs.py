@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from gnsmall_keras.devices.targets import is_int8
 from gnsmall_keras.records.export import ExportRecord
 from gnsmall_keras.records.run import RunRecord
 
@@ -100,8 +101,8 @@ def find_group_cost(
 
 def is_deployable(export: ExportRecord) -> bool:
     """Whether it is an int8 file without faults: what is compared by cost."""
-    kind = export.report["quantization"]
-    return kind.split("-")[0] == "int8" and not export.report["faults"]
+    report = export.report
+    return is_int8(report["quantization"]) and not report["faults"]
 
 
 def _is_network(record, export):
