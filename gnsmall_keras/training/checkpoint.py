@@ -12,7 +12,6 @@ import numpy as np
 
 from gnsmall_keras.config import complete
 from gnsmall_keras.native.choice import check_kernels
-from gnsmall_keras.records.folders import CHECKPOINT_FILE as FILE  # noqa: F401
 from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.training.clock import Clock
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted

@@ -18,6 +18,7 @@ from gnsmall_keras.models.keras_private import set_random_seed
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.models.saving.pretrained import start_from
 from gnsmall_keras.recipes import Recipe
+from gnsmall_keras.records.folders import CHECKPOINT_FILE
 from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.training import checkpoint, devices
 from gnsmall_keras.training.callbacks import (
@@ -130,7 +131,7 @@ def make_distiller(
     """Returns a compiled Distiller that trains a model."""
     recipe = stage.experiment.learning.recipe
     teaching = stage.experiment.teaching
-    kernels = checkpoint.kernels_to_go_on_with(stage.folder / checkpoint.FILE)
+    kernels = checkpoint.kernels_to_go_on_with(stage.folder / CHECKPOINT_FILE)
     options = {**(teaching.options if teaching else {}), "kernels": kernels}
     distiller = Distiller(student=model, teacher=teachers, **options)
     compile_model(distiller, recipe, steps=recipe.epochs * steps_per_epoch)
@@ -247,7 +248,7 @@ def prepare(
         together: how many runs share the time.
     """
     learning = stage.experiment.learning
-    path = stage.folder / checkpoint.FILE
+    path = stage.folder / CHECKPOINT_FILE
     before = checkpoint.restore_checkpoint(
         distiller, path, identity=stage.identity, teachers=stage.teachers
     )

@@ -16,7 +16,11 @@ from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.saving.files import save_model
 from gnsmall_keras.native.choice import using
 from gnsmall_keras.records import predictions, provenance
-from gnsmall_keras.records.folders import ENDED_FILE, begun_name
+from gnsmall_keras.records.folders import (
+    CHECKPOINT_FILE,
+    ENDED_FILE,
+    begun_name,
+)
 from gnsmall_keras.records.jsonl import check_writable, replacing
 from gnsmall_keras.records.run import (
     INDEX_FILE,
@@ -148,7 +152,7 @@ def train(
                 )
         tell_warnings((record.images or {}).get("warnings", ()))
         append_record(record, index)
-        checkpoint.remove(folder / checkpoint.FILE)
+        checkpoint.remove(folder / CHECKPOINT_FILE)
         (folder / ENDED_FILE).replace(folder / RECORD_FILE)
     return record
 
@@ -174,7 +178,7 @@ def _find_finished(config, data_digest, out):
     for name in config.names:
         folder = out / name.slug
         path = folder / RECORD_FILE
-        unfinished = (folder / ENDED_FILE, folder / checkpoint.FILE)
+        unfinished = (folder / ENDED_FILE, folder / CHECKPOINT_FILE)
         if not path.is_file() or any(file.is_file() for file in unfinished):
             continue
         if not (folder / MODEL_FILE).is_file():

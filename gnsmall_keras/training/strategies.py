@@ -27,7 +27,7 @@ from gnsmall_keras.models.saving.pretrained import (
     find_published,
     published_names,
 )
-from gnsmall_keras.records.folders import find_folder
+from gnsmall_keras.records.folders import CHECKPOINT_FILE, find_folder
 from gnsmall_keras.records.jsonl import lock, replacing
 from gnsmall_keras.records.run import MODEL_FILE
 from gnsmall_keras.training import checkpoint, evaluation
@@ -233,7 +233,7 @@ def _taught_assistant(stage, teachers, dataset, splits):
     with replacing(described) as unfinished:
         text = json.dumps({**record, "identity": stage.identity})
         unfinished.write_text(text, encoding="utf-8")
-    checkpoint.remove(stage.folder / checkpoint.FILE)
+    checkpoint.remove(stage.folder / CHECKPOINT_FILE)
     return model, record
 
 

@@ -20,6 +20,7 @@ from gnsmall_keras.config import TEACHING, RunConfig
 from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.records import provenance
+from gnsmall_keras.records.folders import CHECKPOINT_FILE
 from gnsmall_keras.training import checkpoint, devices
 from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
@@ -125,7 +126,7 @@ def test_a_run_begun_by_an_older_version_is_finished_under_its_name(
             fit.train(CONFIG, out=out, progress=False)
     (older,) = CONFIG.aliases
     (out / CONFIG.slug).rename(out / older.slug)
-    path = out / older.slug / checkpoint.FILE
+    path = out / older.slug / CHECKPOINT_FILE
     with np.load(path) as stored:
         arrays = dict(stored)
     state = json.loads(str(arrays["state"]))
@@ -239,7 +240,7 @@ def test_sigterm_stops_with_a_checkpoint(tmp_path, monkeypatch):
     )
     with pytest.raises(TrainingInterrupted, match="SIGTERM was received"):
         fit.train(CONFIG, out=tmp_path, progress=False)
-    assert len(list(tmp_path.rglob(checkpoint.FILE))) == 1
+    assert len(list(tmp_path.rglob(CHECKPOINT_FILE))) == 1
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -292,7 +293,7 @@ class TestFiles:
 
     @pytest.fixture
     def path(self, tmp_path):
-        return tmp_path / checkpoint.FILE
+        return tmp_path / CHECKPOINT_FILE
 
     def test_a_damaged_one_is_named(self, path):
         model = self._model()

@@ -19,6 +19,7 @@ from gnsmall_keras.distill.cache import CachedTeacher, cache_teacher
 from gnsmall_keras.distill.losses import LOSSES
 from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.recipes import RECIPES
+from gnsmall_keras.records.folders import CHECKPOINT_FILE
 from gnsmall_keras.training import checkpoint
 from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
@@ -101,21 +102,19 @@ def test_a_killed_run_goes_on_to_the_same_weights(folder, tmp_path, stage):
             sys.executable,
             "-c",
             KILLED,
-            tmp_path,
-            f"{stage}",
-            str(TESTS),
-            str(TESTS / "training"),
+            *(tmp_path, stage),
+            *(str(TESTS), str(TESTS / "training")),
         ],
         check=False,
         capture_output=True,
         env={**os.environ, "KERAS_BACKEND": keras.config.backend()},
     )
     assert killed.returncode == -9, killed.stderr.decode()[-1000:]
-    assert len(list((tmp_path / "runs").rglob(checkpoint.FILE))) == 1
+    assert len(list((tmp_path / "runs").rglob(CHECKPOINT_FILE))) == 1
     record, found = _weights(chain_config(tmp_path), tmp_path / "runs")
     _assert_equal(expected, found)
     assert len(record.history["loss"]) == 3
-    assert not list((tmp_path / "runs").rglob(checkpoint.FILE))
+    assert not list((tmp_path / "runs").rglob(CHECKPOINT_FILE))
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +142,11 @@ def test_an_interrupted_chain_goes_on_to_the_same_weights(
         patch.setattr(checkpoint, "save_checkpoint", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             fit.train(config, out=tmp_path / "runs", progress=False)
-    assert len(list((tmp_path / "runs").rglob(checkpoint.FILE))) == 1
+    assert len(list((tmp_path / "runs").rglob(CHECKPOINT_FILE))) == 1
     record, found = _weights(config, tmp_path / "runs")
     _assert_equal(expected, found)
     assert len(record.history["loss"]) == 2
-    assert not list((tmp_path / "runs").rglob(checkpoint.FILE))
+    assert not list((tmp_path / "runs").rglob(CHECKPOINT_FILE))
 
 
 @pytest.mark.backend

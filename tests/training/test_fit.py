@@ -14,6 +14,7 @@ from gnsmall_keras.distill.checks import load_teacher
 from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.records import predictions
+from gnsmall_keras.records.folders import CHECKPOINT_FILE
 from gnsmall_keras.records.run import RunRecord, read_records
 from gnsmall_keras.training import evaluation
 from gnsmall_keras.training import fit as learn
@@ -194,7 +195,7 @@ def test_a_run_that_dies_at_its_end_has_one_record(tmp_path, monkeypatch, dies):
     module = fit.checkpoint if dies == "remove" else fit
 
     def pretend(model, teachers, batches, monitored, stage):
-        (stage.folder / fit.checkpoint.FILE).touch()
+        (stage.folder / CHECKPOINT_FILE).touch()
         return Progress(1, {"loss": [1.0]}, 1.0)
 
     def die(*arguments):

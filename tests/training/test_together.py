@@ -7,6 +7,7 @@ from support import tiny_network
 
 from gnsmall_keras.config import RunConfig, check_together
 from gnsmall_keras.models.saving.files import save_model
+from gnsmall_keras.records.folders import CHECKPOINT_FILE
 from gnsmall_keras.training import checkpoint
 from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
@@ -30,7 +31,7 @@ def tiny(monkeypatch):
 
 
 def _arrays(folder):
-    with np.load(folder / checkpoint.FILE) as stored:
+    with np.load(folder / CHECKPOINT_FILE) as stored:
         return {n: stored[n] for n in stored if n != "state"}
 
 
@@ -114,7 +115,7 @@ def test_what_goes_on_apart_says_so(tmp_path, monkeypatch):
     out = tmp_path / "b"
 
     _stop_together(configs, out, monkeypatch)
-    far = {checkpoint.how_far(out / c.slug / checkpoint.FILE) for c in configs}
+    far = {checkpoint.how_far(out / c.slug / CHECKPOINT_FILE) for c in configs}
     assert len(far) == 1
     assert far != {(2, 0)}
     last = fit.train(configs[2], out=out, progress=False)

@@ -14,7 +14,7 @@ from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.lines import say
 from gnsmall_keras.native.choice import using
 from gnsmall_keras.records import provenance
-from gnsmall_keras.records.folders import begun_name
+from gnsmall_keras.records.folders import CHECKPOINT_FILE, begun_name
 from gnsmall_keras.records.run import RECORD_FILE
 from gnsmall_keras.training import checkpoint
 from gnsmall_keras.training.devices import on_devices
@@ -117,7 +117,7 @@ def _alike_in_progress(
     found: dict[tuple[int, int], list[Experiment]] = {}
     for experiment in experiments:
         folder = out / experiment.name.slug
-        path = folder / checkpoint.FILE
+        path = folder / CHECKPOINT_FILE
         if (folder / RECORD_FILE).is_file() and not path.is_file():
             continue
         far = checkpoint.how_far(path)
