@@ -118,7 +118,7 @@ def __getattr__(name: str) -> Any:
     if name in ("DistillConfig", "TrainConfig"):
         from gnsmall_keras.config import older_name
 
-        return older_name(name, stacklevel=3)
+        return older_name(name)
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{_PUBLIC[name]}")

@@ -45,8 +45,10 @@ if TYPE_CHECKING:
 _OLDER = {"TrainConfig": RunConfig, "DistillConfig": Distilling}
 
 
-def older_name(name: str, *, stacklevel: int) -> Any:
+def older_name(name: str) -> Any:
     """Returns the config that a name of older versions stands for.
+
+    For a module's `__getattr__`: the warning is of the line that asked it.
 
     Raises:
         AttributeError: if there was no such name.
@@ -57,10 +59,10 @@ def older_name(name: str, *, stacklevel: int) -> Any:
     warnings.warn(
         f"{name} is deprecated: use RunConfig{strategy}.",
         DeprecationWarning,
-        stacklevel=stacklevel,
+        stacklevel=3,
     )
     return _OLDER[name]
 
 
 def __getattr__(name: str) -> Any:
-    return older_name(name, stacklevel=3)
+    return older_name(name)

@@ -125,10 +125,10 @@ class BlockPlan(NamedTuple):
     gate: bool
 
 
-def make_divisible(value: float, divisor: int = 4) -> int:
-    """Rounds to a multiple of `divisor`, never below 90 % of `value`."""
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
+def make_divisible(value: float) -> int:
+    """Rounds to a multiple of 4, never below 90 % of `value`."""
+    rounded = max(4, int(value + 2) // 4 * 4)
+    return rounded + 4 if rounded < 0.9 * value else rounded
 
 
 def check_width(width: float) -> float:

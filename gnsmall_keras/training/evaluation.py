@@ -7,17 +7,16 @@ from gnsmall_keras.data.augment import normalize
 from gnsmall_keras.data.batches import fill_up
 from gnsmall_keras.native.choice import network_for_inference
 
+_BATCH_SIZE = 500
 
-def predict_logits(
-    model: keras.Model, images: np.ndarray, *, batch_size: int = 500
-) -> np.ndarray:
+
+def predict_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """Runs `model` in inference mode on raw images.
 
     Args:
         model: from normalised images to logits.
-        images: uint8 `(n, height, width, 3)`.
-        batch_size: images at a time; a shorter last batch is filled up, so
-            that a compiling backend compiles once.
+        images: uint8 `(n, height, width, 3)`. A shorter last batch is filled
+            up, so that a compiling backend compiles once.
 
     Returns:
         Logits `(n, classes)`, float32.
@@ -26,13 +25,13 @@ def predict_logits(
     if native is not None:
         return np.concatenate(
             [
-                native.predict(normalize(images[start : start + batch_size]))
-                for start in range(0, len(images), batch_size)
+                native.predict(normalize(images[start : start + _BATCH_SIZE]))
+                for start in range(0, len(images), _BATCH_SIZE)
             ]
         )
     distribution = keras.distribution.distribution()
     devices = distribution.num_model_replicas if distribution else 1
-    batch_size -= batch_size % devices
+    batch_size = _BATCH_SIZE - _BATCH_SIZE % devices
     parts = []
     for start in range(0, len(images), batch_size):
         part = normalize(images[start : start + batch_size])
