@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from gnsmall_keras.devices.targets import find_budget
+from gnsmall_keras.models.spec import HEAD_UNITS
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
 from gnsmall_keras.records.cited import CitedRecord
 from gnsmall_keras.records.export import ExportRecord
@@ -144,7 +145,7 @@ def _read(path, reading, cited):
 
 def _name(run: RunRecord, export: ExportRecord) -> str:
     head = export.head_units
-    narrow = "" if head == 1280 else f", head {head}"
+    narrow = "" if head == HEAD_UNITS else f", head {head}"
     phone = ", for Android" if export.report["target"] == "android" else ""
     gates = ", no gates" if run.config["model"] == "gns_nogate" else ""
     return f"GN-S {run.config['width']:g}{gates}{narrow}{phone}"

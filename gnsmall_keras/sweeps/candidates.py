@@ -15,7 +15,7 @@ from gnsmall_keras.devices.runtime import installed_runtimes
 from gnsmall_keras.export.tflite import export_tflite
 from gnsmall_keras.models.catalogue import Size
 from gnsmall_keras.models.registry import create_model
-from gnsmall_keras.models.spec import make_divisible
+from gnsmall_keras.models.spec import HEAD_UNITS, make_divisible
 from gnsmall_keras.quantization.calibration import calibration_split
 from gnsmall_keras.records.jsonl import append_line, scan_lines
 
@@ -23,7 +23,7 @@ _WIDTHS = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.3, 1.6)
 SIZES = tuple(
     Size(model, width) for model in ("gns", "gns_nogate") for width in _WIDTHS
 )
-HEADS = (80, 160, 320, 640, 1280)
+HEADS = (80, 160, 320, 640, HEAD_UNITS)
 _LAST = 160  # channels before the head, times the width
 _CALIBRATION = 20  # images: sizes do not depend on their number
 # Bytes for a unit of the head, of a file and of the arena.
