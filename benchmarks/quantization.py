@@ -11,10 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gnsmall_keras.commands.printing import percent
 from gnsmall_keras.config import QUANTIZATIONS, TRAINED
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.export.tflite import export_tflite
+from gnsmall_keras.lines import percent
 from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.quantization.calibration import calibration_split
 

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from gnsmall_keras.data.dataset import Dataset as Dataset
     from gnsmall_keras.data.sources import load_data as load_data
     from gnsmall_keras.devices.runtime import TFLiteModel as TFLiteModel
-    from gnsmall_keras.distill.cache import CachedTeacher as CachedTeacher
     from gnsmall_keras.distill.cache import cache_teacher as cache_teacher
     from gnsmall_keras.distill.checks import load_teacher as load_teacher
     from gnsmall_keras.distill.distiller import Distiller as Distiller
     from gnsmall_keras.distill.features import FeaturePair as FeaturePair
     from gnsmall_keras.distill.losses import (
         LabelCrossEntropy as LabelCrossEntropy,
+    )
+    from gnsmall_keras.distill.stored_teacher import (
+        CachedTeacher as CachedTeacher,
     )
     from gnsmall_keras.distill.teachers import FrozenTeacher as FrozenTeacher
     from gnsmall_keras.distill.teachers import (
@@ -83,11 +85,12 @@ _MODULES = {
     "data.dataset": "Dataset",
     "data.sources": "load_data",
     "devices.runtime": "TFLiteModel",
-    "distill.cache": "CachedTeacher cache_teacher",
+    "distill.cache": "cache_teacher",
     "distill.checks": "load_teacher",
     "distill.distiller": "Distiller",
     "distill.features": "FeaturePair",
     "distill.losses": "LabelCrossEntropy",
+    "distill.stored_teacher": "CachedTeacher",
     "distill.teachers": "FrozenTeacher TeacherEnsemble",
     "export.tflite": "ExportReport export_tflite",
     "models.catalogue": "list_models",

@@ -1,6 +1,7 @@
 """The import law of docs/adr/0001, and an import without weight."""
 
 import ast
+import functools
 import subprocess
 import sys
 
@@ -113,8 +114,13 @@ def _level(name):
     return LEVELS[name]
 
 
-def _imports(tree):
-    for node in ast.walk(tree):
+@functools.cache
+def _nodes(path):
+    return [*ast.walk(ast.parse(path.read_text()))]
+
+
+def _imports(path):
+    for node in _nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -126,7 +132,7 @@ def _imports(tree):
 @pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_modules_import_downwards(path):
     name = _name(path)
-    for imported in _imports(ast.parse(path.read_text())):
+    for imported in _imports(path):
         root, _, rest = imported.partition(".")
         if root in HEAVY:
             assert (root, name) in ALLOWED, imported
@@ -142,6 +148,30 @@ def test_modules_import_downwards(path):
         assert _level(target) < _level(name) or (
             folder == other and _level(target) == _level(name)
         ), f"{name} (L{_level(name)}) imports {target} (L{_level(target)})"
+
+
+@functools.cache
+def _defined(path):
+    """Names of a module's functions, classes and values, imported ones not."""
+    return {
+        node.name if hasattr(node, "name") else node.id
+        for node in _nodes(path)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    }
+
+
+def test_names_are_imported_from_where_they_are_defined():
+    scripts = [*ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/*.py")]
+    for path in [*MODULES, *scripts]:
+        for node in _nodes(path):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            name = (node.module or "").removeprefix("gnsmall_keras.")
+            module = PACKAGE / (name.replace(".", "/") + ".py")
+            if name != node.module and module.is_file():
+                found = {alias.name for alias in node.names} - _defined(module)
+                assert not found, f"{path} imports {found} from {name}"
 
 
 def test_importing_the_package_loads_no_framework():

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from gnsmall_keras.commands import printing
-from gnsmall_keras.commands.arguments import PositionalPath
-from gnsmall_keras.commands.files import READING, evaluate
+from gnsmall_keras.commands.arguments import READING, PositionalPath
+from gnsmall_keras.commands.files import evaluate
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.models.catalogue import NETWORKS
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gnsmall_keras.devices.runtime import read_file
+from gnsmall_keras.devices.engines import read_file
 
 _KILO = 1024
 _CONFIG = "Arm/vela.ini"  # of the package

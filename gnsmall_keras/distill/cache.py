@@ -28,11 +28,12 @@ from gnsmall_keras.data.augment import (
     check_pixels,
     normalize,
 )
-from gnsmall_keras.distill.cached import (
+from gnsmall_keras.distill.checks import check_teacher, shapes_of
+from gnsmall_keras.distill.stored_teacher import (
     CACHE_FILE,
     SCHEMA,
     CachedTeacher,
-    check_labels,
+    check_classes_known,
     images_digest,
     open_view,
     open_views,
@@ -41,7 +42,6 @@ from gnsmall_keras.distill.cached import (
     teacher_digest,
     view_file,
 )
-from gnsmall_keras.distill.checks import check_teacher, shapes_of
 from gnsmall_keras.native.choice import network_for_inference
 from gnsmall_keras.records.jsonl import replacing
 
@@ -154,7 +154,7 @@ def _describe(teacher, images, labels):
             "keras.Input(shape), preprocess, model])."
         )
     _, classes = shapes_of(teacher, "teacher")
-    check_labels(labels, classes)
+    check_classes_known(labels, classes)
     return {
         "schema": SCHEMA,
         "data_digest": images_digest(images, labels),

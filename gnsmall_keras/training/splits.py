@@ -8,7 +8,7 @@ import numpy as np
 from gnsmall_keras.config import Facts, RunConfig, settle_images
 from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.data.dataset import Dataset, split_indices
-from gnsmall_keras.distill.cache import CachedTeacher
+from gnsmall_keras.distill.stored_teacher import CachedTeacher
 from gnsmall_keras.training.experiment import Learning, Partition
 
 

@@ -12,13 +12,13 @@ import keras
 
 from gnsmall_keras.config import DIGEST_LENGTH
 from gnsmall_keras.data.dataset import Dataset
-from gnsmall_keras.distill.cache import (
+from gnsmall_keras.distill.cache import cache_teacher
+from gnsmall_keras.distill.checks import load_teacher
+from gnsmall_keras.distill.stored_teacher import (
     CachedTeacher,
-    cache_teacher,
     images_digest,
     teacher_digest,
 )
-from gnsmall_keras.distill.checks import load_teacher
 from gnsmall_keras.distill.teachers import TeacherEnsemble
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.catalogue import NETWORKS

@@ -185,7 +185,7 @@ def test_fixed_views_are_spread_over_all_crops_and_both_sides():
 
 
 def test_fixed_views_stay_what_they_are():
-    # A change makes every stored teacher wrong: distill.cache.SCHEMA with it.
+    # A change makes every stored teacher wrong: stored_teacher.SCHEMA with it.
     views = Augmentation(IMAGES, Views(flip=True)).view(
         np.arange(50), seed=7, view=3
     )

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 
-from gnsmall_keras.data.augment import Views, normalize
+from gnsmall_keras.data.augment import Augmentation, Views, normalize
 from gnsmall_keras.distill import cache
-from gnsmall_keras.distill.cache import (
+from gnsmall_keras.distill.cache import cache_teacher
+from gnsmall_keras.distill.stored_teacher import (
     CachedTeacher,
-    cache_teacher,
     images_digest,
     teacher_digest,
 )
@@ -234,9 +234,9 @@ def test_views_of_unknown_origin_are_computed_anew(teacher, tmp_path):
 
 
 def _view(number):
-    augment = cache.Augmentation(IMAGES, Views(flip=True))
+    augment = Augmentation(IMAGES, Views(flip=True))
     view = augment.view(np.arange(30), seed=5, view=number)
-    return cache.normalize(view)
+    return normalize(view)
 
 
 def test_truncated_cache_is_refused_and_mended(teacher, tmp_path, calls):

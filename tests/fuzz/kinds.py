@@ -161,7 +161,7 @@ def checkpoints(folder: Path) -> Trial:
 def caches(folder: Path) -> Trial:
     """Teacher logits: their description or a view's header is damaged."""
     from gnsmall_keras.distill.cache import cache_teacher
-    from gnsmall_keras.distill.cached import CachedTeacher
+    from gnsmall_keras.distill.stored_teacher import CachedTeacher
 
     pixels = np.zeros((9, 32, 32, 3), np.uint8)
     labels = np.arange(9)

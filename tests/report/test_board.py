@@ -11,13 +11,12 @@ from gnsmall_keras import cli
 from gnsmall_keras.data import sources
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.devices.benchmark import (
-    LARGE,
     BenchmarkReport,
     FileBenchmark,
     Latency,
 )
 from gnsmall_keras.devices.checks import read_contents
-from gnsmall_keras.devices.resnet8 import RESNET8, resnet8
+from gnsmall_keras.devices.resnet8 import LARGE, RESNET8, resnet8
 from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.export.operators import count_macs
 from gnsmall_keras.report import board

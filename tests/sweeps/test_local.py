@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from support import wait_for
 
-from gnsmall_keras.distill.cache import teacher_digest
+from gnsmall_keras.distill.stored_teacher import teacher_digest
 from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.records.run import INDEX_FILE, MODEL_FILE, read_records
 from gnsmall_keras.sweeps import sweep

@@ -12,7 +12,7 @@ from support import ROOT
 
 from gnsmall_keras import cli
 from gnsmall_keras.config import RunConfig
-from gnsmall_keras.distill.cache import teacher_digest
+from gnsmall_keras.distill.stored_teacher import teacher_digest
 from gnsmall_keras.records.jsonl import lock
 from gnsmall_keras.records.run import (
     INDEX_FILE,

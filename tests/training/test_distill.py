@@ -15,8 +15,9 @@ from support import TESTS, tiny_network
 from gnsmall_keras import cli
 from gnsmall_keras.config import Distilling, RunConfig
 from gnsmall_keras.data.sources import load_data
-from gnsmall_keras.distill.cache import CachedTeacher, cache_teacher
+from gnsmall_keras.distill.cache import cache_teacher
 from gnsmall_keras.distill.losses import LOSSES
+from gnsmall_keras.distill.stored_teacher import CachedTeacher
 from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.records.folders import CHECKPOINT_FILE

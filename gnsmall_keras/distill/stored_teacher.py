@@ -101,7 +101,7 @@ class CachedTeacher:
             )
         description = read_description(file)
         _check_data(images, labels, description["data_digest"])
-        check_labels(labels, description["classes"])
+        check_classes_known(labels, description["classes"])
         if teacher is not None:
             _check_same_teacher(teacher, description["teacher_digest"])
         return open_views(folder, description)
@@ -245,7 +245,7 @@ def open_views(folder: Path, description: dict[str, Any]) -> CachedTeacher:
     return CachedTeacher(logits=logits, **fields)
 
 
-def check_labels(labels: np.ndarray, classes: int) -> None:
+def check_classes_known(labels: np.ndarray, classes: int) -> None:
     """Checks that labels are within the classes.
 
     Raises:
