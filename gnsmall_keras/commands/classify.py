@@ -2,7 +2,6 @@
 
 # pyright: basic
 
-import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import tyro
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import PositionalPath
-from gnsmall_keras.commands.images import reading_of
+from gnsmall_keras.commands.images import open_classifier, reading_of
 from gnsmall_keras.config import Aspect
 from gnsmall_keras.devices.runtime import Runtime
 from gnsmall_keras.lines import one_line
@@ -43,19 +42,9 @@ def classify(
             f"`gnsmall classify` needs images. Add one: {model} photo.jpg."
         )
     from gnsmall_keras.data.decoding import decode
-    from gnsmall_keras.devices.labels import find_labels
-    from gnsmall_keras.devices.runtime import TFLiteModel
-    from gnsmall_keras.models.saving.files import class_names_of, load_model
     from gnsmall_keras.records.export import find_run
-    from gnsmall_keras.training.evaluation import predict_logits
 
-    if model.suffix == ".tflite":
-        network = TFLiteModel(model, runtime=runtime)
-        predict, names = network.predict, find_labels(model)
-    else:
-        network = load_model(model)
-        predict = functools.partial(predict_logits, network)
-        names = class_names_of(model)
+    network, predict, names = open_classifier(model, runtime)
     trained = reading_of(model, find_run(model)).get("aspect")
     _, side, _, channels = network.input_shape
     faults = []

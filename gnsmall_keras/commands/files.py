@@ -1,6 +1,5 @@
 """Commands that write or measure files of networks."""
 
-import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from gnsmall_keras.commands.images import (
     check_data,
     load_all_for,
     load_for,
+    open_classifier,
     reading_of,
     warn_of_trained,
 )
@@ -203,22 +203,12 @@ def evaluate(
     """
     check_data(data)
     from gnsmall_keras.data.dataset import stratified_subset
-    from gnsmall_keras.devices.labels import find_labels
-    from gnsmall_keras.devices.runtime import TFLiteModel
-    from gnsmall_keras.models.saving.files import class_names_of, load_model
     from gnsmall_keras.records.export import find_run
     from gnsmall_keras.training import evaluation
 
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` must be >= 1. Received: {limit}.")
-    if model.suffix == ".tflite":
-        network = TFLiteModel(model, runtime=runtime)
-        predict = network.predict
-        names, where = find_labels(model), runtime
-    else:
-        network = load_model(model)
-        predict = functools.partial(evaluation.predict_logits, network)
-        names, where = class_names_of(model), "float32"
+    network, predict, names = open_classifier(model, runtime)
     run = find_run(model)
     shape = network.input_shape[1:]
     config = reading_of(model, run)
@@ -240,6 +230,7 @@ def evaluate(
     logits = predict(images)
     dataset.check_classes(str(model), logits.shape[-1], names)
     accuracy = evaluation.accuracy(logits, labels)
+    where = runtime if model.suffix == ".tflite" else "float32"
     printing.show(
         f"{model} ({where}) on {dataset.name}: test accuracy "
         f"{percent(accuracy)}, n={len(images):,}"

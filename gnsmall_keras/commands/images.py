@@ -1,14 +1,20 @@
-"""The images that a model is measured on, read as it takes them."""
+"""A classifier's file, and the images that it is given, as it takes them."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import Reading
+from gnsmall_keras.devices.runtime import Runtime
 
 if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
     from gnsmall_keras.data.dataset import Dataset
+    from gnsmall_keras.devices.runtime import TFLiteModel
     from gnsmall_keras.records.run import RunRecord
 
 
@@ -17,6 +23,36 @@ def check_data(data: str) -> None:
     from gnsmall_keras.data.sources import check_source
 
     check_source(data)
+
+
+def open_classifier(
+    model: Path, runtime: Runtime
+) -> tuple[
+    "keras.Model | TFLiteModel",
+    "Callable[[np.ndarray], np.ndarray]",
+    Sequence[str],
+]:
+    """Opens a .tflite or .keras file.
+
+    Args:
+        model: the file.
+        runtime: for .tflite files.
+
+    Returns:
+        The network, what it makes of uint8 images, and its classes' names;
+        none where they are not known.
+    """
+    from gnsmall_keras.devices.labels import find_labels
+    from gnsmall_keras.devices.runtime import TFLiteModel
+    from gnsmall_keras.models.saving.files import class_names_of, load_model
+    from gnsmall_keras.training import evaluation
+
+    if model.suffix == ".tflite":
+        file = TFLiteModel(model, runtime=runtime)
+        return file, file.predict, find_labels(model)
+    network = load_model(model)
+    predict = functools.partial(evaluation.predict_logits, network)
+    return network, predict, class_names_of(model)
 
 
 def reading_of(model: Path, run: "RunRecord | None") -> Mapping[str, Any]:
