@@ -15,7 +15,8 @@ import tyro
 import gnsmall_keras
 from gnsmall_keras.backend import choose_backend
 from gnsmall_keras.commands import (
-    classify,
+    benchmark,
+    evaluate,
     files,
     fit,
     info,
@@ -52,9 +53,9 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "cache-teacher": training.cache_teacher,
     "export": files.export,
     "c-array": files.c_array,
-    "evaluate": files.evaluate,
-    "classify": classify.classify,
-    "benchmark": files.benchmark,
+    "evaluate": evaluate.evaluate,
+    "classify": evaluate.classify,
+    "benchmark": benchmark.benchmark,
     "report": runs.report,
     "import-torch": networks.import_torch,
     "sweep": runs.sweep,

@@ -11,6 +11,9 @@ from gnsmall_keras.config import Aspect, Device, Kernels, Loop
 
 PositionalPath = Annotated[Path, tyro.conf.Positional]
 Flat = tyro.conf.OmitArgPrefixes
+# Of a checkout: the records of runs, and the published files.
+OUR_INDEX = Path("papermill_runs/index.jsonl")
+OUR_FILES = Path("tflite")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import READING, PositionalPath
-from gnsmall_keras.commands.files import evaluate
+from gnsmall_keras.commands.evaluate import evaluate
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.models.catalogue import NETWORKS
 
@@ -48,7 +48,7 @@ def import_torch(
         f"not needed {len(ignored)}: {printing.ends(ignored)}"
     )
     save_model(network, out)
-    printing.show(f"Wrote {out}")
+    printing.wrote(out)
     if data:
         evaluate(out, data, reading=READING)
 

@@ -36,6 +36,12 @@ def warn(text: str) -> None:
     say(f"gnsmall: {text}")
 
 
+def wrote(*paths: Path) -> None:
+    """Says which files were written."""
+    for path in paths:
+        show(f"Wrote {path}")
+
+
 def warn_of_numbers(file: Path, cure: str) -> None:
     """Says that numbers stand for classes whose names are not known."""
     warn(f"note: no class names are known of {file}: numbers. {cure}")

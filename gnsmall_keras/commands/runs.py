@@ -7,7 +7,11 @@ from typing import Annotated, Literal
 import tyro
 
 from gnsmall_keras.commands import printing
-from gnsmall_keras.commands.arguments import PositionalPath
+from gnsmall_keras.commands.arguments import (
+    OUR_FILES,
+    OUR_INDEX,
+    PositionalPath,
+)
 from gnsmall_keras.commands.winner import show_winner
 from gnsmall_keras.config import Kernels, Loop
 from gnsmall_keras.config.fit import BudgetName
@@ -174,7 +178,7 @@ def records(
 
 
 def report(
-    index: Path = Path("papermill_runs/index.jsonl"),
+    index: Path = OUR_INDEX,
     out: Path | None = None,
     figures: Path | None = None,
     readme: Path | None = None,
@@ -242,14 +246,14 @@ def report(
         show_winner(reading, limits, index.parent)
         return
     if networks:
-        _write_networks(reading, networks, published or Path("tflite"))
+        _write_networks(reading, networks, published or OUR_FILES)
     if not (out or figures or readme):
         return
     _warn_of_none(reading, index)
     name = "/".join(index.parts[-2:])
     if study and readme:
         studies = [read_study(path, reading.runs) for path in study]
-        _tell_written(write_study(studies, name=name, readme=readme))
+        printing.wrote(*write_study(studies, name=name, readme=readme))
         return
     written = write_report(
         reading,
@@ -259,7 +263,7 @@ def report(
         readme=readme,
         dataset=_load(images) if images else None,
     )
-    _tell_written(written)
+    printing.wrote(*written)
 
 
 def _warn_of_none(reading, index):
@@ -291,12 +295,7 @@ def _write_networks(reading, page, published):
     from gnsmall_keras.report.pages.networks import write_networks
 
     found = find_networks(published, reading, read_cited())
-    _tell_written(write_networks(found, page=page))
-
-
-def _tell_written(paths):
-    for path in paths:
-        printing.show(f"Wrote {path}")
+    printing.wrote(*write_networks(found, page=page))
 
 
 def _check_published(published, networks):

@@ -1,0 +1,140 @@
+"""The command that measures files, and shows the published ones in a table."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gnsmall_keras.commands import printing
+from gnsmall_keras.commands.arguments import OUR_FILES, OUR_INDEX
+from gnsmall_keras.devices.runtime import Runtime
+from gnsmall_keras.records.jsonl import check_writable, replacing
+
+_FILE = (
+    *("int8 accuracy, %", "file, bytes", "operators", "arena, bytes"),
+    "evidence",
+)
+
+
+def benchmark(
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
+    runtimes: tuple[Runtime, ...] = (),
+    threads: tuple[int, ...] = (1,),
+    rounds: int = 30,
+    profile: bool = False,
+    out: Path | None = None,
+    exports: Path | None = None,
+    adb: Path | None = None,
+    board: bool = False,
+    index: Path | None = None,
+    published: Path | None = None,
+) -> None:
+    """Prints the latency of .tflite files and of MLPerf Tiny's ResNet-8.
+
+    Args:
+        files: classifiers, as `gnsmall export` writes them.
+        runtimes: by default all that are installed.
+        threads: counts to measure.
+        rounds: turns of each file, of 20 ms or one call; with `adb` of 50.
+        profile: prints what the operators take as well.
+        out: a JSON file for the report; of `board` a Markdown file, where it
+            comes between two comments.
+        exports: JSON-lines file of export records that get the latencies.
+        adb: LiteRT's benchmark_model for Android; measures on the phone that
+            is connected, instead of here.
+        board: prints the published files beside others' int8 files on CIFAR-10,
+            from records; `files`, such as MLPerf Tiny's, are measured on the
+            test images.
+        index: of `board`, the JSON-lines file of run records, by default
+            papermill_runs/index.jsonl.
+        published: of `board`, the folder of our files and their reports, by
+            default tflite.
+    """
+    from gnsmall_keras.devices.benchmark import benchmark, record_latencies
+
+    for name, file in (("out", out), ("exports", exports)):
+        if file is not None:
+            check_writable(file, name)
+    if not board and (index or published):
+        raise ValueError(
+            "--index and --published are of the board. Received: one without "
+            "it. Add --board."
+        )
+    if adb is not None:
+        if runtimes or profile or exports or board or len(threads) != 1:
+            raise ValueError(
+                "--adb goes with --threads of one number, --rounds and --out "
+                "alone. Leave --runtimes, --profile, --exports and --board out."
+            )
+        _benchmark_on_phone(files, adb, threads[0], rounds, out)
+        return
+    if board:
+        if runtimes or profile or exports or threads != (1,):
+            raise ValueError(
+                "--board is of LiteRT with one thread. Leave --runtimes, "
+                "--threads, --profile and --exports out."
+            )
+        _show_board(
+            files, rounds, index or OUR_INDEX, published or OUR_FILES, out
+        )
+        return
+    report = benchmark(
+        files,
+        runtimes=runtimes,
+        threads=threads,
+        rounds=rounds,
+        profile=profile,
+    )
+    printing.print_benchmark(report)
+    _write(report, out)
+    if exports is not None:
+        record_latencies(report, exports)
+
+
+def _benchmark_on_phone(files, binary, threads, rounds, out):
+    from gnsmall_keras.devices.phone import benchmark_on_phone
+
+    report = benchmark_on_phone(files, binary, threads=threads, rounds=rounds)
+    printing.print_phone(report)
+    _write(report, out)
+
+
+def _show_board(files, rounds, index, published, out):
+    from gnsmall_keras.data.sources import load_data
+    from gnsmall_keras.records.cited import read_cited
+    from gnsmall_keras.report.board import measure_networks
+    from gnsmall_keras.report.networks import (
+        describe_networks,
+        find_networks,
+        tabulate_networks,
+    )
+    from gnsmall_keras.report.pages.networks import write_networks
+    from gnsmall_keras.report.reading import read_runs
+
+    reading = read_runs(index)
+    for fault in reading.faults:
+        printing.warn(f"warning: {fault}")
+    networks = find_networks(published, reading, read_cited())
+    if files:
+        networks = measure_networks(
+            networks,
+            files,
+            load_data("cifar10"),
+            published=published,
+            rounds=rounds,
+        )
+    table = tabulate_networks(networks, board=True)
+    costs = [name for name in table.header if name not in ("network", *_FILE)]
+    for left_out in (costs, _FILE):  # in two, which 80 columns hold
+        printing.print_table(table.without(*left_out))
+    for line in describe_networks(networks):
+        printing.show(line)
+    if out is not None:
+        printing.wrote(*write_networks(networks, page=out, board=True))
+
+
+def _write(report, out):
+    if out is not None:
+        with replacing(out) as unfinished:
+            unfinished.write_text(report.to_json() + "\n", encoding="utf-8")
+        printing.wrote(out)
