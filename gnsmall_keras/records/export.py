@@ -119,7 +119,7 @@ def find_run(model: str | os.PathLike[str]) -> RunRecord | None:
     if not path.is_file():
         return None
     try:
-        record = RunRecord.from_json(path.read_text("utf-8"))
+        record = RunRecord.read(path)
         describe_source(record)  # which files of it need
         return record
     except (ValueError, KeyError) as error:

@@ -41,7 +41,7 @@ def find_folder(name: str, runs: Path) -> Path | None:
 
 def _slugs(record: Path) -> Iterable[str]:
     try:
-        return RunRecord.from_json(record.read_text("utf-8")).slugs
+        return RunRecord.read(record).slugs
     except ValueError:
         return ()
 

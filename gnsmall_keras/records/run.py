@@ -132,6 +132,15 @@ class RunRecord:
         """
         return parse_record(line, cls, _SCHEMAS)
 
+    @classmethod
+    def read(cls, path: Path) -> "RunRecord":
+        """Reads the record in a run's folder.
+
+        Raises:
+            ValueError: if the file does not hold one.
+        """
+        return cls.from_json(path.read_text("utf-8"))
+
 
 def append_record(record: RunRecord, index: str | os.PathLike[str]) -> None:
     """Appends `record` to the file `index` as one line, if it is not there.

@@ -304,8 +304,7 @@ class _Search:
         """A record, of an earlier call too; None where the time is up."""
         done = self._folder / config.slug / RECORD_FILE
         if done.is_file():
-            record = RunRecord.from_json(done.read_text("utf-8"))
-            return self._learn_rate(record)
+            return self._learn_rate(RunRecord.read(done))
         if seconds <= 0:
             return None
         began = time.monotonic()

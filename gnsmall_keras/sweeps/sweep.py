@@ -311,8 +311,7 @@ def _outcome(ended: Ended) -> Outcome:
     record = None
     if error is None:
         try:
-            text = job.executed.with_name(RECORD_FILE).read_text("utf-8")
-            record = RunRecord.from_json(text)
+            record = RunRecord.read(job.executed.with_name(RECORD_FILE))
         except (OSError, ValueError) as fault:
             error = f"The notebook left no record: {fault}"
     return Outcome(job.config, record, error, job.executed, lost)

@@ -168,7 +168,7 @@ def _read_ended(path):
 
 def _read_record(path):
     try:
-        return RunRecord.from_json(path.read_text(encoding="utf-8"))
+        return RunRecord.read(path)
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
 

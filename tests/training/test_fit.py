@@ -53,7 +53,7 @@ def test_a_run_learns_and_writes_down_what_came_of_it(run):
         "model.keras",
         "record.json",
     ]
-    assert RunRecord.from_json((folder / "record.json").read_text()) == record
+    assert RunRecord.read(folder / "record.json") == record
     assert list(read_records(out / "index.jsonl")) == [record]
 
 
