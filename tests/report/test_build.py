@@ -17,17 +17,13 @@ from gnsmall_keras.report.figures.drawing import render
 from gnsmall_keras.report.figures.fronts import find_front
 from gnsmall_keras.report.figures.overview import draw_all
 from gnsmall_keras.report.groups import group_runs
-from gnsmall_keras.report.pages.build import (
-    BEGIN,
-    END,
-    insert_results,
-    make_results,
-    write_report,
-)
+from gnsmall_keras.report.pages.build import make_results, write_report
+from gnsmall_keras.report.pages.markdown import RESULTS, insert_results
 from gnsmall_keras.report.published import find_peers
 from gnsmall_keras.report.reading import read_runs
 
 INDEX = ROOT / "papermill_runs/index.jsonl"
+BEGIN, END = RESULTS
 EVIL = "<script>alert(1)</script>$x|`"
 
 

@@ -20,14 +20,8 @@ from gnsmall_keras.report.networks import (
     find_networks,
     tabulate_networks,
 )
-from gnsmall_keras.report.pages.build import insert_results
-from gnsmall_keras.report.pages.networks import (
-    BEGIN,
-    BOARD,
-    END,
-    make_board,
-    make_networks,
-)
+from gnsmall_keras.report.pages.markdown import BOARD, NETWORKS, insert_results
+from gnsmall_keras.report.pages.networks import make_board, make_networks
 from gnsmall_keras.report.reading import Reading, read_runs
 
 README = ROOT / "README.md"
@@ -44,7 +38,7 @@ def test_the_readme_has_what_the_records_say(networks):
     drawing = draw_networks(networks)
     text = make_networks(networks, drawing.alt, drawing.caption)
     readme = README.read_text("utf-8")
-    expected = insert_results(readme, text, where=README, marks=(BEGIN, END))
+    expected = insert_results(readme, text, where=README, marks=NETWORKS)
     assert readme == expected, "call: make results"
 
 
@@ -151,7 +145,7 @@ def test_cited_values_are_of_the_file_with_their_digest(networks):
 
 def test_the_command_writes_a_page(tmp_path, capsys):
     page = tmp_path / "PAGE.md"
-    page.write_text(f"# A\n{BEGIN}\n{END}\nZ\n")
+    page.write_text("\n".join(["# A", *NETWORKS, "Z", ""]))
     index, files = ROOT / "papermill_runs/index.jsonl", TFLITE
     arguments = ["--index", str(index), "--published", str(files)]
     assert cli.main(["report", *arguments, "--networks", str(page)]) == 0

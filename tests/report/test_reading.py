@@ -8,7 +8,8 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras.records.run import read_records
-from gnsmall_keras.report.pages.build import BEGIN, END, write_report
+from gnsmall_keras.report.pages.build import write_report
+from gnsmall_keras.report.pages.markdown import RESULTS
 from gnsmall_keras.report.reading import read_runs
 
 
@@ -119,5 +120,5 @@ def test_whatever_a_record_holds_the_results_are_made(
     reading = read_runs(index)
     assert len(reading.runs) + len(reading.faults) == len(lines)
     readme = tmp_path / "README.md"
-    readme.write_text(f"{BEGIN}\n{END}\n")
+    readme.write_text("\n".join([*RESULTS, ""]))
     write_report(reading, name="index.jsonl", readme=readme)

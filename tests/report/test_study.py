@@ -9,7 +9,7 @@ from support import ROOT
 from gnsmall_keras.cli import main
 from gnsmall_keras.report.estimates import paired_difference
 from gnsmall_keras.report.figures.study import draw_study
-from gnsmall_keras.report.pages.build import BEGIN, END
+from gnsmall_keras.report.pages.markdown import RESULTS
 from gnsmall_keras.report.pages.study import make_study
 from gnsmall_keras.report.reading import read_runs
 from gnsmall_keras.report.significance import correct_by_holm
@@ -325,7 +325,7 @@ def test_a_choice_never_looks_at_the_test_split(sweep, records, runs_of):
 
 def _page(tmp_path):
     page = tmp_path / "study.md"
-    page.write_text(f"# A study\n\n{BEGIN}\n{END}\n\nThe end.\n")
+    page.write_text("\n".join(["# A study\n", *RESULTS, "\nThe end.\n"]))
     return page
 
 

@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
-from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.report import tables
 from gnsmall_keras.report.costs import find_cost
 from gnsmall_keras.report.figures.drawing import Drawing, render
 from gnsmall_keras.report.figures.overview import draw_all
 from gnsmall_keras.report.groups import Group, compare, data_name, group_runs
+from gnsmall_keras.report.pages.markdown import insert_results, write_files
 from gnsmall_keras.report.reading import Reading
 from gnsmall_keras.report.winner import find_winners
 
 _TEMPLATE = Path(__file__).with_name("page.html")
-BEGIN = "<!-- results: `gnsmall report --readme` writes from here -->"
-END = "<!-- results: to here -->"
 
 
 def write_report(
@@ -103,43 +101,6 @@ def make_results(groups: Sequence[Group], runs: int, name: str) -> str:
             differences.to_markdown(),
         ]
     return "\n\n".join(paragraphs)
-
-
-def insert_results(
-    text: str,
-    results: str,
-    *,
-    where: Path,
-    marks: tuple[str, str] = (BEGIN, END),
-) -> str:
-    """Returns `text` with `results` between the two comments `marks`.
-
-    Raises:
-        ValueError: if each is not there exactly once, in order.
-    """
-    begin, end = marks
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise ValueError(
-            f"Results go between two comments, each there once. Received: "
-            f"{str(where)!r} without. Add the lines {begin} and {end}"
-        )
-    before, _, rest = text.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise ValueError(
-            f"{begin} comes before {end}. Received: {str(where)!r} with them "
-            "the other way round. Swap them."
-        )
-    return f"{before}{begin}\n\n{results}\n\n{end}{after}"
-
-
-def write_files(files: dict[Path, bytes]) -> list[Path]:
-    """Writes files, each complete or as it was; returns their paths."""
-    for path, content in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished:
-            unfinished.write_bytes(content)
-    return [*files]
 
 
 def _make_page(reading, groups, drawn, name):

@@ -10,14 +10,13 @@ from gnsmall_keras.report.networks import (
     describe_networks,
     tabulate_networks,
 )
-from gnsmall_keras.report.pages.build import insert_results, write_files
-
-BEGIN = "<!-- networks: `gnsmall report --networks` writes from here -->"
-END = "<!-- networks: to here -->"
-BOARD = (
-    "<!-- board: `gnsmall benchmark --board` writes from here -->",
-    "<!-- board: to here -->",
+from gnsmall_keras.report.pages.markdown import (
+    BOARD,
+    NETWORKS,
+    insert_results,
+    write_files,
 )
+
 FOLDER = "docs/figures"  # from the Markdown file
 _BOARD_FOLDER = "figures"
 _WIDTH = 600  # pixels, on a wide screen
@@ -57,7 +56,7 @@ def write_networks(
         path.read_bytes().decode(),
         make(networks, drawings[0].alt, drawings[0].caption),
         where=path,
-        marks=BOARD if board else (BEGIN, END),
+        marks=BOARD if board else NETWORKS,
     )
     folder = path.parent / (_BOARD_FOLDER if board else FOLDER)
     files = {folder / f"{one.name}.svg": render(one, "svg") for one in drawings}

@@ -8,7 +8,7 @@ from gnsmall_keras.report import tables
 from gnsmall_keras.report.figures.drawing import Drawing, render
 from gnsmall_keras.report.figures.study import draw_study
 from gnsmall_keras.report.groups import Group
-from gnsmall_keras.report.pages.build import insert_results, write_files
+from gnsmall_keras.report.pages.markdown import insert_results, write_files
 from gnsmall_keras.report.study import Study
 
 
