@@ -8,7 +8,7 @@ import tyro
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import OUR_FILES, OUR_INDEX
 from gnsmall_keras.devices.runtime import Runtime
-from gnsmall_keras.records.jsonl import check_writable, replacing
+from gnsmall_keras.writing import check_writable, replacing
 
 _FILE = (
     *("int8 accuracy, %", "file, bytes", "operators", "arena, bytes"),

@@ -11,8 +11,8 @@ from gnsmall_keras.commands.arguments import (
 )
 from gnsmall_keras.commands.images import check_data, load_for
 from gnsmall_keras.config import ExportConfig
-from gnsmall_keras.records.jsonl import check_writable, replacing
 from gnsmall_keras.records.run import INDEX_FILE, MODEL_FILE
+from gnsmall_keras.writing import check_writable, replacing
 
 
 def export(

@@ -15,7 +15,7 @@ from gnsmall_keras.commands.arguments import (
 from gnsmall_keras.commands.winner import show_winner
 from gnsmall_keras.config import Kernels, Loop
 from gnsmall_keras.config.fit import BudgetName
-from gnsmall_keras.records.jsonl import check_writable
+from gnsmall_keras.writing import check_writable
 
 
 def sweep(
@@ -159,7 +159,8 @@ def records(
         out: the new file; may be one of them.
     """
     from gnsmall_keras.records.export import ExportRecord
-    from gnsmall_keras.records.run import RunRecord, merge_records
+    from gnsmall_keras.records.jsonl import merge_records
+    from gnsmall_keras.records.run import RunRecord
 
     if not indices:
         raise ValueError(

@@ -10,7 +10,7 @@ from gnsmall_keras.devices.checks import read_contents
 from gnsmall_keras.devices.labels import find_labels, read_report_beside
 from gnsmall_keras.devices.runtime import TFLiteModel, installed_runtimes
 from gnsmall_keras.export.metadata import check_labels
-from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.writing import replacing
 
 # Builtin operators that MicroMutableOpResolver has a method "Add..." for, in
 # tensorflow/lite/micro/micro_mutable_op_resolver.h.

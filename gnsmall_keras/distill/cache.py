@@ -43,7 +43,7 @@ from gnsmall_keras.distill.stored_teacher import (
     view_file,
 )
 from gnsmall_keras.native.choice import network_for_inference
-from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.writing import replacing
 
 _BEGUN_FILE = "begun.json"  # becomes CACHE_FILE when every view is there
 _BATCH_SIZE = 500

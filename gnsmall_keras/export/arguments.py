@@ -12,7 +12,7 @@ from gnsmall_keras.config import TRAINED
 from gnsmall_keras.data.decoding import ASPECTS
 from gnsmall_keras.devices.targets import is_int8
 from gnsmall_keras.models.deploy import as_functional
-from gnsmall_keras.records.jsonl import check_writable
+from gnsmall_keras.writing import check_writable
 
 FEWEST_IMAGES = 20  # of a calibration without a warning
 

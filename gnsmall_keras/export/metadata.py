@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnsmall_keras.export.graph import Graph
-from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.writing import replacing
 
 LABELS_FILE = "labels.txt"
 _METADATA_NAME = b"TFLITE_METADATA"

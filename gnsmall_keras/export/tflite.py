@@ -50,9 +50,9 @@ from gnsmall_keras.quantization.qat import (
     prepare_training,
 )
 from gnsmall_keras.records.export import append_export, describe_source
-from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.records.provenance import package_versions
 from gnsmall_keras.records.run import RunRecord
+from gnsmall_keras.writing import replacing
 
 COMPARED_LAYERS = 20  # images on which operators are compared
 

@@ -27,7 +27,7 @@ from gnsmall_keras.native.compiler import (
     has_failed,
     version_of,
 )
-from gnsmall_keras.records.jsonl import lock
+from gnsmall_keras.writing import lock
 
 FLAGS = ("-std=c++17", "-O2", NATIVE, "-shared", "-fPIC", "-pthread")
 SOURCES = Path(__file__).parent / "src"

@@ -1,17 +1,14 @@
 """Lines of JSON in a file: appended by one process at a time, read, merged."""
 
-import contextlib
-import errno
 import json
 import math
 import os
-import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from gnsmall_keras import fields
-from gnsmall_keras.lines import one_line
+from gnsmall_keras.writing import lock, naming, replacing
 
 _Parsed = TypeVar("_Parsed")
 _MAX_LINE_BYTES = 2**24  # the longest record so far has 16 kB
@@ -106,7 +103,10 @@ class Merged(NamedTuple):
 
 
 def append_line(text: str, lines: str | os.PathLike[str]) -> None:
-    """Appends `text` to the file `lines`, as `append_record` does."""
+    """Appends `text` to the file `lines`, if it is not there.
+
+    Processes that append at once wait for each other (POSIX `flock`).
+    """
     path = Path(lines)
     path.parent.mkdir(parents=True, exist_ok=True)
     line = text.encode() + b"\n"
@@ -123,78 +123,6 @@ def append_line(text: str, lines: str | os.PathLike[str]) -> None:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
-
-
-def lock(file: BinaryIO, *, wait: bool = True) -> None:
-    """Holds a file alone, until it is closed; does nothing on Windows.
-
-    Raises:
-        BlockingIOError: if another process has it and `wait` is False.
-    """
-    if sys.platform == "win32":
-        return
-    import fcntl
-
-    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-
-
-@contextlib.contextmanager
-def naming(path: str | os.PathLike[str]) -> Generator[None]:
-    """Gives errors of the system that name no file, as a full disk's, one."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        text = error.strerror or one_line(error)
-        number = error.errno or errno.EIO
-        raise OSError(number, text, os.fspath(path)) from None
-
-
-def check_writable(path: str | os.PathLike[str], name: str) -> None:
-    """Checks, before hours of work, that a file can be written in the end.
-
-    Args:
-        path: of the file, which may be there, as may its folders.
-        name: what messages call it.
-
-    Raises:
-        ValueError: if it is a folder, or the system does not allow it.
-    """
-    path = Path(path)
-    there = path
-    while not os.path.lexists(there):
-        there = there.parent
-    if path.is_dir():
-        fault = "which is a folder"
-    elif there != path and not there.is_dir():
-        fault = f"but {there} is no folder"
-    elif there == path and not path.is_file():
-        fault = "which is no plain file"
-    elif not os.access(there, os.W_OK if there == path else os.W_OK | os.X_OK):
-        fault = f"but nothing may be written to {there}"
-    else:
-        return
-    raise ValueError(
-        f"`{name}` must be a file that can be written. Received: {path}, "
-        f"{fault}. Give another."
-    )
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
-    """Yields a temporary path beside `path` that takes its place at the end.
-
-    On an error the temporary file is removed and `path` stays as it was.
-    """
-    path = Path(path)
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    try:
-        with naming(path):
-            yield unfinished
-            unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def scan_lines(
@@ -221,3 +149,36 @@ def scan_lines(
                 yield number, parse(line.removesuffix(b"\n").decode())
             except ValueError as error:
                 yield number, ValueError(f"{lines}, line {number}: {error}")
+
+
+def merge_records(
+    indices: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    parse: Callable[[str], Keyed],
+) -> Merged:
+    """Writes the records of several files into one, each once.
+
+    A record is repeated where one before it has the same key.
+
+    Args:
+        indices: the files, earlier ones first.
+        out: the new file; may be one of them.
+        parse: from a line to a record.
+    """
+    found: dict[str, Keyed] = {}
+    count = 0
+    faults: list[str] = []
+    for index in indices:
+        for _, record in scan_lines(index, parse):
+            if isinstance(record, ValueError):
+                faults.append(str(record))
+            else:
+                count += 1
+                found.setdefault(record.key, record)
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        lines = (record.to_json() + "\n" for record in found.values())
+        unfinished.write_text("".join(lines), encoding="utf-8")
+    return Merged(len(found), count - len(found), faults)

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +12,8 @@ from gnsmall_keras import fields
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.fields import Since
 from gnsmall_keras.records.jsonl import (
-    Keyed,
-    Merged,
     append_line,
     parse_record,
-    replacing,
     scan_lines,
 )
 
@@ -143,10 +140,7 @@ class RunRecord:
 
 
 def append_record(record: RunRecord, index: str | os.PathLike[str]) -> None:
-    """Appends `record` to the file `index` as one line, if it is not there.
-
-    Processes that append at once wait for each other (POSIX `flock`).
-    """
+    """Appends `record` to the file `index` as one line, if it is not there."""
     append_line(record.to_json(), index)
 
 
@@ -175,37 +169,3 @@ def scan_records(
 ) -> Iterator[tuple[int, RunRecord | ValueError]]:
     """Yields the records of the file `index`, as `scan_lines` does."""
     return scan_lines(index, RunRecord.from_json)
-
-
-def merge_records(
-    indices: Sequence[str | os.PathLike[str]],
-    out: str | os.PathLike[str],
-    *,
-    parse: Callable[[str], Keyed] = RunRecord.from_json,
-) -> Merged:
-    """Writes the records of several files into one, each once.
-
-    A record is repeated where one before it has the same key: of runs the
-    digest and the start.
-
-    Args:
-        indices: the files, earlier ones first.
-        out: the new file; may be one of them.
-        parse: from a line to a record of their kind.
-    """
-    found: dict[str, Keyed] = {}
-    count = 0
-    faults: list[str] = []
-    for index in indices:
-        for _, record in scan_lines(index, parse):
-            if isinstance(record, ValueError):
-                faults.append(str(record))
-            else:
-                count += 1
-                found.setdefault(record.key, record)
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as unfinished:
-        lines = (record.to_json() + "\n" for record in found.values())
-        unfinished.write_text("".join(lines), encoding="utf-8")
-    return Merged(len(found), count - len(found), faults)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from gnsmall_keras.lines import one_line
 from gnsmall_keras.records.folders import find_folder
-from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.records.run import (
     INDEX_FILE,
     MODEL_FILE,
@@ -36,6 +35,7 @@ from gnsmall_keras.sweeps.jobs import (
 )
 from gnsmall_keras.sweeps.process import SHARING, Ending, execute
 from gnsmall_keras.sweeps.worker import LOCK_FILE
+from gnsmall_keras.writing import replacing
 
 _STARTS = 3  # of one run, where its machine or process is lost
 _POLL_SECONDS = 1

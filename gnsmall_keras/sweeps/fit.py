@@ -20,7 +20,6 @@ from gnsmall_keras.models.saving.files import load_model
 from gnsmall_keras.models.spec import COUNTS, HEAD_UNITS
 from gnsmall_keras.recipes import FEW_IMAGES
 from gnsmall_keras.records.export import EXPORTS_FILE
-from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.records.run import (
     INDEX_FILE,
     MODEL_FILE,
@@ -44,6 +43,7 @@ from gnsmall_keras.sweeps.fitted import (
 from gnsmall_keras.training.interruption import TrainingInterrupted
 from gnsmall_keras.training.run import train
 from gnsmall_keras.training.splits import settled
+from gnsmall_keras.writing import replacing
 
 PAGE = "report.html"
 _PLAN = "fit.json"  # what was decided, so that the same command goes on

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from gnsmall_keras.config import KNOWN_DATA, RunConfig
 from gnsmall_keras.records.folders import begun_name, find_folder
-from gnsmall_keras.records.jsonl import append_line, lock
+from gnsmall_keras.records.jsonl import append_line
 from gnsmall_keras.records.run import (
     MODEL_FILE,
     RECORD_FILE,
@@ -25,6 +25,7 @@ from gnsmall_keras.sweeps.notebook import (
     parameters_of,
 )
 from gnsmall_keras.sweeps.plan import SweepConfig
+from gnsmall_keras.writing import lock
 
 EXECUTED = "train.ipynb"  # in a run's folder
 FAILED_FILE = "failed.jsonl"  # beside the index

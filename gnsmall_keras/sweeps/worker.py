@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from gnsmall_keras.child import watch_starter
-from gnsmall_keras.records.jsonl import lock
+from gnsmall_keras.writing import lock
 
 LOCK_FILE = "run.lock"  # in a run's folder
 KERNEL_DIED = 75  # the exit status; nothing is wrong with the notebook

@@ -12,9 +12,9 @@ import numpy as np
 
 from gnsmall_keras.config import complete
 from gnsmall_keras.native.choice import check_kernels
-from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.training.clock import Clock
 from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
+from gnsmall_keras.writing import replacing
 
 BEST_FILE = "best.weights.h5"  # of the student, where a run selects
 _STATE = "state"

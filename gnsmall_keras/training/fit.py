@@ -19,7 +19,6 @@ from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.models.saving.pretrained import start_from
 from gnsmall_keras.recipes import Recipe
 from gnsmall_keras.records.folders import CHECKPOINT_FILE
-from gnsmall_keras.records.jsonl import replacing
 from gnsmall_keras.training import checkpoint, devices
 from gnsmall_keras.training.callbacks import (
     EventFiles,
@@ -41,6 +40,7 @@ from gnsmall_keras.training.optimizers.schedules import (
 )
 from gnsmall_keras.training.scan.choice import choose_loop
 from gnsmall_keras.training.splits import Split
+from gnsmall_keras.writing import replacing
 
 # Names of the variables whose decay a recipe with decay_all=False spares.
 _SPARED = ("gamma", "beta", "bias")

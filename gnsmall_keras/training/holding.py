@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gnsmall_keras.lines import say
-from gnsmall_keras.records.jsonl import lock
+from gnsmall_keras.writing import lock
 
 LOCK_FILE = "training.lock"  # in a run's folder, while it is trained
 

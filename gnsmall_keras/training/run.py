@@ -21,7 +21,6 @@ from gnsmall_keras.records.folders import (
     ENDED_FILE,
     begun_name,
 )
-from gnsmall_keras.records.jsonl import check_writable, replacing
 from gnsmall_keras.records.run import (
     INDEX_FILE,
     MODEL_FILE,
@@ -48,6 +47,7 @@ from gnsmall_keras.training.splits import (
     test_split,
 )
 from gnsmall_keras.training.strategies import find_changed, find_teachers
+from gnsmall_keras.writing import check_writable, replacing
 
 
 def train(

@@ -28,12 +28,12 @@ from gnsmall_keras.models.saving.pretrained import (
     published_names,
 )
 from gnsmall_keras.records.folders import CHECKPOINT_FILE, find_folder
-from gnsmall_keras.records.jsonl import lock, replacing
 from gnsmall_keras.records.run import MODEL_FILE
 from gnsmall_keras.training import checkpoint, evaluation
 from gnsmall_keras.training.fit import Stage, create_network, learn
 from gnsmall_keras.training.interruption import TrainingInterrupted
 from gnsmall_keras.training.splits import Splits, batches
+from gnsmall_keras.writing import lock, replacing
 
 
 class Taught(NamedTuple):

@@ -223,7 +223,7 @@ MUTANTS = (
     ),
     Mutant(
         "merge keeps repeated records",
-        "records/run.py",
+        "records/jsonl.py",
         "found.setdefault(record.key, record)",
         "found[f'{record.key} {count}'] = record",
         ("records/test_run.py",),

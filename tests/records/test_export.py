@@ -13,8 +13,8 @@ from gnsmall_keras.export import tflite
 from gnsmall_keras.models.saving.files import save_model
 from gnsmall_keras.records import export as exports
 from gnsmall_keras.records.export import ExportRecord, Latency, find_run
-from gnsmall_keras.records.jsonl import scan_lines
-from gnsmall_keras.records.run import RunRecord, merge_records, read_records
+from gnsmall_keras.records.jsonl import merge_records, scan_lines
+from gnsmall_keras.records.run import RunRecord, read_records
 
 RUN: RunRecord = next(read_records(ROOT / "papermill_runs" / "index.jsonl"))
 LATENCY = Latency(
@@ -136,7 +136,8 @@ def test_files_of_exports_are_merged(tmp_path, capsys):
     assert "2 records, 1 repeated and 1 damaged" in captured.out
     assert "b.jsonl, line 2" in captured.err
     assert [record.sha256 for record in _read(out)] == ["ab", "cd"]
-    assert merge_records([first], out).faults  # which are not of runs
+    # Which are not of runs.
+    assert merge_records([first], out, parse=RunRecord.from_json).faults
 
 
 @pytest.mark.parametrize(

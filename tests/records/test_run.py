@@ -8,11 +8,11 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras import cli
+from gnsmall_keras.records.jsonl import merge_records
 from gnsmall_keras.records.run import (
     SCHEMA,
     RunRecord,
     append_record,
-    merge_records,
     read_records,
 )
 
@@ -60,7 +60,7 @@ def test_fifty_processes_at_once_leave_fifty_records(tmp_path):
 def test_a_merge_has_each_run_once(tmp_path, records):
     first = _write(tmp_path / "a.jsonl", records[:3])
     second = _write(tmp_path / "b.jsonl", records[1:5])
-    merged = merge_records([first, second], first)
+    merged = merge_records([first, second], first, parse=RunRecord.from_json)
     assert merged == (5, 2, [])
     assert list(read_records(first)) == records[:5]
     assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "b.jsonl"}
@@ -77,7 +77,9 @@ def test_a_merge_names_damaged_lines_and_keeps_the_rest(tmp_path, records):
         records[2].to_json().encode(),
     ]
     damaged.write_bytes(b"\n".join(lines))
-    merged = merge_records([damaged], tmp_path / "new" / "index.jsonl")
+    merged = merge_records(
+        [damaged], tmp_path / "new" / "index.jsonl", parse=RunRecord.from_json
+    )
     assert merged.records == 2
     places = [fault.split(": ")[0] for fault in merged.faults]
     assert places == [f"{damaged}, line {number}" for number in (2, 3, 4)]

@@ -13,7 +13,6 @@ from support import ROOT
 from gnsmall_keras import cli
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.distill.stored_teacher import teacher_digest
-from gnsmall_keras.records.jsonl import lock
 from gnsmall_keras.records.run import (
     INDEX_FILE,
     RECORD_FILE,
@@ -23,6 +22,7 @@ from gnsmall_keras.records.run import (
 from gnsmall_keras.sweeps import local, notebook, sweep, worker
 from gnsmall_keras.sweeps.jobs import Ended, Job, Queue
 from gnsmall_keras.sweeps.plan import SweepConfig, read_sweep
+from gnsmall_keras.writing import lock
 
 SWEEP = """
 [parameters]

@@ -17,12 +17,13 @@ from gnsmall_keras.data.augment import Views
 from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
-from gnsmall_keras.records.jsonl import append_line, naming, replacing
+from gnsmall_keras.records.jsonl import append_line
 from gnsmall_keras.records.run import MODEL_FILE, RECORD_FILE, read_records
 from gnsmall_keras.training import fit, run
 from gnsmall_keras.training.callbacks import StopOnNaN
 from gnsmall_keras.training.clock import Clock
 from gnsmall_keras.training.holding import holding
+from gnsmall_keras.writing import naming, replacing
 
 pytestmark = pytest.mark.any_backend
 

@@ -10,7 +10,7 @@ import numpy as np
 import PIL
 
 from gnsmall_keras.data.files.listing import Entry
-from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.writing import replacing
 
 VARIABLE = "GNSMALL_CACHE"  # environment: the folder; empty: none
 LEAST_IMAGES = 1000  # fewer are decoded in a second or two

@@ -14,7 +14,7 @@ from gnsmall_keras.lines import one_line
 from gnsmall_keras.models import keras_private
 from gnsmall_keras.models import layers as _layers  # noqa: F401
 from gnsmall_keras.models.saving.archive import check_declared_sizes
-from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.writing import replacing
 
 LABELS_FILE = "labels.txt"  # in the archive, one class a line
 # Endings of files that a network's weights are in.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gnsmall_keras.records.jsonl import replacing
+from gnsmall_keras.writing import replacing
 
 # The comments around each part.
 RESULTS = (
