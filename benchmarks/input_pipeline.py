@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from gnsmall_keras.config import RunConfig
+from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.training.experiment import resolve
 from gnsmall_keras.training.splits import Split, batches
 
@@ -34,7 +35,9 @@ def _rate(config):
     images = generator.integers(0, 256, shape, np.uint8)
     labels = np.zeros(IMAGES)
     learning = resolve(config).learning
-    data = batches(Split(images, labels), learning, flip=True, classes=1)
+    split, none = Split(images, labels), Split(images[:0], labels[:0])
+    dataset = Dataset("noise", *split, *none, class_names=("noise",))
+    data = batches(split, learning, dataset)
     inputs = keras.Input(shape[1:])
     outputs = keras.layers.GlobalAveragePooling2D()(inputs)
     model = keras.Model(inputs, keras.ops.mean(outputs, axis=1))

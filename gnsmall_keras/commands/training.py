@@ -157,7 +157,7 @@ def cache_teacher(
     from gnsmall_keras.distill import cache
     from gnsmall_keras.distill.checks import load_teacher
     from gnsmall_keras.training.experiment import resolve
-    from gnsmall_keras.training.splits import split
+    from gnsmall_keras.training.splits import split, views_of
 
     config = RunConfig(
         data=data,
@@ -181,9 +181,6 @@ def cache_teacher(
         input_shape=images.shape[1:],
         class_names=dataset.class_names,
     )
-    seen = dataclasses.replace(
-        experiment.learning.views, flip=dataset.flippable
-    )
     cached = cache.cache_teacher(
         network,
         images,
@@ -191,6 +188,6 @@ def cache_teacher(
         path=out,
         views=views,
         seed=seed,
-        **dataclasses.asdict(seen),
+        **dataclasses.asdict(views_of(experiment.learning, dataset)),
     )
     printing.show(f"{out}: {cached.views} views of {cached.images:,} images")

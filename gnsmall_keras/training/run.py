@@ -238,8 +238,7 @@ def _train(experiment, dataset, out, stop, devices, *, progress, **options):
         batches(
             splits.fitting,
             experiment.learning,
-            flip=dataset.flippable,
-            classes=dataset.classes,
+            dataset,
             cached=taught.cached,
         ),
         splits.monitored,

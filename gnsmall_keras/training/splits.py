@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gnsmall_keras.config import Facts, RunConfig, settle_images
+from gnsmall_keras.data.augment import Views
 from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.data.dataset import Dataset, split_indices
 from gnsmall_keras.distill.stored_teacher import CachedTeacher
@@ -79,12 +80,16 @@ def test_split(dataset: Dataset) -> Split:
     return Split(dataset.test_images, dataset.test_labels)
 
 
+def views_of(learning: Learning, dataset: Dataset) -> Views:
+    """Returns how a training cuts its images; some are not mirrored."""
+    return dataclasses.replace(learning.views, flip=dataset.flippable)
+
+
 def batches(
     fitting: Split,
     learning: Learning,
+    dataset: Dataset,
     *,
-    flip: bool,
-    classes: int,
     cached: CachedTeacher | None = None,
 ) -> TrainingBatches:
     """Returns what a training step is given.
@@ -92,8 +97,7 @@ def batches(
     Args:
         fitting: images to fit on.
         learning: batch size, order and augmentation.
-        flip: whether a mirrored image keeps its class.
-        classes: how many there are.
+        dataset: that they are of.
         cached: if given, whose views and logits the batches are.
     """
     options = {
@@ -106,8 +110,8 @@ def batches(
         return cached.batches(*fitting, **options)
     return TrainingBatches(
         *fitting,
-        views=dataclasses.replace(learning.views, flip=flip),
+        views=views_of(learning, dataset),
         mixing=learning.mixing,
-        classes=classes,
+        classes=dataset.classes,
         **options,
     )

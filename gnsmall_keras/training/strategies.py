@@ -32,7 +32,7 @@ from gnsmall_keras.records.run import MODEL_FILE
 from gnsmall_keras.training import checkpoint, evaluation
 from gnsmall_keras.training.fit import Stage, create_network, learn
 from gnsmall_keras.training.interruption import TrainingInterrupted
-from gnsmall_keras.training.splits import Splits, batches
+from gnsmall_keras.training.splits import Splits, batches, views_of
 from gnsmall_keras.writing import lock, replacing
 
 
@@ -210,12 +210,7 @@ def _taught_assistant(stage, teachers, dataset, splits):
     done = learn(
         model,
         teachers,
-        batches(
-            splits.fitting,
-            stage.experiment.learning,
-            flip=dataset.flippable,
-            classes=dataset.classes,
-        ),
+        batches(splits.fitting, stage.experiment.learning, dataset),
         splits.monitored,
         stage,
     )
@@ -284,9 +279,7 @@ def _cache_run(folder, student, dataset, fitting):
     Others that want the same wait. Views are named by the seed of the split.
     """
     experiment = student.experiment
-    views = dataclasses.replace(
-        experiment.learning.views, flip=dataset.flippable
-    )
+    views = views_of(experiment.learning, dataset)
     options = {
         **dataclasses.asdict(views),
         "views": experiment.learning.recipe.epochs if views.augment else 1,

@@ -197,8 +197,7 @@ def _prepare(experiment: Experiment, group: _Group, count: int) -> Fitting:
     own = batches(
         splits.fitting,
         experiment.learning,
-        flip=dataset.flippable,
-        classes=dataset.classes,
+        dataset,
         cached=taught.cached,
     )
     model = create_network(experiment.network, dataset)
