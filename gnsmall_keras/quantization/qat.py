@@ -19,6 +19,7 @@ from gnsmall_keras.distill.losses import LabelAccuracy, LabelCrossEntropy
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.quantization.simulation import Int8Simulation
+from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.training import evaluation
 from gnsmall_keras.training.callbacks import ProgressLine, StopOnNaN
@@ -28,7 +29,10 @@ from gnsmall_keras.training.optimizers.schedules import WarmupCosine
 from gnsmall_keras.training.splits import split
 
 _WARMUP_FRACTION = 0.1
-_VIEWS = Views(alternate=True, padding=2, border="reflect")  # "best"'s
+_BEST = RECIPES["best"]
+_VIEWS = Views(
+    alternate=_BEST.alternate_flip, padding=_BEST.padding, border=_BEST.border
+)
 _SCALARS = "qat.json"
 _CHECKED = (
     *("label_weight", "temperature"),
