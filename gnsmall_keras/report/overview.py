@@ -8,7 +8,7 @@ from gnsmall_keras.report.figures.drawing import Drawing
 from gnsmall_keras.report.figures.overview import draw_all
 from gnsmall_keras.report.groups import Group, compare, group_runs
 from gnsmall_keras.report.reading import Reading, read_runs
-from gnsmall_keras.report.winner import check_exports, find_winner
+from gnsmall_keras.report.winner import check_exports, find_winners
 
 
 class Report:
@@ -74,21 +74,17 @@ class Report:
         """
         if max_bytes is not None:
             check_exports(self.reading.exports)
-        by_data: dict[str, list] = {}
-        for run in self.reading.runs:
-            by_data.setdefault(run.record.data_digest, []).append(run)
-        lines = set()
-        for runs in by_data.values():
-            try:
-                winner = find_winner(
-                    runs,
-                    max_parameters=max_parameters,
-                    max_bytes=max_bytes,
-                    exports=self.reading.exports,
-                )
-            except ValueError:
-                continue
-            lines |= {str(run.line) for run in runs if run.record is winner}
+        winners = find_winners(
+            self._groups,
+            max_parameters=max_parameters,
+            max_bytes=max_bytes,
+            exports=self.reading.exports,
+        )
+        lines = {
+            str(run.line)
+            for run in self.reading.runs
+            if any(run.record is winner for winner in winners)
+        }
         table = tables.tabulate_runs(self._groups)
         line = table.header.index("line")
         return table._replace(

@@ -1,6 +1,8 @@
 """The run to deploy."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from gnsmall_keras.records.export import ExportRecord
 from gnsmall_keras.records.run import RunRecord
@@ -97,19 +99,23 @@ def _check_fitting(fitting, limits):
         )
 
 
-def find_winners(groups: Iterable[Group]) -> list[RunRecord]:
-    """Returns the run to deploy of each data, as `find_winner` without limits.
+def find_winners(groups: Iterable[Group], **limits: Any) -> list[RunRecord]:
+    """Returns the run to deploy of each data, by `find_winner`.
 
-    Data without a run that has a validation accuracy have none.
+    Data without a run that has a validation accuracy and fits have none.
+
+    Args:
+        groups: to choose from.
+        **limits: of `find_winner`; those of files need `check_exports`.
     """
     by_data: dict[str, list[Run]] = {}
     for group in groups:
-        by_data.setdefault(group.first.data_digest, []).extend(
-            run
-            for run in group.runs
-            if run.record.validation_accuracy is not None
-        )
-    return [find_winner(runs) for runs in by_data.values() if runs]
+        by_data.setdefault(group.first.data_digest, []).extend(group.runs)
+    found = []
+    for runs in by_data.values():
+        with contextlib.suppress(ValueError):  # none of them fits
+            found.append(find_winner(runs, **limits))
+    return found
 
 
 def count_unknown(runs: Iterable[Run], exports: Sequence[ExportRecord]) -> int:
