@@ -62,6 +62,12 @@ def moments(channels: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(mean, np.float32), np.array(std, np.float32)
 
 
+def normalization_weights(channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a depthwise 1x1 kernel and biases that normalise pixels."""
+    mean, std = moments(channels)
+    return (1.0 / (255.0 * std)).reshape(1, 1, -1, 1), -mean / std
+
+
 MEAN, STD = moments(3)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from gnsmall_keras.child import working
 from gnsmall_keras.config import ExportConfig
-from gnsmall_keras.data.augment import moments
+from gnsmall_keras.data.augment import normalization_weights
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export.graph import Graph, find_layer
 from gnsmall_keras.quantization import post_training as quantize
@@ -248,7 +248,5 @@ def _from_pixels(model, *, probabilities):
     outputs = model(normalize(pixels))
     if probabilities:
         outputs = keras.layers.Softmax(name="probabilities")(outputs)
-    mean, std = moments(shape[-1])
-    scale = (1.0 / (255.0 * std)).reshape(1, 1, -1, 1)
-    normalize.set_weights([scale, -mean / std])
+    normalize.set_weights(normalization_weights(shape[-1]))
     return keras.Model(pixels, outputs, name=model.name)

@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from gnsmall_keras.data.augment import moments
+from gnsmall_keras.data.augment import moments, normalization_weights
 from gnsmall_keras.models.keras_private import operation_of
 from gnsmall_keras.quantization.compression import (
     JOB_FILE,
@@ -46,10 +46,10 @@ def build_twin_of_known_layers(model: keras.Model):
         if layer.name.endswith(_SIXTH):
             (kernel,) = layer.get_weights()
             layer.set_weights([np.full_like(kernel, 1.0 / 6.0)])
-    mean, std = moments(model.input_shape[-1])
-    scale = (1.0 / (_LARGEST * std)).reshape(1, 1, -1, 1)
-    twin.get_layer(_NORMALIZE).set_weights([scale, -mean / std])
-    check_equal(model, twin, functools.partial(_pixels, mean, std))
+    channels = model.input_shape[-1]
+    twin.get_layer(_NORMALIZE).set_weights(normalization_weights(channels))
+    pixels = functools.partial(_pixels, *moments(channels))
+    check_equal(model, twin, pixels)
     return twin
 
 
