@@ -12,6 +12,7 @@ import numpy as np
 from gnsmall_keras.child import working
 from gnsmall_keras.export.convert import ENVIRONMENT, float_network
 from gnsmall_keras.quantization.post_training import equalize_on_images
+from gnsmall_keras.quantization.probes import check_same, make_probes
 
 _MODEL, _IMAGES = "model.keras", "images.npy"
 _AXES = {  # of a Keras kernel, in the file's
@@ -19,8 +20,6 @@ _AXES = {  # of a Keras kernel, in the file's
     "DEPTHWISE_CONV_2D": (1, 2, 3, 0),
     "FULLY_CONNECTED": (1, 0),
 }
-_PROBES = 8
-_TOLERANCE = 1e-4  # of the outputs' deviation
 
 
 def with_equalized_channels(
@@ -49,17 +48,12 @@ def work(folder: Path) -> None:
         ValueError: as `with_equalized_channels`.
     """
     model = keras.saving.load_model(folder / _MODEL, compile=False)
-    shape = (_PROBES, *model.input_shape[1:])
-    probes = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    probes = make_probes(model)
     expected = np.asarray(model(probes, training=False))
     _rescale(model, np.load(folder / _IMAGES))
     found = np.asarray(model(probes, training=False))
-    error = np.abs(found - expected).max() / expected.std()
-    if not error <= _TOLERANCE:
-        raise ValueError(
-            "Equalised channels must leave what a network computes. Received: "
-            f"logits that differ by {error:.2g} of their deviation."
-        )
+    rule = "Equalised channels must leave what a network computes."
+    check_same(found, expected, rule)
     model.save(folder / _MODEL)
 
 

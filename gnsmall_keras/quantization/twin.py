@@ -17,6 +17,7 @@ from gnsmall_keras.quantization.compression import (
     JOB_FILE,
     MODEL_FILE,
 )
+from gnsmall_keras.quantization.probes import check_same, make_probes
 from gnsmall_keras.quantization.qat import QuantizationTraining, batches_of
 
 Replace = Callable[[str, Any, Any, Any], Any]
@@ -43,8 +44,6 @@ _FEWEST = 8  # weights for each value of a clustered kernel
 _FEWEST_PRUNED = 2_000  # weights of a pruned one
 _PRUNED_BY = 0.6  # of all steps, the last sparsity is reached
 _LOOKS = 50  # of pruning at the magnitudes
-_TOLERANCE = 1e-4  # of the outputs' deviation
-_PROBES = 8
 
 
 def build_twin(model: keras.Model, replace: Replace | None = None):
@@ -136,16 +135,12 @@ def check_equal(
     Raises:
         ValueError: otherwise.
     """
-    shape = (_PROBES, *model.input_shape[1:])
-    images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    expected = keras.ops.convert_to_numpy(model(images, training=False))
-    found = twin(given(images), training=False).numpy()
-    error = np.abs(found - expected).max() / expected.std()
-    if not error <= _TOLERANCE:
-        raise ValueError(
-            "The tf_keras twin must compute the same. Received: logits that "
-            f"differ by {error:.2g} of their deviation."
-        )
+    images = make_probes(model)
+    check_same(
+        twin(given(images), training=False).numpy(),
+        keras.ops.convert_to_numpy(model(images, training=False)),
+        "The tf_keras twin must compute the same.",
+    )
 
 
 def _wrapped(twin, kind, amount, steps):
