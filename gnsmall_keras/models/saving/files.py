@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 
 # Importing the layers registers them, so that Keras can read them back.
-from gnsmall_keras.lines import one_line
+from gnsmall_keras.lines import first_line, one_line
 from gnsmall_keras.models import keras_private
 from gnsmall_keras.models import layers as _layers  # noqa: F401
 from gnsmall_keras.models.saving.archive import check_declared_sizes
@@ -118,7 +118,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0]
+        reason = first_line(error, "no reason given")
         raise ValueError(
             f"{os.fspath(path)} cannot be loaded by Keras: {reason}"
         ) from None
@@ -168,7 +168,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
         model.load_weights(path)
     except Exception as error:  # whatever a file of other layers leads to
         model.set_weights(values)
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValueError(
             f"{os.fspath(path)} does not fit {model.name!r} with "
             f"{model.output_shape[-1]} classes: {reason}"

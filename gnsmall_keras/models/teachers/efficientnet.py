@@ -9,6 +9,7 @@ from typing import Literal
 import keras
 from keras import layers
 
+from gnsmall_keras.lines import first_line
 from gnsmall_keras.models.spec import PIXEL_MEAN, PIXEL_STD
 from gnsmall_keras.models.teachers.blocks import check_arguments, classifier
 
@@ -100,7 +101,7 @@ def _backbone(weights, form):
             include_preprocessing=form == "keras",
         )
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValueError(
             f"The weights {weights!r} of EfficientNetV2-S cannot be had "
             f"({reason}). Give a file of them, or weights=None."
