@@ -11,11 +11,7 @@ from typing import Annotated, Any
 from gnsmall_keras import fields
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.fields import Since
-from gnsmall_keras.records.jsonl import (
-    append_line,
-    parse_record,
-    scan_lines,
-)
+from gnsmall_keras.records.jsonl import append_line, parse_record, scan_lines
 
 SCHEMA = 4
 _SCHEMAS = range(2, SCHEMA + 1)  # that are read

@@ -37,7 +37,8 @@ from gnsmall_keras.training.callbacks import (
 )
 from gnsmall_keras.training.devices import on_devices
 from gnsmall_keras.training.experiment import images_of, resolve
-from gnsmall_keras.training.fit import Stage, create_network, learn
+from gnsmall_keras.training.fit import create_network, learn
+from gnsmall_keras.training.fitting import Stage
 from gnsmall_keras.training.holding import holding
 from gnsmall_keras.training.interruption import StopRequest
 from gnsmall_keras.training.splits import (

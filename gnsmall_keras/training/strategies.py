@@ -30,7 +30,8 @@ from gnsmall_keras.models.saving.pretrained import (
 from gnsmall_keras.records.folders import CHECKPOINT_FILE, find_folder
 from gnsmall_keras.records.run import MODEL_FILE
 from gnsmall_keras.training import checkpoint, evaluation
-from gnsmall_keras.training.fit import Stage, create_network, learn
+from gnsmall_keras.training.fit import create_network, learn
+from gnsmall_keras.training.fitting import Stage
 from gnsmall_keras.training.interruption import TrainingInterrupted
 from gnsmall_keras.training.splits import Splits, batches, views_of
 from gnsmall_keras.writing import lock, replacing

@@ -180,7 +180,7 @@ MUTANTS = (
     ),
     Mutant(
         "best epoch not restored",
-        "training/fit.py",
+        "training/fitting.py",
         "self.distiller.student.load_weights(best)",
         "pass",
         ("training/test_fit.py",),

@@ -16,7 +16,7 @@ from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.records import predictions
 from gnsmall_keras.records.folders import CHECKPOINT_FILE
 from gnsmall_keras.records.run import RunRecord, read_records
-from gnsmall_keras.training import evaluation
+from gnsmall_keras.training import evaluation, fitting
 from gnsmall_keras.training import fit as learn
 from gnsmall_keras.training import run as fit
 from gnsmall_keras.training.callbacks import StopOnNaN
@@ -156,13 +156,13 @@ def test_the_same_seed_gives_the_same_losses(tmp_path):
 @pytest.mark.usefixtures("tiny")
 def test_the_weights_of_the_best_epoch_are_kept(tmp_path, monkeypatch):
     """Of the first of two, by accuracies that the test makes up."""
-    end, after = learn._KeepBest.on_epoch_end, []
+    end, after = fitting._KeepBest.on_epoch_end, []
 
     def fall(self, epoch, logs=None):
         after.append(self._student.get_weights())
         end(self, epoch, {"val_accuracy": 0.9 - 0.1 * epoch})
 
-    monkeypatch.setattr(learn._KeepBest, "on_epoch_end", fall)
+    monkeypatch.setattr(fitting._KeepBest, "on_epoch_end", fall)
     config = dataclasses.replace(SMOKE, select="validation")
     record = fit.train(config, out=tmp_path, progress=False)
     model = load_model(tmp_path / record.slug / "model.keras")

@@ -8,7 +8,7 @@ import numpy as np
 
 from gnsmall_keras.data.augment import pad
 from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
-from gnsmall_keras.training.fit import Fitting
+from gnsmall_keras.training.fitting import Fitting
 from gnsmall_keras.training.scan import plan
 from gnsmall_keras.training.scan.images import Shape
 from gnsmall_keras.training.scan.loop import Loop, Part, Run

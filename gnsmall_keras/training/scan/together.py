@@ -23,13 +23,8 @@ from gnsmall_keras.training.experiment import (
     images_of,
     resolve,
 )
-from gnsmall_keras.training.fit import (
-    Fitting,
-    Stage,
-    create_network,
-    make_distiller,
-    prepare,
-)
+from gnsmall_keras.training.fit import create_network, make_distiller
+from gnsmall_keras.training.fitting import Fitting, Stage, prepare
 from gnsmall_keras.training.holding import holding
 from gnsmall_keras.training.interruption import (
     StopRequest,
