@@ -17,7 +17,7 @@ OUR_FILES = Path("tflite")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Running:
+class RunOptions:
     """How a training runs, whatever it is."""
 
     out: Path = Path("runs")
@@ -42,7 +42,7 @@ class Running:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reading:
+class ImageOptions:
     """How images of your own are read, beside what a model says of them."""
 
     aspect: Aspect | None = None
@@ -52,7 +52,7 @@ class Reading:
     """Whether to go on without images that cannot be read."""
 
 
-READING = Reading()
+IMAGE_OPTIONS = ImageOptions()
 
 
 def seconds(text: str | None, name: str = "time_budget") -> float | None:

@@ -9,10 +9,10 @@ import tyro
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import (
-    READING,
+    IMAGE_OPTIONS,
     Flat,
+    ImageOptions,
     PositionalPath,
-    Reading,
 )
 from gnsmall_keras.commands.images import (
     check_data,
@@ -35,7 +35,7 @@ def evaluate(
     runtime: Runtime = "litert",
     limit: int | None = None,
     all_images: bool = False,
-    reading: Flat[Reading] = READING,
+    reading: Flat[ImageOptions] = IMAGE_OPTIONS,
 ) -> None:
     """Prints the test accuracy of a .keras or .tflite file.
 

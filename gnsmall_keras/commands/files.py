@@ -4,10 +4,10 @@ from pathlib import Path
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import (
-    READING,
+    IMAGE_OPTIONS,
     Flat,
+    ImageOptions,
     PositionalPath,
-    Reading,
 )
 from gnsmall_keras.commands.images import check_data, load_for
 from gnsmall_keras.config import ExportConfig
@@ -25,7 +25,7 @@ def export(
     layer_errors: bool = False,
     layer_figure: Path | None = None,
     card: bool = False,
-    reading: Flat[Reading] = READING,
+    reading: Flat[ImageOptions] = IMAGE_OPTIONS,
 ) -> None:
     """Fuses and quantises a .keras file into a .tflite file, and checks it.
 

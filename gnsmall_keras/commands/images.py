@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gnsmall_keras.commands import printing
-from gnsmall_keras.commands.arguments import Reading
+from gnsmall_keras.commands.arguments import ImageOptions
 from gnsmall_keras.devices.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def reading_of(model: Path, run: "RunRecord | None") -> Mapping[str, Any]:
 def load_for(
     data: str,
     shape: tuple[int, ...],
-    reading: Reading,
+    reading: ImageOptions,
     run: Mapping[str, Any] | None = None,
 ) -> "Dataset":
     """Loads images of the shape that a model takes.
@@ -94,7 +94,7 @@ def load_for(
 def load_all_for(
     data: str,
     shape: tuple[int, ...],
-    reading: Reading,
+    reading: ImageOptions,
     run: Mapping[str, Any] | None,
     class_names: Sequence[str],
 ) -> "Dataset":

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gnsmall_keras.commands import printing
-from gnsmall_keras.commands.arguments import READING, PositionalPath
+from gnsmall_keras.commands.arguments import IMAGE_OPTIONS, PositionalPath
 from gnsmall_keras.commands.evaluate import evaluate
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.models.catalogue import NETWORKS
@@ -50,7 +50,7 @@ def import_torch(
     save_model(network, out)
     printing.wrote(out)
     if data:
-        evaluate(out, data, reading=READING)
+        evaluate(out, data, reading=IMAGE_OPTIONS)
 
 
 def models() -> None:

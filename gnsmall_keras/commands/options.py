@@ -18,7 +18,7 @@ from tyro.constructors import (
 )
 
 from gnsmall_keras import fields
-from gnsmall_keras.commands.arguments import Reading, Running
+from gnsmall_keras.commands.arguments import ImageOptions, RunOptions
 from gnsmall_keras.config import Distilling, ExportConfig, RunConfig
 from gnsmall_keras.recipes import RECIPES
 
@@ -47,7 +47,7 @@ _TEACHING = (
 GROUPS: dict[Any, dict[str, tuple[str, str]]] = {
     RunConfig: {**_TRAINING, "teaching": ("", " ".join(_TEACHING))},
     Distilling: {"teaching": _TEACHING, **_TRAINING},
-    Running: {
+    RunOptions: {
         "running": (
             "out time_budget device",
             "index kernels loop tensorboard again",
@@ -60,7 +60,7 @@ GROUPS: dict[Any, dict[str, tuple[str, str]]] = {
             "compress_images qat_epochs qat_images teacher",
         )
     },
-    Reading: {"images": ("", "aspect skip_broken")},
+    ImageOptions: {"images": ("", "aspect skip_broken")},
 }
 # Of each command: parameters that are advanced.
 ADVANCED = {

@@ -7,10 +7,10 @@ from typing import Literal
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import (
-    READING,
+    IMAGE_OPTIONS,
     Flat,
-    Reading,
-    Running,
+    ImageOptions,
+    RunOptions,
     seconds,
 )
 from gnsmall_keras.commands.images import check_data, load_for
@@ -73,7 +73,7 @@ def quickstart(out: Path = Path("runs"), details: bool = False) -> None:
     printing.print_summary(report, file, out / INDEX_FILE)
 
 
-def train(config: Flat[RunConfig], running: Flat[Running]) -> None:
+def train(config: Flat[RunConfig], running: Flat[RunOptions]) -> None:
     """Trains one network and appends a record of the run.
 
     After an interruption, the same command resumes.
@@ -94,7 +94,7 @@ def train(config: Flat[RunConfig], running: Flat[Running]) -> None:
     printing.print_record(record, running.out / record.slug)
 
 
-def distill(config: Flat[Distilling], running: Flat[Running]) -> None:
+def distill(config: Flat[Distilling], running: Flat[RunOptions]) -> None:
     """Trains a student from teachers and appends a record of the run.
 
     After an interruption, the same command resumes.
@@ -129,7 +129,7 @@ def cache_teacher(
     validation_fraction: float = 0.1,
     image_size: int = 32,
     channels: Literal[3, 1] = 3,
-    reading: Flat[Reading] = READING,
+    reading: Flat[ImageOptions] = IMAGE_OPTIONS,
 ) -> None:
     """Stores a teacher's logits of the training images, for `--cache`.
 

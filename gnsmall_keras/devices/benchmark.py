@@ -25,7 +25,7 @@ from gnsmall_keras.devices.resnet8 import LARGE, RESNET8, resnet8
 from gnsmall_keras.devices.runtime import TFLiteModel, installed_runtimes
 from gnsmall_keras.export.operators import count_macs, split
 from gnsmall_keras.quiet import LITERT_REMARKS, quiet_stderr
-from gnsmall_keras.records import export as exports
+from gnsmall_keras.records.export import LatencyRecord, append_latency
 from gnsmall_keras.records.provenance import describe_hardware, package_versions
 
 # A turn in a round, of a file and of an operator; at least one call.
@@ -167,13 +167,11 @@ def record_latencies(
                 f"thread. Received: {file.name} without. Add them to "
                 "`runtimes` and `threads`."
             )
-        exports.append_latency(
-            records, file.sha256, _recorded(found[0], report)
-        )
+        append_latency(records, file.sha256, _recorded(found[0], report))
 
 
 def _recorded(latency, report):
-    return exports.Latency(
+    return LatencyRecord(
         runtime=latency.runtime,
         threads=latency.threads,
         median_ms=latency.median_ms,

@@ -15,7 +15,7 @@ EXPORTS_FILE = "exports.jsonl"  # beside the index of runs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Latency:
+class LatencyRecord:
     """How long one image takes, as `ExportRecord.latency` has it."""
 
     runtime: str  # "litert"
@@ -39,7 +39,7 @@ class ExportRecord:
 
     report: dict[str, Any]  # an `ExportReport`
     exported_at: str  # UTC, ISO 8601
-    latency: dict[str, Any] | None = None  # a `Latency`
+    latency: dict[str, Any] | None = None  # a `LatencyRecord`
     schema: int = SCHEMA
 
     @property
@@ -165,7 +165,7 @@ def _records_of(
 
 
 def append_latency(
-    exports: str | os.PathLike[str], sha256: str, latency: Latency
+    exports: str | os.PathLike[str], sha256: str, latency: LatencyRecord
 ) -> None:
     """Appends the last record of a file again, with its latency.
 

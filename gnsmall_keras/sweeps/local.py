@@ -39,7 +39,7 @@ def _run(queue: Queue, *, workers: int | None) -> Iterator[Ended]:
             f"{len(free)} workers have one GPU each. Received: a run with "
             f"devices={wide}. Set the number of workers to 1."
         )
-    running: list[tuple[process.Running, dict[str, str]]] = []
+    running: list[tuple[process.RunningJob, dict[str, str]]] = []
     try:
         while queue or running:
             while free and (job := queue.take()):

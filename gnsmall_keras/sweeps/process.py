@@ -21,7 +21,7 @@ SHARING = {
 _WORKER = "gnsmall_keras.sweeps.worker"
 
 
-class Running(NamedTuple):
+class RunningJob(NamedTuple):
     """A notebook that is being executed."""
 
     job: Job
@@ -38,7 +38,7 @@ class Ending(NamedTuple):
 
 def start(
     job: Job, environment: Mapping[str, str], *, folder: Path | None = None
-) -> Running:
+) -> RunningJob:
     """Starts the process of a job.
 
     Args:
@@ -66,10 +66,10 @@ def start(
             cwd=folder,
             start_new_session=True,  # Ctrl-C is for the sweep; it ends them
         )
-    return Running(job, process, log)
+    return RunningJob(job, process, log)
 
 
-def ending_of(run: Running) -> Ending:
+def ending_of(run: RunningJob) -> Ending:
     """Returns how an execution ended that is over."""
     _release(run)
     status = run.process.returncode
@@ -103,7 +103,7 @@ def execute(
     return ending_of(run)
 
 
-def stop(running: Iterable[Running]) -> None:
+def stop(running: Iterable[RunningJob]) -> None:
     """Ends what still runs: a worker goes when its standard input ends."""
     running = list(running)
     for run in running:
@@ -112,6 +112,6 @@ def stop(running: Iterable[Running]) -> None:
         run.process.wait()
 
 
-def _release(run: Running) -> None:
+def _release(run: RunningJob) -> None:
     if run.process.stdin:
         run.process.stdin.close()

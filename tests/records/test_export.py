@@ -12,12 +12,12 @@ from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.export import tflite
 from gnsmall_keras.models.saving.files import save_model
 from gnsmall_keras.records import export as exports
-from gnsmall_keras.records.export import ExportRecord, Latency, find_run
+from gnsmall_keras.records.export import ExportRecord, LatencyRecord, find_run
 from gnsmall_keras.records.jsonl import merge_records, scan_lines
 from gnsmall_keras.records.run import RunRecord, read_records
 
 RUN: RunRecord = next(read_records(ROOT / "papermill_runs" / "index.jsonl"))
-LATENCY = Latency(
+LATENCY = LatencyRecord(
     runtime="litert",
     threads=1,
     median_ms=0.2,

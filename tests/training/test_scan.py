@@ -174,12 +174,12 @@ def test_a_run_stopped_in_an_epoch_goes_on_by_chunks(
 def test_an_epoch_makes_eight_trips_to_the_host(train, monkeypatch):
     made = []
 
-    class Counted(scanned.Loop):
+    class Counted(scanned.ScanLoop):
         def __init__(self, *args):
             super().__init__(*args)
             made.append(self)
 
-    monkeypatch.setattr("gnsmall_keras.training.scan.single.Loop", Counted)
+    monkeypatch.setattr("gnsmall_keras.training.scan.single.ScanLoop", Counted)
     train(RunConfig(**SMOKE), "chunks")
     assert 0 < made[0].trips / SMOKE["epochs"] <= 8
 

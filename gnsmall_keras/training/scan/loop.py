@@ -54,7 +54,7 @@ class _Planned(NamedTuple):
     logits: dict[str, Any]  # of cached teachers
 
 
-class Loop:
+class ScanLoop:
     """Trains by chunks; the callbacks look on as they do in Keras's `fit`.
 
     A run of several whose callbacks raise an error is left behind: its values

@@ -11,7 +11,7 @@ from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
 from gnsmall_keras.training.fitting import Fitting
 from gnsmall_keras.training.scan import plan
 from gnsmall_keras.training.scan.images import Shape
-from gnsmall_keras.training.scan.loop import Loop, Part, Run
+from gnsmall_keras.training.scan.loop import Part, Run, ScanLoop
 
 
 def fit_by_chunks(fitting: Fitting) -> None:
@@ -29,7 +29,7 @@ def fit_by_chunks(fitting: Fitting) -> None:
         plain_errors(),
         distiller.fitting(batches.labels, fitting.validation),
     ):
-        loop = Loop(
+        loop = ScanLoop(
             [run_of(fitting)],
             training_part(batches, batches.images, batches.labels),
             validation_part(fitting.validation, distiller),

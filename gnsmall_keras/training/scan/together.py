@@ -31,7 +31,7 @@ from gnsmall_keras.training.interruption import (
     TrainingInterrupted,
 )
 from gnsmall_keras.training.scan.choice import why_no_chunks
-from gnsmall_keras.training.scan.loop import Loop
+from gnsmall_keras.training.scan.loop import ScanLoop
 from gnsmall_keras.training.scan.single import (
     plain_errors,
     run_of,
@@ -203,7 +203,7 @@ def _prepare(experiment: Experiment, group: _Group, count: int) -> Fitting:
     )
 
 
-def _loop_of(fittings, experiments, group) -> Loop:
+def _loop_of(fittings, experiments, group) -> ScanLoop:
     """One loop over images that all runs share."""
     dataset, first = group.dataset, fittings[0]
     of_each = [places(dataset, e.partition) for e in experiments]
@@ -233,4 +233,4 @@ def _loop_of(fittings, experiments, group) -> Loop:
             "labels": np.asarray(dataset.train_labels, np.int32),
         }
         validation = validation._replace(data={**validation.data, **shared})
-    return Loop(runs, training, validation, group.stop)
+    return ScanLoop(runs, training, validation, group.stop)
