@@ -20,10 +20,10 @@ from reference import (  # noqa: E402
     outputs_of,
 )
 
-from gnsmall_keras.native import build  # noqa: E402
 from gnsmall_keras.native import plan as plans  # noqa: E402
 from gnsmall_keras.native.engine import Engine  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("compiled")
 RUNNER = Path(__file__).parent / "runner.cc"
 SMALL = Case(sides=(8, 16), batch=3)
 EXACT = [
@@ -47,15 +47,6 @@ LONG = [
     Case(network="gnd", width=0.5, batch=63, sides=(32, 32)),
     Case(network="gnd", width=1.0, batch=33, sides=(32, 32)),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled():
-    """Skips where there is no compiler."""
-    try:
-        return build.library()
-    except build.NativeUnavailable as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

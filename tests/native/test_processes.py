@@ -24,15 +24,6 @@ SMALL = Case(sides=(8, 16), batch=70)
 forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
-@pytest.fixture(scope="module")
-def compiled():
-    """Skips where there is no compiler."""
-    try:
-        return build.library()
-    except build.NativeUnavailable as error:
-        pytest.skip(str(error))
-
-
 def _in_child(work):
     """Runs it in a child of a fork, which must end well within a minute."""
     child = os.fork()
