@@ -75,7 +75,7 @@ class ExportReport:
     """
 
     path: str
-    source: dict[str, Any] | None  # `exports.describe_source`, of a run's model
+    source: dict[str, Any] | None  # `records.export.describe_source`
     target: str
     quantization: str
     size_bytes: int
@@ -161,7 +161,7 @@ def export_tflite(
         class_names: one a class; a file for phones has them as metadata,
             every file has them in `labels.txt` beside it.
         aspect: how images became square, "crop", "pad" or "squash".
-        source: the run that the model came of, by `exports.describe_source`.
+        source: the run that the model came of, by `describe_source`.
         layer_errors: whether to compare an int8 file with the float network
             operator by operator, on the first 20 calibration images.
         compressed: how the weights were made to pack better, for the report.

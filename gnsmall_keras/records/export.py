@@ -25,7 +25,7 @@ class LatencyRecord:
     # To the int8 large ResNet of MLPerf Tiny, timed in the same run: what
     # machines can be compared by.
     ratio: float
-    hardware: dict[str, Any]  # `records.describe_hardware`
+    hardware: dict[str, Any]  # `provenance.describe_hardware`
     measured_at: str  # UTC, ISO 8601
 
 
