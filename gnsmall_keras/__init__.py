@@ -67,8 +67,8 @@ if TYPE_CHECKING:
     from gnsmall_keras.records.run import read_records as read_records
     from gnsmall_keras.report.overview import Report as Report
     from gnsmall_keras.report.overview import read_report as read_report
-    from gnsmall_keras.sweeps.fit import fit as fit
-    from gnsmall_keras.sweeps.fitted import Fitted as Fitted
+    from gnsmall_keras.search.found import Fitted as Fitted
+    from gnsmall_keras.search.search import fit as fit
     from gnsmall_keras.sweeps.plan import SweepConfig as SweepConfig
     from gnsmall_keras.sweeps.plan import read_sweep as read_sweep
     from gnsmall_keras.training.run import train as train
@@ -105,8 +105,8 @@ _MODULES = {
     "quantization.qat": "QuantizationTraining",
     "records.run": "RunRecord read_records",
     "report.overview": "Report read_report",
-    "sweeps.fit": "fit",
-    "sweeps.fitted": "Fitted",
+    "search.found": "Fitted",
+    "search.search": "fit",
     "sweeps.plan": "SweepConfig read_sweep",
     "training.run": "train",
 }

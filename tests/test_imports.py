@@ -46,12 +46,10 @@ LEVELS = {
     "quantization": 4,
     "export": 4.3,
     "sweeps": 4,
-    "sweeps.fitted": 4.5,
-    "sweeps.fit": 4.5,  # what was found, with its files and its page
-    "sweeps.candidates": 4.5,
     "sweeps.plan": 0.7,  # what a file asks for: values made of configs
     "sweeps.contrasts": 0.7,
     "report": 4.4,
+    "search": 4.5,  # what was found, with its files and its page
     "commands": 5,
     "cli": 5.5,
     "__main__": 6,

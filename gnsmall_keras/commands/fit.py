@@ -53,7 +53,7 @@ def fit(
         out: folder of all runs.
     """
     check_data(data)
-    from gnsmall_keras.sweeps.fit import fit as search
+    from gnsmall_keras.search.search import fit as search
 
     found = search(
         data,

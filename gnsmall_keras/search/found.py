@@ -8,7 +8,7 @@ from pathlib import Path
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.models.catalogue import Size
 from gnsmall_keras.records.run import RunRecord
-from gnsmall_keras.sweeps.candidates import Candidate
+from gnsmall_keras.search.candidates import Candidate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

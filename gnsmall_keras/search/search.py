@@ -26,14 +26,14 @@ from gnsmall_keras.records.run import (
     RECORD_FILE,
     RunRecord,
 )
-from gnsmall_keras.sweeps.candidates import (
+from gnsmall_keras.search.candidates import (
     SIZES,
     Candidate,
     Limits,
     check_micro,
     find_candidates,
 )
-from gnsmall_keras.sweeps.fitted import (
+from gnsmall_keras.search.found import (
     Entry,
     Fitted,
     better,

@@ -14,8 +14,9 @@ from gnsmall_keras.config.fit import FitConfig
 from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.models.catalogue import STARTS, Size
 from gnsmall_keras.records.run import RECORD_FILE, read_records
-from gnsmall_keras.sweeps import candidates, fit
-from gnsmall_keras.sweeps.candidates import (
+from gnsmall_keras.search import candidates
+from gnsmall_keras.search import search as searching
+from gnsmall_keras.search.candidates import (
     SIZES,
     Candidate,
     Limits,
@@ -112,18 +113,18 @@ def folder(tmp_path):
 @pytest.fixture
 def search(folder, tmp_path, monkeypatch):
     def start(pretend, **options):
-        monkeypatch.setattr(fit, "train", pretend.train)
-        monkeypatch.setattr(fit, "export_network", pretend.export)
-        monkeypatch.setattr(fit, "load_model", lambda path: None)
-        monkeypatch.setattr(fit._Search, "_write_page", lambda self: None)
+        monkeypatch.setattr(searching, "train", pretend.train)
+        monkeypatch.setattr(searching, "export_network", pretend.export)
+        monkeypatch.setattr(searching, "load_model", lambda path: None)
+        monkeypatch.setattr(searching._Search, "_write_page", lambda self: None)
         monkeypatch.setattr(
-            fit,
+            searching,
             "find_candidates",
             pretend.candidates,
         )
         told = []
         out = str(tmp_path / "runs")
-        found = fit.fit(str(folder), out=out, tell=told.append, **options)
+        found = searching.fit(str(folder), out=out, tell=told.append, **options)
         return found, told
 
     return start
@@ -303,13 +304,13 @@ def test_limits_take_the_budgets_place():
 @pytest.mark.export
 def test_from_images_to_a_checked_file(folder, tmp_path, monkeypatch, capsys):
     """All that is pretended above, of two epochs of the smallest network."""
-    of_size = fit._Search._of_size
+    of_size = searching._Search._of_size
 
     def short(self, width, head):
         return dataclasses.replace(of_size(self, width, head), epochs=2)
 
-    monkeypatch.setattr(fit._Search, "_of_size", short)
-    monkeypatch.setattr(fit._Search, "_taught", lambda self, alone: None)
+    monkeypatch.setattr(searching._Search, "_of_size", short)
+    monkeypatch.setattr(searching._Search, "_taught", lambda self, alone: None)
     arguments = ["--max-bytes", "60000", "--max-arena", "100000"]
     arguments += ["--sizes", "1", "--time", "2h", "--channels", "1"]
     out = str(tmp_path / "runs")
@@ -321,7 +322,7 @@ def test_from_images_to_a_checked_file(folder, tmp_path, monkeypatch, capsys):
     assert str(path) in printed.replace("\n", "")
     assert path.with_name("labels.txt").read_text() == "a\nb\nc\n"
     assert path.stat().st_size <= 60_000
-    assert (path.parent.parent / fit.PAGE).is_file()
+    assert (path.parent.parent / searching.PAGE).is_file()
     model = TFLiteModel(path, runtime="tflite-micro")
     assert model.input_shape == (1, 32, 32, 1)
     assert cli.main(["evaluate", str(path), "--data", str(folder)]) == 0
@@ -336,7 +337,7 @@ def test_on_a_slow_machine_one_network_is_trained_for_less(search, monkeypatch):
     pretend = Pretend({0.25: 0.8, 0.375: 0.9})
     pretend.most_epochs, pretend.steps = 10, 1
     clock = itertools.count(step=5.0)  # seconds, at each look
-    monkeypatch.setattr(fit.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(searching.time, "monotonic", lambda: next(clock))
     found, told = search(pretend, seconds=60)
     ((width, epochs),) = pretend.trained
     assert (width, 1 <= epochs <= 10) == (0.25, True)

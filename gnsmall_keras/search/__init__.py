@@ -1,0 +1,1 @@
+"""From images of your own to a network that fits a device."""
