@@ -241,7 +241,7 @@ def report(
     reading = read_runs(index)
     if min_epochs:
         reading = _of_length(reading, min_epochs)
-    for fault in reading.faults:
+    for fault in (*reading.faults, *reading.failed):
         printing.warn(f"warning: {fault}")
     if winner:
         show_winner(reading, limits, index.parent)
@@ -254,6 +254,11 @@ def report(
     name = "/".join(index.parts[-2:])
     if study and readme:
         studies = [read_study(path, reading.runs) for path in study]
+        for one in studies:
+            if not one.groups:
+                printing.warn(
+                    f"warning: none of the runs of {one.name} is in {index}"
+                )
         printing.wrote(*write_study(studies, name=name, readme=readme))
         return
     written = write_report(

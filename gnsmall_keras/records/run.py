@@ -18,6 +18,7 @@ _SCHEMAS = range(2, SCHEMA + 1)  # that are read
 RECORD_FILE = "record.json"  # in a run's folder
 MODEL_FILE = "model.keras"  # beside it
 INDEX_FILE = "index.jsonl"  # in the folder of all runs
+FAILED_FILE = "failed.jsonl"  # beside it: a sweep's runs that failed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,10 @@ class Difference(NamedTuple):
         n: pairs.
         mean: of the differences.
         deviation: of the sample; None where n < 2.
-        half_width: of the interval by Student's t; None where n < 2.
-        p: two-sided, of Student's t-test; None where n < 2, and where all
-            differences are equal.
+        half_width: of the interval by Student's t; None where n < 2, and
+            where all differences are equal: a spread of 0 is none that a
+            sample of seeds can have.
+        p: two-sided, of Student's t-test; None where `half_width` is.
     """
 
     n: int
@@ -59,7 +60,7 @@ def paired_difference(
     if found.deviation is None:
         return Difference(*found)
     if found.deviation < _ROUNDING:
-        return Difference(*found, half_width=0.0)
+        return Difference(*found)
     from scipy.stats import ttest_rel
 
     test = ttest_rel(*zip(*pairs, strict=True))

@@ -341,11 +341,6 @@ class Comparison(NamedTuple):
     validation: Difference | None
     test: Difference | None
 
-    @property
-    def p(self) -> float | None:
-        """Of Student's t-test of test accuracies; None where there is none."""
-        return self.test.p if self.test else None
-
 
 def compare(groups: Iterable[Group]) -> list[Comparison]:
     """Compares every strategy with its baseline, paired by seed.
@@ -378,6 +373,15 @@ def compare_pair(group: Group, control: Group) -> Comparison:
         for measure in ("validation_accuracy", "test_accuracy")
     )
     return Comparison(group, control, validation, test)
+
+
+def mixed_seeds(groups: Iterable[Group]) -> list[int]:
+    """Seeds whose runs were on several backends or machines."""
+    found: dict[int, set[tuple[str, str]]] = {}
+    for run in (run for group in groups for run in group.runs):
+        place = run.record.backend, run.record.machines
+        found.setdefault(run.record.config["seed"], set()).add(place)
+    return sorted(seed for seed, places in found.items() if len(places) > 1)
 
 
 def key_of(identity: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Reads records line by line; a broken line is reported and skipped."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from gnsmall_keras.lines import one_line
 from gnsmall_keras.records.export import EXPORTS_FILE, ExportRecord
 from gnsmall_keras.records.jsonl import scan_lines
 from gnsmall_keras.records.predictions import unpack_correct
-from gnsmall_keras.records.run import RunRecord, scan_records
+from gnsmall_keras.records.run import FAILED_FILE, RunRecord, scan_records
 
 _LONGEST = 240  # characters of a fault
 _MOST = 1e12  # of anything that is drawn
@@ -50,12 +51,14 @@ class Reading(NamedTuple):
     faults: list[str]  # a line each, with its number
     exports: list[ExportRecord]  # of files, each as it was last recorded
     timed: list[ExportRecord]  # of files, one for each processor's latency
+    failed: list[str]  # runs of sweeps without a record, a line each
 
 
 def read_runs(index: str | os.PathLike[str]) -> Reading:
     """Reads all records of the file `index` that can be read.
 
-    Those of exported files are in `exports.jsonl` beside it, if there are any.
+    Those of exported files are in `exports.jsonl` beside it, if there are any,
+    and the runs that a sweep has lost in `failed.jsonl`.
 
     Raises:
         ValueError: if there is no such file.
@@ -66,14 +69,41 @@ def read_runs(index: str | os.PathLike[str]) -> Reading:
             f"No records at {str(index)!r}. Give --index the file index.jsonl "
             "of a folder of runs."
         )
-    reading = Reading([], [], [], [])
+    reading = Reading([], [], [], [], [])
     for number, found in scan_records(path):
         try:
             reading.runs.append(Run(number, _checked(found)))
         except ValueError as error:
             reading.faults.append(_tell(path, number, error))
     _read_exports(path.with_name(EXPORTS_FILE), reading)
+    _read_failures(path.with_name(FAILED_FILE), reading)
     return reading
+
+
+def _read_failures(path: Path, reading: Reading) -> None:
+    """Adds runs that failed and have no record, each with its last error."""
+    if not path.is_file():
+        return
+    known = {slug for run in reading.runs for slug in run.record.slugs}
+    errors: dict[str, str] = {}
+    for number, found in scan_lines(path, _parse_failure):
+        if isinstance(found, ValueError):
+            reading.faults.append(_tell(path, number, found))
+        elif found[0] not in known:
+            errors[found[0]] = found[1]
+    reading.failed.extend(
+        _shorten(one_line(f"{slug} has failed: {error}"))
+        for slug, error in errors.items()
+    )
+
+
+def _parse_failure(line: str) -> tuple[str, str]:
+    """The name of a run, and its error."""
+    values = json.loads(line)
+    return (
+        _field(values, "failure", "slug", str),
+        _field(values, "failure", "error", str),
+    )
 
 
 def _read_exports(path, reading):
@@ -102,9 +132,11 @@ def _tell(path, number, error):
     """A fault in one line, short, with its place."""
     text = one_line(error)
     text = text.removeprefix(f"{path}, line {number}: ")
-    if len(text) > _LONGEST:
-        text = text[:_LONGEST] + "..."
-    return f"{path.name}, line {number}: {text}"
+    return f"{path.name}, line {number}: {_shorten(text)}"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
 def _checked_export(record: ExportRecord | ValueError) -> ExportRecord:

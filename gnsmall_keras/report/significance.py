@@ -7,6 +7,7 @@ import numpy as np
 
 from gnsmall_keras.records.predictions import unpack_correct
 from gnsmall_keras.records.run import RunRecord
+from gnsmall_keras.report.estimates import Difference
 
 
 class McNemar(NamedTuple):
@@ -74,3 +75,21 @@ def correct_by_holm(values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, value * (len(known) - rank)))
         corrected[place] = largest
     return corrected
+
+
+def correct_differences(
+    found: Sequence[Difference | None],
+) -> list[float | None]:
+    """Returns the p-values of differences, corrected by Holm for being many.
+
+    Equal differences have no p, but are a test all the same; one pair is none.
+    """
+    values = [
+        1.0 if one and one.n > 1 and one.p is None else one and one.p
+        for one in found
+    ]
+    corrected = correct_by_holm(values)
+    return [
+        p if one and one.p is not None else None
+        for one, p in zip(found, corrected, strict=True)
+    ]

@@ -1,12 +1,20 @@
 """Arms and contrasts of a sweep file, as far as their runs are recorded."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gnsmall_keras.config import RunConfig
+from gnsmall_keras.config import (
+    KNOWN_DATA,
+    Facts,
+    RunConfig,
+    complete,
+    settle_images,
+)
+from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.report.estimates import Estimate, estimate
 from gnsmall_keras.report.groups import (
     Comparison,
@@ -17,7 +25,7 @@ from gnsmall_keras.report.groups import (
     key_of,
 )
 from gnsmall_keras.report.reading import Run
-from gnsmall_keras.report.significance import correct_by_holm
+from gnsmall_keras.report.significance import correct_differences
 from gnsmall_keras.sweeps.contrasts import Contrast
 from gnsmall_keras.sweeps.plan import read_sweep
 
@@ -106,7 +114,9 @@ def read_study(path: str | os.PathLike[str], runs: Iterable[Run]) -> Study:
         ValueError: if it is no sweep file or names no arm, or its runs were on
             different images.
     """
-    sweep = read_sweep(path)
+    runs = list(runs)
+    settle = functools.partial(_settle, [run.record for run in runs])
+    sweep = dataclasses.replace(read_sweep(path), settle=settle)
     if not sweep.arms:
         raise ValueError(
             f"A study is a sweep file whose grids name their arms. Received: "
@@ -119,7 +129,6 @@ def read_study(path: str | os.PathLike[str], runs: Iterable[Run]) -> Study:
                 f"several of {name!r}, as its students' data or protocols "
                 "differ. Write a file for each of them."
             )
-    runs = list(runs)
     arms, teachers = (
         tuple(_find(name, configs, runs) for name, configs in named.items())
         for named in (sweep.arms, sweep.teacher_arms)
@@ -140,6 +149,36 @@ def read_study(path: str | os.PathLike[str], runs: Iterable[Run]) -> Study:
             f"digests {digests}. Give an index of one of them."
         )
     return study
+
+
+def _settle(records: Sequence[RunRecord], config: RunConfig) -> RunConfig:
+    """Names a run on images of one's own as its records are named.
+
+    The images need not be at hand. Where they have changed between two runs,
+    those of the later one count.
+    """
+    if config.data in KNOWN_DATA:
+        return config
+    # A study of known data needs none of it.
+    from gnsmall_keras.training.experiment import images_of
+
+    images = images_of(config)._asdict()
+    for record in reversed(records):
+        if images.items() <= complete(record.config).items():
+            return settle_images(config, _facts(config, record))
+    return config
+
+
+def _facts(config: RunConfig, record: RunRecord) -> Facts:
+    """What a record knows of its images; as `splits.settled` counts them."""
+    count = record.train_images
+    given = (record.images or {}).get("validation_given", False)
+    if not given:
+        count += record.validation_images
+        if config.protocol != "paper":
+            count = int(count * (1 - config.validation_fraction))
+    own = bool(record.config.get("data_digest"))
+    return Facts(record.data_digest, own, count)
 
 
 def _find(name: str, configs: Sequence[RunConfig], runs: Sequence[Run]) -> Arm:
@@ -185,9 +224,8 @@ def _compare(
     primary = [number for number, one in enumerate(contrasts) if one.primary]
     chances: list[float | None] = [None] * len(contrasts)
     if all(arm.done == arm.asked for n in primary for arm in sides[n]):
-        found = [one.p for n in primary if (one := compared[n])]
-        # Without a spread there is no p, but it is a test all the same.
-        corrected = correct_by_holm([1.0 if p is None else p for p in found])
-        for number, p, known in zip(primary, corrected, found, strict=True):
-            chances[number] = None if known is None else p
+        found = [one and one.test for one in (compared[n] for n in primary)]
+        corrected = correct_differences(found)
+        for number, p in zip(primary, corrected, strict=True):
+            chances[number] = p
     return tuple(map(Row, contrasts, compared, chances))

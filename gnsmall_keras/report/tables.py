@@ -19,7 +19,7 @@ from gnsmall_keras.report.published import (
 )
 from gnsmall_keras.report.significance import (
     compare_predictions,
-    correct_by_holm,
+    correct_differences,
 )
 from gnsmall_keras.report.study import Study
 
@@ -105,7 +105,7 @@ def tabulate_groups(groups: Iterable[Group]) -> Table:
 def tabulate_differences(comparisons: Iterable[Comparison]) -> Table:
     """One row for each strategy: what it is above or below its baseline."""
     comparisons = list(comparisons)
-    corrected = correct_by_holm([found.p for found in comparisons])
+    corrected = correct_differences([found.test for found in comparisons])
     return Table(
         (
             *(*_SETTING, "test, points", _HOLM, "validation, points"),

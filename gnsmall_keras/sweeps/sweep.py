@@ -13,6 +13,7 @@ from gnsmall_keras.config import KNOWN_DATA, RunConfig
 from gnsmall_keras.records.folders import begun_name, find_folder
 from gnsmall_keras.records.jsonl import append_line
 from gnsmall_keras.records.run import (
+    FAILED_FILE,
     MODEL_FILE,
     RECORD_FILE,
     RunRecord,
@@ -28,7 +29,6 @@ from gnsmall_keras.sweeps.plan import SweepConfig
 from gnsmall_keras.writing import lock
 
 EXECUTED = "train.ipynb"  # in a run's folder
-FAILED_FILE = "failed.jsonl"  # beside the index
 LOCK_FILE = "sweep.lock"  # in the folder of all runs
 
 

@@ -387,3 +387,26 @@ def test_a_figure_s_name_of_an_arm_is_short(make_record, runs_of):
     assert group.short.startswith("gns w0.5 quick: kd kd, T=4, label 0.5")
     assert group.short.endswith("from gns-w1.6")
     assert len(group.short) < len(group.name)
+
+
+def test_pairs_on_two_machines_are_named(make_record, write_index, tmp_path):
+    student = {"strategy": "kd", "teachers": ("t.keras",)}
+    records = [
+        make_record(0.6, seed=seed, record={"hardware": {"processor": name}})
+        for seed, name in enumerate(("Xeon", "EPYC"))
+    ] + [
+        make_record(
+            *(0.7, 0.7),
+            seed=seed,
+            record={"hardware": {"processor": "EPYC"}},
+            **student,
+        )
+        for seed in range(2)
+    ]
+    page, readme = tmp_path / "report.html", tmp_path / "README.md"
+    readme.write_text("\n".join([*RESULTS, ""]))
+    reading = read_runs(write_index(*records))
+    write_report(reading, name="index.jsonl", out=page, readme=readme)
+    for text in (page.read_text(), readme.read_text()):
+        assert "differ by these too: gns w0.5" in text
+        assert "(seed 0)." in text

@@ -130,9 +130,9 @@ def test_peers_that_beat_ours_are_in_the_figure(networks):
 def test_a_file_without_records_is_an_error(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"sha256": "0"}))
     with pytest.raises(ValueError, match="a.json, whose file has none"):
-        find_networks(tmp_path, Reading([], [], [], []), [])
+        find_networks(tmp_path, Reading([], [], [], [], []), [])
     with pytest.raises(ValueError, match="--published"):
-        find_networks(tmp_path / "none", Reading([], [], [], []), [])
+        find_networks(tmp_path / "none", Reading([], [], [], [], []), [])
 
 
 def test_cited_values_are_of_the_file_with_their_digest(networks):

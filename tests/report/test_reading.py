@@ -43,7 +43,28 @@ def test_a_fault_is_short(tmp_path):
 def test_an_empty_file_has_no_runs(tmp_path):
     index = tmp_path / "index.jsonl"
     index.write_text("")
-    assert read_runs(index) == ([], [], [], [])
+    assert read_runs(index) == ([], [], [], [], [])
+
+
+def test_runs_that_a_sweep_lost_are_named(make_record, write_index, tmp_path):
+    done, lost = make_record(0.6), make_record(0.6, seed=1)
+    index = write_index(done)
+    errors = {done.slug: "no memory", lost.slug: "ValueError: NaN or inf\nat"}
+    failures = [
+        json.dumps({"slug": slug, "error": error})
+        for slug, error in errors.items()
+    ]
+    text = "\n".join([*failures, failures[-1], "{}", ""])
+    index.with_name("failed.jsonl").write_text(text)
+    reading = read_runs(index)
+    (line,) = reading.failed
+    assert line.startswith(f"{lost.slug} has failed: ValueError: NaN or inf")
+    assert "\n" not in line
+    (fault,) = reading.faults
+    assert fault.startswith("failed.jsonl, line 4:")
+    page = tmp_path / "report.html"
+    write_report(reading, name="index.jsonl", out=page)
+    assert line in page.read_text()
 
 
 def test_a_missing_file_is_refused(tmp_path):

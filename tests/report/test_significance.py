@@ -14,8 +14,9 @@ from gnsmall_keras.report.significance import (
     McNemar,
     compare_predictions,
     correct_by_holm,
+    correct_differences,
 )
-from gnsmall_keras.report.tables import tabulate_differences
+from gnsmall_keras.report.tables import show_difference, tabulate_differences
 
 
 def test_holm_counts_down_from_the_smallest():
@@ -38,7 +39,19 @@ def test_the_paired_test_is_students():
     counts = {0: 7712, 1: 7490, 2: 8403}
     before = {seed: 100 * (n / 10_000) for seed, n in counts.items()}
     after = {seed: 100 * ((n + 11) / 10_000) for seed, n in counts.items()}
-    assert paired_difference(after, before).p is None
+    found = paired_difference(after, before)
+    assert found.p is None
+    assert found.half_width is None
+    assert show_difference(found) == "+0.11 (n=3, no interval)"
+
+
+def test_equal_differences_are_a_test_all_the_same():
+    some = paired_difference({0: 1.0, 1: 2.0, 2: 2.5}, {0: 0.0, 1: 0.0, 2: 0.0})
+    equal = paired_difference({0: 1.0, 1: 2.0}, {0: 0.0, 1: 1.0})
+    single = paired_difference({0: 1.0}, {0: 0.0})
+    assert correct_differences([some, None, single]) == [some.p, None, None]
+    found = correct_differences([equal, some])
+    assert found == [None, pytest.approx(2 * some.p)]
 
 
 def test_mcnemar_counts_the_images_that_one_alone_recognised(

@@ -198,7 +198,7 @@ def test_a_primary_contrast_without_spread_is_a_test_all_the_same(
     study = read_study(sweep, runs_of(*_flat(records)))
     cold, warm, _ = study.rows
     assert warm.corrected is None
-    assert cold.corrected == pytest.approx(2 * cold.found.p)
+    assert cold.corrected == pytest.approx(2 * cold.found.test.p)
 
 
 def test_other_runs_change_nothing(sweep, records, runs_of, make_record):

@@ -146,7 +146,7 @@ def draw_differences(name: str, comparisons: Iterable[Comparison]):
         f"Differences of test accuracy on {name}, paired by seed, with 95 "
         f"percent intervals: {list_groups(row.group for row in rows)}.",
         "Means of differences paired by seed, with the 95 % interval by "
-        "Student's t; a cross has n=1 and no interval. A colour is one "
+        "Student's t; a cross has no interval. A colour is one "
         "protocol and number of epochs."
         + left_out(len(known), MOST_ROWS, "strategies"),
         figure,

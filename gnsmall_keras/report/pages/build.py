@@ -14,7 +14,14 @@ from gnsmall_keras.report import tables
 from gnsmall_keras.report.costs import find_cost
 from gnsmall_keras.report.figures.drawing import Drawing, render
 from gnsmall_keras.report.figures.overview import draw_all
-from gnsmall_keras.report.groups import Group, compare, data_name, group_runs
+from gnsmall_keras.report.groups import (
+    Comparison,
+    Group,
+    compare,
+    data_name,
+    group_runs,
+    mixed_seeds,
+)
 from gnsmall_keras.report.pages.markdown import insert_results, write_files
 from gnsmall_keras.report.reading import Reading
 from gnsmall_keras.report.winner import find_winners
@@ -100,7 +107,25 @@ def make_results(groups: Sequence[Group], runs: int, name: str) -> str:
             "seed, with the 95 % interval by Student's t where n > 1:",
             differences.to_markdown(),
         ]
+    if mixed := _tell_mixed(comparisons):
+        paragraphs.append(mixed)
     return "\n\n".join(paragraphs)
+
+
+def _tell_mixed(comparisons: Sequence[Comparison]) -> str:
+    """Names strategies that differ from their baseline in more than that."""
+    told = [
+        f"{found.group.short} (seed {', '.join(map(str, mixed))})"
+        for found in comparisons
+        if found.baseline
+        and (mixed := mixed_seeds((found.group, found.baseline)))
+    ]
+    if not told:
+        return ""
+    return (
+        "Runs of these and of their baseline were on several backends or "
+        f"machines, and differ by these too: {'; '.join(told)}."
+    )
 
 
 def _make_page(reading, groups, drawn, name):
@@ -110,6 +135,7 @@ def _make_page(reading, groups, drawn, name):
         f"Made from {name} alone. Runs: {len(reading.runs)}; groups: "
         f"{len(groups)}; protocol: {protocols}; epochs: {epochs}."
     )
+    comparisons = compare(groups)
     sections = "\n".join(
         f'<h2>Figures: {html.escape(data)}</h2>\n<div class="figures">\n'
         + "\n".join(map(_embed, drawings))
@@ -119,10 +145,17 @@ def _make_page(reading, groups, drawn, name):
     return string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         headline=_headline(groups, reading.exports),
         summary=html.escape(summary),
-        faults=_tell(reading.faults),
+        faults=_tell(
+            "Lines that could not be read and are skipped", reading.faults
+        )
+        + _tell(
+            "Runs of sweeps that failed and count nowhere below",
+            reading.failed,
+        ),
         few=DEMONSTRATION_EPOCHS,
         sections=sections,
-        differences=_box(tables.tabulate_differences(compare(groups))),
+        differences=_box(tables.tabulate_differences(comparisons))
+        + f"<p>{html.escape(_tell_mixed(comparisons))}</p>",
         winners="\n".join(map(_tell_winner, find_winners(groups)))
         or "<p>None: no run has a validation accuracy.</p>",
         exports=_box(tables.tabulate_exports(reading.exports)),
@@ -222,13 +255,13 @@ def _box(table, what=""):
     )
 
 
-def _tell(faults):
+def _tell(what, faults):
     if not faults:
         return ""
     lines = "\n".join(f"<li>{html.escape(fault)}</li>" for fault in faults)
     return (
-        f'<div class="faults"><p>Lines that could not be read and are '
-        f"skipped: {len(faults)}</p>\n<ul>\n{lines}\n</ul></div>"
+        f'<div class="faults"><p>{what}: {len(faults)}</p>\n<ul>\n{lines}\n'
+        "</ul></div>"
     )
 
 

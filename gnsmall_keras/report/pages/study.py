@@ -7,7 +7,7 @@ from pathlib import Path
 from gnsmall_keras.report import tables
 from gnsmall_keras.report.figures.drawing import Drawing, render
 from gnsmall_keras.report.figures.study import draw_study
-from gnsmall_keras.report.groups import Group
+from gnsmall_keras.report.groups import Group, mixed_seeds
 from gnsmall_keras.report.pages.markdown import insert_results, write_files
 from gnsmall_keras.report.study import Study
 
@@ -83,6 +83,7 @@ def make_study(
             "test of each seed's two networks, are not corrected for being "
             "many; the t-test of primary contrasts is two-sided.",
             tables.tabulate_contrasts(study).to_markdown(),
+            *_tell_withheld(study),
             *_warn_of_machines(study.groups),
         ]
     for drawing in drawings:
@@ -92,6 +93,27 @@ def make_study(
             f"{drawing.title}. {drawing.caption}",
         ]
     return "\n\n".join(paragraphs)
+
+
+def _tell_withheld(study: Study) -> list[str]:
+    """Why no primary contrast has a p, where runs are missing."""
+    deciding = {
+        name
+        for row in study.rows
+        if row.contrast.primary
+        for name in (row.contrast.treated, row.contrast.control)
+    }
+    missing = [
+        f"{arm.name} ({arm.done} of {arm.asked})"
+        for arm in study.arms
+        if arm.name in deciding and arm.done < arm.asked
+    ]
+    if not missing:
+        return []
+    return [
+        "Primary contrasts have no p before all of their runs are recorded. "
+        f"Missing: {'; '.join(missing)}."
+    ]
 
 
 def _say_where(groups: Sequence[Group]) -> str:
@@ -112,11 +134,7 @@ def _say_where(groups: Sequence[Group]) -> str:
 
 def _warn_of_machines(groups: Sequence[Group]) -> list[str]:
     """Names the seeds whose runs differ in more than their arm."""
-    found: dict[int, set[tuple[str, str]]] = {}
-    for run in (run for group in groups for run in group.runs):
-        place = run.record.backend, run.record.machines
-        found.setdefault(run.record.config["seed"], set()).add(place)
-    mixed = sorted(seed for seed, places in found.items() if len(places) > 1)
+    mixed = mixed_seeds(groups)
     if not mixed:
         return []
     return [
