@@ -102,10 +102,13 @@ class Merged(NamedTuple):
     faults: list[str]  # lines that are no records, with file and number
 
 
-def append_line(text: str, lines: str | os.PathLike[str]) -> None:
+def append_line(text: str, lines: str | os.PathLike[str]) -> bool:
     """Appends `text` to the file `lines`, if it is not there.
 
     Processes that append at once wait for each other (POSIX `flock`).
+
+    Returns:
+        Whether it was appended.
     """
     path = Path(lines)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,13 +119,14 @@ def append_line(text: str, lines: str | os.PathLike[str]) -> None:
         last = b"\n"
         for last in file:
             if last == line:
-                return
+                return False
         # A line cut short by a full disk must not swallow this one.
         if not last.endswith(b"\n"):
             line = b"\n" + line
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
+    return True
 
 
 def scan_lines(

@@ -136,9 +136,13 @@ class RunRecord:
         return cls.from_json(path.read_text("utf-8"))
 
 
-def append_record(record: RunRecord, index: str | os.PathLike[str]) -> None:
-    """Appends `record` to the file `index` as one line, if it is not there."""
-    append_line(record.to_json(), index)
+def append_record(record: RunRecord, index: str | os.PathLike[str]) -> bool:
+    """Appends `record` to the file `index` as one line, if it is not there.
+
+    Returns:
+        Whether it was appended.
+    """
+    return append_line(record.to_json(), index)
 
 
 def read_records(index: str | os.PathLike[str]) -> Iterator[RunRecord]:

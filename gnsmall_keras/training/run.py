@@ -93,7 +93,7 @@ def train(
 
     Returns:
         The record that was appended; of a run that `out` has finished, on the
-        same images, the one that is there.
+        same images, the one that is there, appended where `index` is without.
 
     Raises:
         ValueError: if the config does not fit the data, a teacher, the
@@ -131,6 +131,8 @@ def train(
                 f"{Path(out) / finished.slug} is finished; `again` (--again) "
                 "trains it anew."
             )
+            if append_record(finished, index):
+                say(f"Its record was added to {index}.")
             return finished
         record = _read_ended(folder / ENDED_FILE)
         if record is None:

@@ -9,8 +9,11 @@ import keras
 import numpy as np
 import pytest
 
+from gnsmall_keras import fields
 from gnsmall_keras.config import RunConfig
 from gnsmall_keras.records.run import read_records
+from gnsmall_keras.sweeps import sweep
+from gnsmall_keras.sweeps.plan import SweepConfig
 from gnsmall_keras.training import fit, run
 from gnsmall_keras.training.holding import LOCK_FILE, holding
 
@@ -39,6 +42,34 @@ def test_a_finished_run_is_not_trained_again(tmp_path, capfd):
     assert run.train(CONFIG, out=tmp_path, progress=False) == first
     assert "is finished; `again`" in capfd.readouterr().err
     assert len(list(read_records(tmp_path / "index.jsonl"))) == 1
+
+
+def test_another_index_gets_the_record_of_a_finished_run(tmp_path, capfd):
+    first = run.train(CONFIG, out=tmp_path, progress=False)
+    other = tmp_path / "other.jsonl"
+    for added in (True, False):
+        run.train(CONFIG, out=tmp_path, index=other, progress=False)
+        told = f"Its record was added to {other}." in capfd.readouterr().err
+        assert told == added
+        assert list(read_records(other)) == [first]
+
+
+def test_a_sweep_with_another_index_records_finished_runs(tmp_path):
+    plan = SweepConfig(parameters=fields.plain(CONFIG), grid={"seed": [0]})
+    (config,) = plan.configs
+    first = run.train(config, out=tmp_path, progress=False)
+    other = tmp_path / "other.jsonl"
+
+    def engine(queue):
+        for job in queue:
+            run.train(config, out=tmp_path, index=job.parameters["index"])
+            yield sweep.Ended(job, None)
+
+    todo = sweep.list_todo(plan, other).pending
+    found = sweep.run_all(todo, out=tmp_path, index=other, engine=engine)
+    assert [one.record for one in found] == [first]
+    assert list(read_records(other)) == [first]
+    assert sweep.list_todo(plan, other).finished == (config,)
 
 
 def test_again_trains_it_anew(tmp_path):
