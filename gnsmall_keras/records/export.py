@@ -50,7 +50,7 @@ class ExportRecord:
     @property
     def run_key(self) -> str:
         """Its run's `RunRecord.key`, which no other run has."""
-        return f"{self.source['digest']} {self.source['started_at']}"
+        return f"{self.source['slug']} {self.source['started_at']}"
 
     @property
     def head_units(self) -> int:
@@ -85,7 +85,7 @@ class ExportRecord:
             _ = record.run_key, record.sha256
         except (TypeError, KeyError) as error:
             raise ValueError(
-                "An export record names its run's digest and start, and its "
+                "An export record names its run's slug and start, and its "
                 f"file's sha256. Missing: {error}."
             ) from None
         return record

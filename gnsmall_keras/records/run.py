@@ -67,7 +67,7 @@ class RunRecord:
     @property
     def key(self) -> str:
         """What a repeated line has in common with the first."""
-        return f"{self.digest} {self.started_at}"
+        return f"{self.slug} {self.started_at}"
 
     @property
     def slugs(self) -> tuple[str, ...]:

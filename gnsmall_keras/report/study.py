@@ -182,9 +182,9 @@ def _facts(config: RunConfig, record: RunRecord) -> Facts:
 
 
 def _find(name: str, configs: Sequence[RunConfig], runs: Sequence[Run]) -> Arm:
-    recorded = {run.record.digest for run in runs}
-    digests = {_recorded_digest(config, recorded) for config in configs}
-    found = tuple(run for run in runs if run.record.digest in digests)
+    recorded = {run.record.slug for run in runs}
+    slugs = {_recorded_slug(config, recorded) for config in configs}
+    found = tuple(run for run in runs if run.record.slug in slugs)
     if not found:
         return Arm(name, len(configs), None)
     by_slug = index_slugs(runs)
@@ -194,20 +194,20 @@ def _find(name: str, configs: Sequence[RunConfig], runs: Sequence[Run]) -> Arm:
         for one in identities
     ]
     if len(set(teachers)) > 1:
-        slugs = [run.record.slug for run in found]
+        named = [run.record.slug for run in found]
         raise ValueError(
             "The runs of an arm learn from teachers of the same weights. "
-            f"Received: arm {name!r} with runs {slugs}, whose teachers have "
+            f"Received: arm {name!r} with runs {named}, whose teachers have "
             "one name and different weights. Train anew those of the teacher "
             "that was replaced."
         )
     return Arm(name, len(configs), Group(identities[0], found))
 
 
-def _recorded_digest(config: RunConfig, recorded: Collection[str]) -> str:
-    """Its digest; that of an older name, where only that is recorded."""
-    digests = [name.digest for name in config.names]
-    return next(filter(recorded.__contains__, digests), config.digest)
+def _recorded_slug(config: RunConfig, recorded: Collection[str]) -> str:
+    """Its slug; that of an older name, where only that is recorded."""
+    slugs = [name.slug for name in config.names]
+    return next(filter(recorded.__contains__, slugs), config.slug)
 
 
 def _compare(

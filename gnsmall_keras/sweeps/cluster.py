@@ -324,9 +324,9 @@ def _bring_home(result: _Result, job: Job) -> None:
 def _recorded(job: Job) -> bool:
     """Whether a worker finished the run before it was lost."""
     index = Path(job.parameters["index"])
-    digests = {name.digest for name in job.config.names}
+    slugs = {name.slug for name in job.config.names}
     return index.exists() and any(
-        isinstance(record, RunRecord) and record.digest in digests
+        isinstance(record, RunRecord) and record.slug in slugs
         for _, record in scan_records(index)
     )
 

@@ -93,17 +93,17 @@ def list_todo(
     known, faults = set[str](), list[str]()
     for _, line in scan_records(index) if index.exists() else ():
         if isinstance(line, RunRecord):
-            known.add(line.digest)
+            known.add(line.slug)
         else:
             faults.append(str(line))
     wanted = _of_seeds(sweep.configs, seeds)
-    asked = {config.digest: config for config in wanted}
+    asked = {config.slug: config for config in wanted}
     teachers = _needed(wanted, sweep.teacher_configs)
-    unique = {c.digest: c for c in teachers} | asked
+    unique = {c.slug: c for c in teachers} | asked
     done = [
         config
         for config in unique.values()
-        if not known.isdisjoint(name.digest for name in config.names)
+        if not known.isdisjoint(name.slug for name in config.names)
     ]
     pending = [config for config in unique.values() if config not in done]
     return Todo(
@@ -185,10 +185,10 @@ def changed_teachers(
     Returns:
         The teachers' files, by the run's slug.
     """
-    digests = {name.digest for run in todo.finished for name in run.names}
+    slugs = {name.slug for run in todo.finished for name in run.names}
     found: dict[str, list[str]] = {}
     for _, record in scan_records(index) if index.exists() else ():
-        if not isinstance(record, RunRecord) or record.digest not in digests:
+        if not isinstance(record, RunRecord) or record.slug not in slugs:
             continue
         if not record.distillation:
             continue
