@@ -99,7 +99,8 @@ def train(
         ValueError: if the config does not fit the data, a teacher, the
             devices or the checkpoint of an earlier call, the loss or the
             trained network's logits are NaN or inf, the time budget is below
-            one step, or what `tensorboard` needs is not installed.
+            one step, what `tensorboard` needs is not installed, or `out` has
+            the run finished on another backend.
         TrainingInterrupted: if it was stopped before its end.
 
     Example:
@@ -177,7 +178,11 @@ def _read_record(path):
 
 
 def _find_finished(config, data_digest, out):
-    """The record of a run that is done, of data and teachers as now."""
+    """The record of a run that is done, of data and teachers as now.
+
+    On another backend it is another network, whose place this one would take.
+    """
+    elsewhere = None
     for name in config.names:
         folder = out / name.slug
         path = folder / RECORD_FILE
@@ -191,18 +196,26 @@ def _find_finished(config, data_digest, out):
         except ValueError as error:
             say(f"{error} The run is trained anew.")
             continue
-        if (
-            record.digest == name.digest
-            and record.backend == keras.config.backend()
-            and record.data_digest == data_digest
-        ):
-            others = find_changed(record.distillation, out)
-            if not others:
-                return record
-            say(
-                f"{folder} is finished, but since then {', '.join(others)} "
-                "changed: it is trained anew."
-            )
+        if (record.digest, record.data_digest) != (name.digest, data_digest):
+            continue
+        if record.backend != keras.config.backend():
+            elsewhere = folder, record.backend
+            continue
+        others = find_changed(record.distillation, out)
+        if not others:
+            return record
+        say(
+            f"{folder} is finished, but since then {', '.join(others)} "
+            "changed: it is trained anew."
+        )
+    if elsewhere:
+        raise ValueError(
+            "A folder of runs has one network for each config, whatever the "
+            f"backend. Received: {keras.config.backend()}, where "
+            f"{elsewhere[0]} was finished on {elsewhere[1]}. Give another "
+            "`out` (--out) to have both, or `again` (--again) to train it anew "
+            "in the place of that one."
+        )
     return None
 
 

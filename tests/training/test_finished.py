@@ -1,5 +1,6 @@
 """A run is trained by one process, once, and only a sound one is recorded."""
 
+import dataclasses
 import multiprocessing
 import subprocess
 import sys
@@ -9,9 +10,14 @@ import keras
 import numpy as np
 import pytest
 
-from gnsmall_keras import fields
+from gnsmall_keras import cli, fields
 from gnsmall_keras.config import RunConfig
-from gnsmall_keras.records.run import read_records
+from gnsmall_keras.records.run import (
+    MODEL_FILE,
+    RECORD_FILE,
+    RunRecord,
+    read_records,
+)
 from gnsmall_keras.sweeps import sweep
 from gnsmall_keras.sweeps.plan import SweepConfig
 from gnsmall_keras.training import fit, run
@@ -77,6 +83,25 @@ def test_again_trains_it_anew(tmp_path):
     time.sleep(1.1)  # records tell starts apart by the second
     run.train(CONFIG, out=tmp_path, progress=False, again=True)
     assert len(list(read_records(tmp_path / "index.jsonl"))) == 2
+
+
+def test_another_backend_does_not_take_a_finished_run_s_place(tmp_path, capsys):
+    first = run.train(CONFIG, out=tmp_path, progress=False)
+    folder = tmp_path / first.slug
+    elsewhere = dataclasses.replace(first, backend="another")
+    (folder / RECORD_FILE).write_text(elsewhere.to_json() + "\n")
+    weights = (folder / MODEL_FILE).read_bytes()
+    arguments = ["train", "--epochs", "1", "--batch-size", "256"]
+    arguments += ["--out", str(tmp_path)]
+    capsys.readouterr()
+    assert cli.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert f"{folder} was finished on another. Give another `out`" in told
+    assert told.count("\n") == 1
+    assert (folder / MODEL_FILE).read_bytes() == weights
+    assert RunRecord.read(folder / RECORD_FILE) == elsewhere
+    assert cli.main([*arguments, "--again"]) == 0
+    assert RunRecord.read(folder / RECORD_FILE).backend == first.backend
 
 
 def test_another_data_set_under_the_name_is_trained(tmp_path, monkeypatch):
