@@ -1,5 +1,6 @@
 """Where a result comes from: versions, hardware, commit."""
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -36,6 +37,16 @@ def describe_hardware() -> dict[str, Any]:
         "processor": _processor_name(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def describe_session() -> dict[str, Any]:
+    """Returns by what a training goes on from now: commit, versions, time."""
+    now = datetime.datetime.now(datetime.UTC)
+    return {
+        "commit": source_commit(),
+        "versions": package_versions(),
+        "started_at": now.isoformat(timespec="seconds"),
     }
 
 

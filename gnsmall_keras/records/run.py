@@ -110,6 +110,22 @@ class RunRecord:
             names |= gpus or {str(machine.get("processor"))}
         return " and ".join(sorted(names))
 
+    @property
+    def commits(self) -> list[str]:
+        """Those that trained it: of each session, of its assistants too.
+
+        The one that ended it alone, where a record is too old for others.
+        """
+        stages = (self.distillation or {}).get("stages", ())
+        sessions = [
+            *itertools.chain.from_iterable(
+                stage.get("sessions", ()) for stage in stages
+            ),
+            *self.hardware.get("before", ()),
+        ]
+        found = [one["commit"] for one in sessions if "commit" in one]
+        return list(dict.fromkeys([*found, self.commit]))
+
     def to_json(self) -> str:
         """Returns the record as one line of JSON, without the line's end."""
         values = dataclasses.asdict(self)

@@ -28,7 +28,8 @@ class Progress(NamedTuple):
     seconds: float  # spent in fit so far
     teachers: tuple[str, ...] = ()  # digests of their weights
     steps: int = 0  # of the epoch that is not complete
-    machines: tuple[dict[str, Any], ...] = ()  # where, the present one last
+    # Where and, but in older files, by what: of each session, this one last.
+    machines: tuple[dict[str, Any], ...] = ()
     kernels: str = "keras"  # what computes the network, see `native.choice`
     loops: tuple[str, ...] = ()  # how steps were taken, the present way last
 
@@ -271,7 +272,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         identity: all that decides the result.
         epochs: of the whole training.
         stop: whether to stop.
-        machine: where the training goes on, for JSON.
+        session: where and by what the training goes on, for JSON.
         together: how many runs share the time that passes.
 
     Raises:
@@ -288,14 +289,14 @@ class SaveCheckpoints(keras.callbacks.Callback):
         identity: dict[str, Any],
         epochs: int,
         stop: StopRequest,
-        machine: dict[str, Any],
+        session: dict[str, Any],
         together: int = 1,
     ):
         super().__init__()
         self._together = together
         self._path = path
-        others = (m for m in before.machines if m != machine)
-        self._machines = (*others, machine)
+        others = (one for one in before.machines if one != session)
+        self._machines = (*others, session)
         self._before = before
         self._identity = identity
         self._epochs = epochs

@@ -35,6 +35,7 @@ class Stage(NamedTuple):
     progress: bool  # whether to print
     data_digest: str
     machine: dict[str, Any]  # what it is trained on, for the record
+    session: dict[str, Any]  # by what: `provenance.describe_session`
     teachers: tuple[str, ...] = ()  # digests of their weights
     tensorboard: bool = False  # whether to write files for it
     loop: str = "auto"  # a program for each step, or for a chunk of them
@@ -116,7 +117,7 @@ def prepare(
         identity=stage.identity,
         epochs=learning.recipe.epochs,
         stop=stage.stop,
-        machine=stage.machine,
+        session={**stage.machine, **stage.session},
         together=together,
     )
     callbacks = [

@@ -1,7 +1,6 @@
 """One training run, from a config to a record."""
 
 import dataclasses
-import datetime
 import os
 from pathlib import Path
 
@@ -242,10 +241,10 @@ def _train(experiment, dataset, out, stop, devices, *, progress, **options):
         progress,
         dataset.digest,
         {**provenance.describe_hardware(), "devices": devices},
+        provenance.describe_session(),
         **options,
     )
     student.folder.mkdir(parents=True, exist_ok=True)
-    started_at = datetime.datetime.now(datetime.UTC)
     taught = find_teachers(student, dataset, splits)
     model = create_network(experiment.network, dataset)
     done = learn(
@@ -267,7 +266,7 @@ def _train(experiment, dataset, out, stop, devices, *, progress, **options):
         model,
         done,
         distillation=_with_agreement(taught, model, splits.validation),
-        started_at=started_at.isoformat(timespec="seconds"),
+        **student.session,
         hardware={
             **_describe_machines(student.machine, done.machines),
             "kernels": done.kernels,
@@ -318,8 +317,6 @@ def _record(experiment, dataset, splits, model, done, **circumstances):
         ),
         history=done.history,
         train_seconds=round(done.seconds, 1),
-        commit=provenance.source_commit(),
-        versions=provenance.package_versions(),
         test_predictions=test_predictions,
         images={**dataset.describe(), "warnings": warnings},
         **circumstances,
@@ -360,7 +357,7 @@ def _check_finite(values):
 
 
 def _describe_machines(machine, machines):
-    """The one that ended the training, with those before it."""
+    """The one that ended the training, with the sessions before it."""
     before = list(machines[:-1])
     return {**machine, "before": before} if before else machine
 

@@ -225,6 +225,7 @@ def _taught_assistant(stage, teachers, dataset, splits):
         ),
         "train_seconds": round(done.seconds, 1),
         "history": done.history,
+        "sessions": [*done.machines],
     }
     with replacing(described) as unfinished:
         text = json.dumps({**record, "identity": stage.identity})

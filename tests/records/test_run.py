@@ -1,5 +1,6 @@
 """Records that many processes write, and files of them that become one."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -146,3 +147,16 @@ def test_runs_that_were_done_again_are_apart():
     assert repeats
     kept = {record.key for record in read_records(INDEX)}
     assert kept.isdisjoint(record.key for record in repeats)
+
+
+def test_a_record_names_the_commits_of_all_sessions(records):
+    (one, *_) = records
+    assert one.commits == [one.commit]
+    sessions = [{"commit": "a", "started_at": "then"}, {"processor": "old"}]
+    stages = [{"name": "older"}, {"sessions": sessions}]
+    found = dataclasses.replace(
+        one,
+        hardware={"before": [{"commit": "b"}, {"commit": "a"}]},
+        distillation={"teachers": [], "stages": stages},
+    )
+    assert found.commits == ["a", "b", one.commit]

@@ -363,7 +363,8 @@ def test_the_page_names_gpus_and_seeds_of_several_machines(
 
     assert "Runs of the same seed" not in write(records)
     hardware = {"processor": "Xeon", "devices": ["gpu:0 (NVIDIA H200)"]}
-    hardware["before"] = [{"devices": ["gpu:0 (NVIDIA H100)"]}]
+    there = {"devices": ["gpu:0 (NVIDIA H100)"], "commit": "0123456789"}
+    hardware["before"] = [there]
     arm = [
         dataclasses.replace(record, hardware=hardware)
         for record in records["alone"][1:]
@@ -371,6 +372,7 @@ def test_the_page_names_gpus_and_seeds_of_several_machines(
     text = write({**records, "alone": [records["alone"][0], *arm]})
     assert "NVIDIA H100 and NVIDIA H200" in text
     assert "Xeon" not in text
+    assert "commit 01234567, commit " in text
     assert "differ by these too: those of seed 1, 2." in text
 
 

@@ -177,15 +177,43 @@ def test_a_run_that_went_on_elsewhere_names_both_machines(
                 "describe_hardware",
                 lambda: {"processor": "another"},
             )
+            by = {"commit": f"{epoch}", "versions": {}, "started_at": "then"}
+            elsewhere.setattr(provenance, "describe_session", lambda by=by: by)
             with pytest.raises(TrainingInterrupted, match=f"{epoch} epochs"):
                 fit.train(CONFIG, out=tmp_path, progress=False)
-    hardware = fit.train(CONFIG, out=tmp_path, progress=False).hardware
+    record = fit.train(CONFIG, out=tmp_path, progress=False)
+    hardware = record.hardware
     here = {name: hardware[name] for name in provenance.describe_hardware()}
     assert here == provenance.describe_hardware()
-    devices_there = hardware["devices"]
+    where = {"processor": "another", "devices": hardware["devices"]}
+    by = {"versions": {}, "started_at": "then"}
     assert hardware["before"] == [
-        {"processor": "another", "devices": devices_there}
+        {**where, **by, "commit": commit} for commit in "12"
     ]
+    assert record.commits == ["1", "2", provenance.source_commit()]
+    assert record.commit == record.commits[-1]
+    assert record.versions == provenance.package_versions()
+
+
+def test_an_older_checkpoint_without_sessions_goes_on(tmp_path, monkeypatch):
+    """It names machines alone; of one without commit nothing is said."""
+    reason = property(lambda self: "so" if self.steps > 8 else "")
+    with monkeypatch.context() as stopped:
+        stopped.setattr(StopRequest, "reason", reason)
+        with pytest.raises(TrainingInterrupted):
+            fit.train(CONFIG, out=tmp_path, progress=False)
+    (path,) = tmp_path.glob(f"*/{CHECKPOINT_FILE}")
+    with np.load(path) as file:
+        arrays = dict(file)
+    state = json.loads(str(arrays["state"]))
+    (session,) = state["machines"]
+    assert session["commit"] == provenance.source_commit()
+    machine = {k: session[k] for k in ("processor", "devices")}
+    arrays["state"] = np.array(json.dumps({**state, "machines": [machine]}))
+    np.savez(path, **arrays)
+    record = fit.train(CONFIG, out=tmp_path, progress=False)
+    assert record.hardware["before"] == [machine]
+    assert record.commits == [record.commit]
 
 
 def test_a_run_that_dies_at_its_very_end_can_be_finished(tmp_path, monkeypatch):

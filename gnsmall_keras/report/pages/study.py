@@ -127,7 +127,11 @@ def _say_where(groups: Sequence[Group]) -> str:
             for record in records
         },
         {record.machines for record in records},
-        {f"commit {str(record.commit)[:8]}" for record in records},
+        {
+            f"commit {str(one)[:8]}"
+            for record in records
+            for one in record.commits
+        },
     ]
     return f" On {'; '.join(', '.join(sorted(some)) for some in found)}."
 

@@ -51,6 +51,7 @@ class _Group(NamedTuple):
     out: Path
     stop: StopRequest
     machine: dict[str, Any]
+    session: dict[str, Any]
     progress: bool
     taught: dict[tuple[str, ...], Taught]  # by the teachers' names
 
@@ -98,7 +99,8 @@ def train_together(
         devices = held.enter_context(on_devices(device, 1))
         held.enter_context(using("keras"))
         machine = {**provenance.describe_hardware(), "devices": devices}
-        group = _Group(dataset, Path(out), stop, machine, progress, {})
+        session = provenance.describe_session()
+        group = _Group(dataset, Path(out), stop, machine, session, progress, {})
         held.enter_context(plain_errors())
         for part in _alike_in_progress(experiments, Path(out)):
             _train(part, group, errors)
@@ -182,6 +184,7 @@ def _prepare(experiment: Experiment, group: _Group, count: int) -> Fitting:
         group.progress,
         dataset.digest,
         group.machine,
+        group.session,
     )
     names = experiment.teaching.teachers if experiment.teaching else ()
     taught = group.taught.get(names) if names else None
