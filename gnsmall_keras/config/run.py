@@ -34,6 +34,7 @@ from gnsmall_keras.config.teachers import (
 from gnsmall_keras.fields import Range, Younger
 from gnsmall_keras.models.catalogue import (
     STARTS,
+    STARTS_HELD_OUT,
     can_start,
     check_network,
 )
@@ -139,7 +140,8 @@ class RunConfig:
     """Whether to go on without images that cannot be read."""
     start: Younger[Start | None] = None
     """Initial weights: "random", or "cifar10", the package's network's of the
-    same width but for the classes; None: the recipe's."""
+    same width but for the classes (on CIFAR-10 itself with seed 0 alone, whose
+    held-out images it has not seen); None: the recipe's."""
     data_digest: Younger[str] = ""
     """Names images of your own in their path's place; empty: set when read."""
     strategy: Strategy = "baseline"
@@ -223,6 +225,23 @@ class RunConfig:
                 "start='cifar10' needs a network and width of which the "
                 f"package has weights: {known}. Received: "
                 f"model={self.model!r}, width={self.width:g}. Take one, or "
+                "start='random'."
+            )
+        starts = self.resolved_recipe.start == self.data == "cifar10"
+        held_out = self.seed, self.validation_fraction
+        if (
+            starts
+            and can_start(self.model, self.width)
+            and self.protocol == "validation"
+            and held_out != STARTS_HELD_OUT
+        ):
+            raise ValueError(
+                "start='cifar10', as recipe 'finetune' has it, are weights "
+                "that learned from all of CIFAR-10's training images but those "
+                "that seed=0 and validation_fraction=0.1 hold out: of others "
+                "the validation accuracy says nothing. Received: "
+                f"data='cifar10', seed={held_out[0]}, "
+                f"validation_fraction={held_out[1]:g}. Take these two, or "
                 "start='random'."
             )
 

@@ -21,6 +21,8 @@ STARTS = (
     *(Size("gns", width) for width in (0.25, 0.5, 0.85, 1.0)),
     Size("gns_nogate", 0.5),
 )
+# Of what they did not learn from: seed and fraction of the split.
+STARTS_HELD_OUT = (0, 0.1)
 
 
 class Network(NamedTuple):

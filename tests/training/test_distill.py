@@ -172,16 +172,15 @@ def test_the_baseline_is_plain_training(tmp_path):
 def test_a_chain_trains_and_names_its_stages(folder, tmp_path):
     config = chain_config(folder, dense=True, combine="per_teacher", epochs=1)
     record, _ = _weights(config, tmp_path)
-    assert [t["name"] for t in record.distillation["teachers"]] == [
-        f"{folder}/teacher",
-        "gns-w0.75",
-    ]
+    names = [f"{folder}/teacher", "gns-w0.75"]
+    assert [t["name"] for t in record.distillation["teachers"]] == names
     found = record.distillation["agreement"]
-    assert [*found] == [f"{folder}/teacher", "gns-w0.75"], "it is dense"
+    assert [*found] == names, "it is dense"
     assert all(0 <= share <= 1 for share in found.values())
     (stage,) = record.distillation["stages"]
     assert stage["name"] == "assistant 1, gns-w0.75"
     assert 0 <= stage["validation_accuracy"] <= 1
+    assert [one["commit"] for one in stage["sessions"]] == record.commits
     assert "kd_loss" in record.history
     trained = tmp_path / record.slug / "assistant-1-gns-w0.75" / "model.keras"
     files = chain_config(folder, assistants=(str(trained),), epochs=1)

@@ -127,6 +127,21 @@ def test_weights_to_start_with_are_there_for_some_widths():
         RunConfig(width=0.4, start="cifar10")
 
 
+@pytest.mark.parametrize("how", [{"start": "cifar10"}, {"recipe": "finetune"}])
+@pytest.mark.parametrize("split", [{"seed": 3}, {"validation_fraction": 0.2}])
+def test_a_start_that_has_seen_the_held_out_images_is_refused(how, split):
+    with pytest.raises(ValueError, match=r"says nothing\. Received: data="):
+        RunConfig(data="cifar10", **how, **split)
+    for fine in (
+        {"seed": 0},  # that they were trained with
+        {**split, "start": "random"},
+        {**split, "protocol": "paper"},
+        {**split, "data": "cifar100"},
+        {**split, "recipe": "finetune", "start": None, "width": 0.4},
+    ):
+        RunConfig(**{"data": "cifar10", **how, **fine})
+
+
 def test_a_start_takes_all_but_the_head():
     """On other sizes; of grey images the stem sees what it saw in colour."""
     model = ghostnetv3_small(
