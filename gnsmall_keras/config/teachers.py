@@ -53,14 +53,20 @@ def check_teachers(config: "RunConfig") -> None:
 
 
 def check_chain(config: "RunConfig") -> None:
-    """Checks that a chain names each model once.
+    """Checks that a chain or an ensemble names each model once.
 
     Raises:
         ValueError: if it does not.
     """
     chain = [*config.teachers, *config.assistants]
     twice = sorted({link for link in chain if chain.count(link) > 1})
-    if twice and config.strategy == "assistant":
+    if twice and config.strategy == "ensemble":
+        raise ValueError(
+            "An ensemble has each teacher once. Received twice: "
+            f"{twice}. Name each model once; `teacher_weights` says how much "
+            "it counts."
+        )
+    if twice:
         raise ValueError(
             "A chain must not come back to where it was. Received twice: "
             f"{twice}. Name each model once."

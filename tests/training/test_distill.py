@@ -280,6 +280,7 @@ def test_the_command_writes_a_record(folder, tmp_path, capsys):
         ({"teachers": ("a",), "cache": "b"}, "takes one teacher or a cache"),
         ({"strategy": "baseline", "teachers": ("a",)}, "takes no teacher"),
         ({"strategy": "ensemble"}, "one teacher or more"),
+        ({"strategy": "ensemble", "teachers": ("a", "a")}, "teacher once"),
         ({"strategy": "chain"}, "`strategy` must be one of"),
         ({"teachers": ("a",), "assistants": ("b",)}, "belong to"),
         (
@@ -353,7 +354,7 @@ def test_a_live_teacher_sees_mixed_images(folder, tmp_path):
     """A loss and an ensemble that know one class an image learn from them."""
     config = RunConfig(
         strategy="ensemble",
-        teachers=(f"{folder}/teacher", f"{folder}/teacher"),
+        teachers=(f"{folder}/teacher", f"{folder}/teacher/model.keras"),
         confidence_weights=True,
         loss="dkd",
         mixup=0.2,
