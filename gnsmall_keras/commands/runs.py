@@ -66,6 +66,7 @@ def sweep(
     config = sweeps.with_images(plan.read_sweep(file))
     index = index or out / INDEX_FILE
     check_writable(index, "index")
+    _tell_ignored([*config.configs, *config.teacher_configs])
     if together != 1:
         _check_together(config.configs, engine, workers, kernels)
     if dry_run:
@@ -98,6 +99,17 @@ def sweep(
         )
         failed = printing.print_outcomes(outcomes, len(todo.pending))
     return 1 if failed else 0
+
+
+def _tell_ignored(configs):
+    """What strategies share does nothing where there is no teacher."""
+    alone = [config for config in configs if config.ignored]
+    names = sorted({name for config in alone for name in config.ignored})
+    if names:
+        printing.warn(
+            f"note: {', '.join(names)} of {len(alone)} baselines ignored: "
+            "they have no teacher"
+        )
 
 
 def _warn_of_changed(todo, out, index):

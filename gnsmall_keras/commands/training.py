@@ -83,6 +83,12 @@ def train(config: Flat[RunConfig], running: Flat[RunOptions]) -> None:
         running: how it is done.
     """
     check_data(config.data)
+    if config.ignored:
+        raise ValueError(
+            "These belong to teachers, and strategy='baseline' has none. "
+            f"Received: {config.ignored}. Leave them out, or name a teacher: "
+            "gnsmall distill --teachers FOLDER"
+        )
     from gnsmall_keras.training.run import train
 
     options = {

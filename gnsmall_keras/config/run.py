@@ -286,6 +286,19 @@ class RunConfig:
         return _untaught(self._values)
 
     @property
+    def ignored(self) -> dict[str, Any]:
+        """What it was given of teaching, though it has no teacher.
+
+        Older records have such values, and sweeps share them among strategies,
+        so that they are no error here.
+        """
+        if self.strategy != "baseline":
+            return {}
+        names = ("loss", "label_weight", "temperature")  # others are refused
+        given = {name: getattr(self, name) for name in names}
+        return {k: v for k, v in given.items() if v != _DEFAULTS[k]}
+
+    @property
     def _values(self) -> dict[str, Any]:
         values = fields.identity(self) | {"recipe": self._recipe}
         return values | ({"data": ""} if self.data_digest else {})

@@ -116,6 +116,8 @@ def train(
     check_writable(Path(out) / config.slug / RECORD_FILE, "out")
     check_writable(index, "index")
     check_source(config.data)
+    if config.ignored:
+        say(f"A baseline has no teacher: {config.ignored} is ignored.")
     images = images_of(config)
     dataset = load_data(images.data, **images.options)
     config = settled(config, dataset)

@@ -140,3 +140,14 @@ def test_a_completion_that_needs_a_package_names_it(capsys, monkeypatch):
 def test_options_without_effect_are_refused(arguments, told, capsys):
     assert cli.main(arguments) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["train"], ["distill", "--strategy", "baseline"]]
+)
+def test_a_baseline_takes_nothing_of_teachers(command, tmp_path, capsys):
+    options = ["--temperature", "3", "--out", str(tmp_path)]
+    assert cli.main([*command, *options]) == 2
+    told = capsys.readouterr().err
+    assert "has none. Received: {'temperature': 3.0}. Leave them out" in told
+    assert told.count("\n") == 1

@@ -161,6 +161,18 @@ def test_runs_recorded_under_an_older_name_are_not_run_again(command, capsys):
     assert "runs: 2 to do, 1 already recorded" in capsys.readouterr().out
 
 
+def test_what_baselines_ignore_is_told(command, tmp_path, capsys):
+    assert command(FakeEngine(), "--dry-run") == 0
+    assert not capsys.readouterr().err
+    shared = SWEEP.replace("[grid]", "[grid]\ntemperature = [1, 4]")
+    (tmp_path / "sweep.toml").write_text(shared)
+    assert command(FakeEngine(), "--dry-run") == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("runs: 3 to do, 0 already recorded, 3 dupl")
+    (line,) = printed.err.splitlines()
+    assert "note: temperature of 3 baselines ignored: they have no" in line
+
+
 def test_a_failure_is_written_down_and_the_others_go_on(
     command, tmp_path, capsys
 ):

@@ -47,6 +47,9 @@ def test_a_finished_run_is_not_trained_again(tmp_path, capfd):
     assert "finished" not in capfd.readouterr().err
     assert run.train(CONFIG, out=tmp_path, progress=False) == first
     assert "is finished; `again`" in capfd.readouterr().err
+    heated = dataclasses.replace(CONFIG, temperature=1.0)
+    assert run.train(heated, out=tmp_path, progress=False) == first
+    assert "no teacher: {'temperature': 1.0} is ign" in capfd.readouterr().err
     assert len(list(read_records(tmp_path / "index.jsonl"))) == 1
 
 
