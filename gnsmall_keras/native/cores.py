@@ -3,10 +3,18 @@
 import contextlib
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 _GROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def asked_threads(variable: str = "OMP_NUM_THREADS") -> int | None:
+    """Returns as many as a variable says; None for all cores."""
+    given = os.environ.get(variable, "").partition(",")[0].strip()
+    is_count = re.fullmatch("0*[1-9][0-9]{0,3}", given)
+    return int(given) if is_count else None
 
 
 def usable_cores() -> int:

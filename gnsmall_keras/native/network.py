@@ -2,8 +2,6 @@
 
 import collections
 import itertools
-import os
-import re
 import threading
 import weakref
 from typing import NamedTuple
@@ -13,6 +11,7 @@ import numpy as np
 
 from gnsmall_keras.models import flat
 from gnsmall_keras.models.branched import MOMENTUM
+from gnsmall_keras.native.cores import asked_threads
 from gnsmall_keras.native.engine import Engine
 from gnsmall_keras.native.match import Match
 from gnsmall_keras.native.plan import NetworkPlan
@@ -42,7 +41,7 @@ class NativeNetwork:
 
     def __init__(self, matched: Match):
         self.plan = matched.plan
-        self.engine = _engine_of(matched.plan, _threads())
+        self.engine = _engine_of(matched.plan, asked_threads())
         self.parameters = matched.parameters
         self.statistics = matched.statistics
         self._shapes = flat.shapes_of(matched.parameters)
@@ -244,13 +243,6 @@ def _engine_of(plan: NetworkPlan, threads: int | None) -> Engine:
     if engine is None:
         engine = _engines[plan, threads] = Engine(plan, threads=threads)
     return engine
-
-
-def _threads():
-    """As many as OMP_NUM_THREADS says; None for all cores there are."""
-    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    is_count = re.fullmatch("0*[1-9][0-9]{0,3}", given)
-    return int(given) if is_count else None
 
 
 def _array(values):

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,14 @@ import keras
 from gnsmall_keras.config import Device
 from gnsmall_keras.fields import check
 from gnsmall_keras.models.kernels import is_jax_on_gpu
+from gnsmall_keras.native.cores import asked_threads, usable_cores
+from gnsmall_keras.records import provenance
 
 _STEPS_AT_ONCE = 25
+_THREADS = {  # variables that the backends read
+    "jax": ("PJRT_NPROC", "NPROC"),
+    "tensorflow": ("TF_NUM_INTRAOP_THREADS",),
+}
 
 
 @contextlib.contextmanager
@@ -81,6 +88,50 @@ def _whole_float32():
         yield
     finally:
         switch.enable_tensor_float_32_execution(before)
+
+
+def describe_machine(devices: list[str]) -> dict[str, Any]:
+    """Returns where a training is, for its record.
+
+    Args:
+        devices: that it is on.
+    """
+    hardware = provenance.describe_hardware()
+    return {**hardware, "devices": devices, "threads": count_threads()}
+
+
+def count_threads() -> dict[str, int]:
+    """Returns how many threads compute on the CPU, for the record.
+
+    "backend" are those that share one operation: on another number of them
+    its sums may round otherwise. "native" are those of the package's kernels.
+    """
+    return {
+        "backend": _backend_threads(),
+        "native": asked_threads() or usable_cores(),
+    }
+
+
+def _backend_threads():
+    """What was asked for, or all cores of the process."""
+    if keras.config.backend() == "torch":
+        import torch
+
+        return torch.get_num_threads()
+    asked = 0
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        asked = tf.config.threading.get_intra_op_parallelism_threads()
+    names = _THREADS.get(keras.config.backend(), ())
+    return asked or next(filter(None, map(asked_threads, names)), _cores())
+
+
+def _cores():
+    """Those of the process; both backends overlook a container's limit."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def find_gpus() -> list[str]:

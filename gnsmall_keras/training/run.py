@@ -34,7 +34,7 @@ from gnsmall_keras.training.callbacks import (
     tell_images,
     tell_warnings,
 )
-from gnsmall_keras.training.devices import on_devices
+from gnsmall_keras.training.devices import describe_machine, on_devices
 from gnsmall_keras.training.experiment import images_of, resolve
 from gnsmall_keras.training.fit import create_network, learn
 from gnsmall_keras.training.fitting import Stage
@@ -242,7 +242,7 @@ def _train(experiment, dataset, out, stop, devices, *, progress, **options):
         stop,
         progress,
         dataset.digest,
-        {**provenance.describe_hardware(), "devices": devices},
+        describe_machine(devices),
         provenance.describe_session(),
         **options,
     )

@@ -10,7 +10,7 @@ import pytest
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
-from gnsmall_keras.native import choice, network
+from gnsmall_keras.native import choice, cores, network
 from gnsmall_keras.training.optimizers.muon import CoupledSGD
 
 SIDE, IMAGES, CLASSES = 8, 6, 4
@@ -127,4 +127,4 @@ def test_an_engine_goes_with_its_last_network():
 )
 def test_number_of_threads(given, threads, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", given)
-    assert network._threads() == threads
+    assert cores.asked_threads() == threads

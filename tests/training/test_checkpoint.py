@@ -185,7 +185,8 @@ def test_a_run_that_went_on_elsewhere_names_both_machines(
     hardware = record.hardware
     here = {name: hardware[name] for name in provenance.describe_hardware()}
     assert here == provenance.describe_hardware()
-    where = {"processor": "another", "devices": hardware["devices"]}
+    where = {k: hardware[k] for k in ("devices", "threads")}
+    where["processor"] = "another"
     by = {"versions": {}, "started_at": "then"}
     assert hardware["before"] == [
         {**where, **by, "commit": commit} for commit in "12"

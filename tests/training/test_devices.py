@@ -14,7 +14,11 @@ from gnsmall_keras.config import RunConfig
 from gnsmall_keras.data.batches import EvaluationBatches
 from gnsmall_keras.models import kernels
 from gnsmall_keras.training import run as fit
-from gnsmall_keras.training.devices import on_devices, steps_at_once
+from gnsmall_keras.training.devices import (
+    count_threads,
+    on_devices,
+    steps_at_once,
+)
 
 # Logical devices have to be asked for before a backend starts. In double
 # precision, because in single one rounding errors grow tenfold in few steps.
@@ -176,3 +180,20 @@ def test_what_is_done_on_a_gpu_is_not_done_on_a_cpu_beside_it(monkeypatch):
     shared = keras.distribution.DataParallel(devices=["cpu:0"])
     with shared.scope():
         assert not kernels.is_jax_on_gpu()
+
+
+@pytest.mark.any_backend
+def test_threads_are_counted_as_they_were_asked_for(monkeypatch):
+    assert count_threads()["backend"] >= 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert count_threads()["native"] == 3
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    monkeypatch.setenv("NPROC", "5")
+    assert count_threads() == {"backend": 5, "native": 3}
+    monkeypatch.setenv("PJRT_NPROC", "many")
+    assert count_threads()["backend"] == 5
+    monkeypatch.delenv("NPROC")
+    monkeypatch.setattr(
+        "os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False
+    )
+    assert count_threads()["backend"] == 4

@@ -17,7 +17,7 @@ from gnsmall_keras.records import provenance
 from gnsmall_keras.records.folders import CHECKPOINT_FILE, begun_name
 from gnsmall_keras.records.run import RECORD_FILE
 from gnsmall_keras.training import checkpoint
-from gnsmall_keras.training.devices import on_devices
+from gnsmall_keras.training.devices import describe_machine, on_devices
 from gnsmall_keras.training.experiment import (
     Experiment,
     images_of,
@@ -98,7 +98,7 @@ def train_together(
         stop = held.enter_context(StopRequest(time_budget).listening())
         devices = held.enter_context(on_devices(device, 1))
         held.enter_context(using("keras"))
-        machine = {**provenance.describe_hardware(), "devices": devices}
+        machine = describe_machine(devices)
         session = provenance.describe_session()
         group = _Group(dataset, Path(out), stop, machine, session, progress, {})
         held.enter_context(plain_errors())
