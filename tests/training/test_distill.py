@@ -192,7 +192,7 @@ def test_an_ensemble_takes_weights(folder, tmp_path):
     teacher = f"{folder}/teacher"
     config = RunConfig(
         strategy="ensemble",
-        teachers=(teacher, teacher),
+        teachers=(teacher, f"{teacher}/model.keras"),
         teacher_weights=(1.0, 3.0),
         combine="logits",
         **SMALL,
