@@ -83,7 +83,7 @@ def test_every_operator_runs_alone():
 def test_report_has_ratios_to_both_references(small_file, tmp_path, capsys):
     out, records = tmp_path / "report.json", tmp_path / "exports.jsonl"
     sha256 = hashlib.sha256(small_file.read_bytes()).hexdigest()
-    source = {"digest": "a", "started_at": "now"}
+    source = {"slug": "a", "started_at": "now"}
     append_export({"sha256": sha256, "source": source}, records)
     options = ["--runtimes", "litert", "litert-reference", "--threads", "1"]
     options += ["2", "--rounds", "2", "--profile", "--out", str(out)]
