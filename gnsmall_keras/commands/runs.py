@@ -235,9 +235,7 @@ def report(
         min_epochs: runs of fewer epochs are left out, everywhere.
     """
     from gnsmall_keras.report.pages.build import write_report
-    from gnsmall_keras.report.pages.study import write_study
     from gnsmall_keras.report.reading import read_runs
-    from gnsmall_keras.report.study import read_study
 
     limits = {
         "max_parameters": max_parameters,
@@ -265,13 +263,7 @@ def report(
     _warn_of_none(reading, index)
     name = "/".join(index.parts[-2:])
     if study and readme:
-        studies = [read_study(path, reading.runs) for path in study]
-        for one in studies:
-            if not one.groups:
-                printing.warn(
-                    f"warning: none of the runs of {one.name} is in {index}"
-                )
-        printing.wrote(*write_study(studies, name=name, readme=readme))
+        _write_studies(study, reading, index, name=name, readme=readme)
         return
     written = write_report(
         reading,
@@ -282,6 +274,19 @@ def report(
         dataset=_load(images) if images else None,
     )
     printing.wrote(*written)
+
+
+def _write_studies(paths, reading, index, **options):
+    from gnsmall_keras.report.pages.study import write_study
+    from gnsmall_keras.report.study import read_study
+
+    studies = [read_study(path, reading.runs) for path in paths]
+    for study in studies:
+        if not study.groups:
+            printing.warn(
+                f"warning: none of the runs of {study.name} is in {index}"
+            )
+    printing.wrote(*write_study(studies, **options))
 
 
 def _warn_of_none(reading, index):

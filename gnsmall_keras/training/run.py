@@ -129,13 +129,7 @@ def train(
         if not again:
             finished = _find_finished(config, dataset.digest, Path(out))
         if finished:
-            say(
-                f"{Path(out) / finished.slug} is finished; `again` (--again) "
-                "trains it anew."
-            )
-            if append_record(finished, index):
-                say(f"Its record was added to {index}.")
-            return finished
+            return _keep_finished(finished, Path(out), index)
         record = _read_ended(folder / ENDED_FILE)
         if record is None:
             with (
@@ -176,6 +170,14 @@ def _read_record(path):
         return RunRecord.read(path)
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def _keep_finished(record, out, index):
+    """Says that a run is done, and records it where `index` does not."""
+    say(f"{out / record.slug} is finished; `again` (--again) trains it anew.")
+    if append_record(record, index):
+        say(f"Its record was added to {index}.")
+    return record
 
 
 def _find_finished(config, data_digest, out):
