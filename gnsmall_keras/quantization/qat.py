@@ -10,7 +10,6 @@ import numpy as np
 
 from gnsmall_keras import fields
 from gnsmall_keras.config import ExportConfig, RunConfig
-from gnsmall_keras.data.augment import Views
 from gnsmall_keras.data.batches import EvaluationBatches, TrainingBatches
 from gnsmall_keras.data.dataset import Dataset, stratified_subset
 from gnsmall_keras.distill.checks import check_teacher, load_teacher
@@ -24,15 +23,11 @@ from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.training import evaluation
 from gnsmall_keras.training.callbacks import ProgressLine, StopOnNaN
 from gnsmall_keras.training.clock import Clock
-from gnsmall_keras.training.experiment import resolve
+from gnsmall_keras.training.experiment import cut_views, resolve
 from gnsmall_keras.training.optimizers.schedules import WarmupCosine
 from gnsmall_keras.training.splits import split
 
 _WARMUP_FRACTION = 0.1
-_BEST = RECIPES["best"]
-_VIEWS = Views(
-    alternate=_BEST.alternate_flip, padding=_BEST.padding, border=_BEST.border
-)
 _SCALARS = "qat.json"
 _CHECKED = (
     *("label_weight", "temperature"),
@@ -312,12 +307,13 @@ class KeepBest(keras.callbacks.Callback):
 
 def batches_of(training: QuantizationTraining) -> TrainingBatches:
     """Returns normalised images with labels, as "best" sees them."""
+    views = cut_views(RECIPES["best"], training.images.shape[1])
     return TrainingBatches(
         training.images,
         training.labels,
         batch_size=training.batch_size,
         seed=training.seed,
-        views=dataclasses.replace(_VIEWS, flip=training.flip),
+        views=dataclasses.replace(views, flip=training.flip),
         drop_remainder=True,
     )
 

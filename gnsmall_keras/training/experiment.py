@@ -1,5 +1,6 @@
 """A config, resolved once: what each part of a training is to know of it."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 from gnsmall_keras import fields
@@ -138,11 +139,8 @@ def resolve(config: RunConfig, name: Name | None = None) -> Experiment:
         batch_size=recipe.batch_size * config.devices,
         # Devices take equal parts.
         drop_remainder=recipe.drop_remainder or config.devices > 1,
-        views=Views(
-            augment=config.augment,
-            alternate=recipe.alternate_flip,
-            padding=recipe.padding * config.image_size // _SIDE,
-            border=recipe.border,
+        views=dataclasses.replace(
+            cut_views(recipe, config.image_size), augment=config.augment
         ),
         mixing=Mixing(**{k: getattr(recipe, k) for k in MIXING})
         if config.augment
@@ -157,6 +155,15 @@ def resolve(config: RunConfig, name: Name | None = None) -> Experiment:
         network=_part(Network, config, start=recipe.start),
         learning=learning,
         teaching=_teaching(config),
+    )
+
+
+def cut_views(recipe: Recipe, image_size: int) -> Views:
+    """Returns how a recipe sees images of a size: crops grow with it."""
+    return Views(
+        alternate=recipe.alternate_flip,
+        padding=recipe.padding * image_size // _SIDE,
+        border=recipe.border,
     )
 
 

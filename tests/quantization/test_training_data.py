@@ -7,9 +7,11 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras.config import ExportConfig, RunConfig
+from gnsmall_keras.data.augment import MEAN, STD
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.quantization.qat import (
     QuantizationTraining,
+    batches_of,
     prepare_training,
 )
 from gnsmall_keras.records.run import read_records
@@ -64,6 +66,17 @@ def test_few_images_are_of_all_classes(model, dataset):
     )
     found = prepare_training(model, by_class, _export_config(qat_images=100))
     assert np.bincount(found.labels).tolist() == [10] * 10
+
+
+@pytest.mark.parametrize(("side", "most"), [(32, 2), (96, 6)])
+def test_crops_move_by_as_much_of_the_image_as_in_training(side, most):
+    rows = np.arange(side, dtype=np.uint8)[:, None, None]
+    images = np.broadcast_to(rows, (64, side, side, 3))
+    training = QuantizationTraining(images=images, labels=np.zeros(64, int))
+    seen, _ = batches_of(training)[0]
+    middle = np.asarray(seen)[:, side // 2, 0, 0]
+    found = np.rint(255 * (middle * STD[0] + MEAN[0])) - side // 2
+    assert np.abs(found).max() == most
 
 
 def test_training_data_must_fit(model, dataset):
