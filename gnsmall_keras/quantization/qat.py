@@ -204,12 +204,14 @@ def prepare_training(
     chosen = slice(None)
     if config.qat_images is not None:  # some of every class
         chosen = stratified_subset(fitting.labels, config.qat_images)
+    images = fitting.images[chosen]
     return QuantizationTraining(
-        images=fitting.images[chosen],
+        images=images,
         labels=fitting.labels[chosen],
         validation_images=held_out.images if len(held_out.images) else None,
         validation_labels=held_out.labels if len(held_out.images) else None,
         epochs=config.qat_epochs,
+        batch_size=min(QuantizationTraining.batch_size, len(images)),
         flip=dataset.flippable,
         **_teaching(network, dataset, config),
     )

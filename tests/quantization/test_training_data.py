@@ -68,6 +68,14 @@ def test_few_images_are_of_all_classes(model, dataset):
     assert np.bincount(found.labels).tolist() == [10] * 10
 
 
+def test_fewer_images_than_a_batch_are_one_batch(model, dataset):
+    found = prepare_training(model, dataset, _export_config(qat_images=30))
+    assert len(batches_of(found)) == 1
+    assert found.batch_size == 30
+    usual = prepare_training(model, dataset, _export_config(qat_images=70))
+    assert usual.batch_size == 64
+
+
 @pytest.mark.parametrize(("side", "most"), [(32, 2), (96, 6)])
 def test_crops_move_by_as_much_of_the_image_as_in_training(side, most):
     rows = np.arange(side, dtype=np.uint8)[:, None, None]
