@@ -153,11 +153,11 @@ def c_array(
             numbers.
     """
     from gnsmall_keras.devices.c_array import write_c_array
-    from gnsmall_keras.devices.labels import find_labels
+    from gnsmall_keras.devices.labels import find_labels, read_lines
 
     names = None
     if labels is not None:
-        names = labels.read_text(encoding="utf-8").splitlines()
+        names = read_lines(labels)
     printing.wrote(*write_c_array(file, out, labels=names))
     if not (names or find_labels(file)):
         printing.warn_of_numbers(file, "Give --labels labels.txt.")

@@ -70,7 +70,12 @@ def read_report_beside(path: Path) -> dict[str, Any]:
     return found
 
 
+def read_lines(labels: Path) -> list[str]:
+    """Returns the lines of a file of labels, without a byte order mark."""
+    return labels.read_text(encoding="utf-8-sig").splitlines()
+
+
 def _beside(labels: Path) -> list[str]:
     if not labels.is_file():
         return []
-    return labels.read_text(encoding="utf-8").splitlines()
+    return read_lines(labels)

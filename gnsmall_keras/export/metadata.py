@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from gnsmall_keras.data.files.layout import check_label
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.writing import replacing
 
@@ -25,17 +26,15 @@ def check_labels(labels: Sequence[str], classes: int) -> None:
     """Checks names of classes.
 
     Raises:
-        ValueError: unless there is one line of text for each class.
+        ValueError: unless there is one for each class, each of which
+            `check_label` takes.
     """
     if len(labels) != classes:
         raise ValueError(
             f"`labels` must be one a class, {classes}. Received: {len(labels)}."
         )
-    bad = [label for label in labels if not label or not label.isprintable()]
-    if bad:
-        raise ValueError(
-            f"`labels` must be single lines of text. Received: {bad[0]!r}."
-        )
+    for label in labels:
+        check_label(label)
 
 
 def check_beside(path: Path, labels: Sequence[str] | None) -> None:

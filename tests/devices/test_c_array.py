@@ -12,6 +12,7 @@ from support import ROOT, TESTS
 from gnsmall_keras import cli
 from gnsmall_keras.devices import c_array
 from gnsmall_keras.devices.c_array import add_method, write_c_array
+from gnsmall_keras.devices.labels import find_labels
 from gnsmall_keras.devices.runtime import TFLiteModel
 
 pytestmark = pytest.mark.export
@@ -99,6 +100,27 @@ def test_labels_are_those_of_the_export(tmp_path):
     assert '"0",' in (tmp_path / "model.cc").read_text("utf-8")
 
 
+def test_labels_may_have_any_character_that_folders_have(tmp_path):
+    """Emojis have joiners that are not printed, Japanese a wide space."""
+    file = ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite"
+    names = ["👩\u200d🚀", "犬\u3000猫", "a\u00a0b", *map(str, range(7))]
+    write_c_array(file, tmp_path, labels=names)
+    source = (tmp_path / "model.cc").read_text("utf-8")
+    assert all(f'    "{name}",' in source for name in names)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_label(tmp_path):
+    file = tmp_path / "a.tflite"
+    shutil.copy(ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite", file)
+    text = "\ufeff" + (ROOT / "tflite/labels.txt").read_text("utf-8")
+    labels = tmp_path / "labels.txt"
+    labels.write_text(text, "utf-8")
+    assert find_labels(file)[0] == "airplane"
+    arguments = ["--out", str(tmp_path), "--labels", str(labels)]
+    assert cli.main(["c-array", str(file), *arguments]) == 0
+    assert '    "airplane",' in (tmp_path / "model.cc").read_text("utf-8")
+
+
 def test_numbers_in_place_of_names_are_told(tmp_path, capsys):
     name = "gns-w0.25-h320-cifar10-micro"
     file = tmp_path / "a.tflite"
@@ -173,7 +195,10 @@ def test_an_operator_without_a_kernel_is_named():
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [("a\nb\n", "one a class, 10. Received: 2"), ("a\n" * 9 + "\t", "single")],
+    [
+        ("a\nb\n", "one a class, 10. Received: 2"),
+        ("a\n" * 9 + "\t", "in one line, without control characters"),
+    ],
 )
 def test_labels_are_checked(capsys, int8_file, tmp_path, labels, message):
     (tmp_path / "labels.txt").write_text(labels)

@@ -144,12 +144,18 @@ def test_labels_are_a_file_in_the_file(int8_file, labels, tmp_path):
     ("change", "message"),
     [
         (lambda labels: labels[:-1], "one a class, 10. Received: 9"),
-        (lambda labels: [*labels[:-1], "two\nlines"], "single lines"),
+        (lambda labels: [*labels[:-1], "two\nlines"], "in one line"),
     ],
 )
 def test_labels_are_checked(int8_file, labels, change, message):
     with pytest.raises(ValueError, match=message):
         with_labels(int8_file.read_bytes(), change(labels))
+
+
+def test_labels_may_have_spaces_and_joiners_of_any_script():
+    data = (ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite").read_bytes()
+    names = [*map(str, range(8)), "犬\u3000猫", "👩\u200d🚀"]
+    assert read_labels(with_labels(data, names)) == names
 
 
 def test_a_file_is_labelled_once(int8_file, labels):
