@@ -88,6 +88,21 @@ def test_classes_are_those_of_litert(page, address, keep_screenshot):
     keep_screenshot(page, "web")
 
 
+def test_what_is_transparent_is_black_and_not_the_picture_before(page, address):
+    page.goto(address)
+    page.wait_for_selector("body[data-ready]")
+    for number, opacity in enumerate((255, 0)):
+        file = io.BytesIO()
+        Image.new("RGBA", (64, 64), (250, 90, 20, opacity)).save(file, "PNG")
+        _give(page, f"{number}.png", file.getvalue())
+        page.wait_for_selector(f'body[data-count="{number + 1}"]')
+    pixel = page.evaluate(
+        "[...document.querySelector('#image').getContext('2d')"
+        ".getImageData(0, 0, 1, 1).data]"
+    )
+    assert pixel == [0, 0, 0, 255]
+
+
 def test_files_and_images_that_do_not_fit_are_told(page, address):
     page.goto(f"{address}?model=../gns-w0.5-cifar10-micro.tflite")
     page.wait_for_selector("#error:not(:empty)")

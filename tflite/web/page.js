@@ -56,9 +56,12 @@ async function load(path) {
   return { model, shape: [...input.shape], names: await classNames(path, count) };
 }
 
-// Draws the middle square of a picture in the network's size.
+// Draws the middle square of a picture in the network's size; what is
+// transparent is over black, as in training, not over the picture before.
 function draw(source, width, height) {
   const side = Math.min(width, height);
+  context.fillStyle = "black";
+  context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingQuality = "high";
   context.drawImage(
     source,
