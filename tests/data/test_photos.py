@@ -191,6 +191,19 @@ def test_names_are_compared_in_nfc(tmp_path):
     assert any("are one class" in note for note in dataset.notes)
 
 
+@pytest.mark.parametrize(
+    ("stored", "label"), [("Köln".encode(), "Köln"), (b"K\x94\x94n", "Köön")]
+)
+def test_names_in_a_zip_without_the_flag_of_utf8(tmp_path, stored, label):
+    """As macOS packs them, and in the code page of old zips."""
+    hidden = b"@" * len(stored)  # of its length, where the name will be
+    path = photos.archive(
+        tmp_path / "a.zip", photos.files(hidden.decode(), "b")
+    )
+    path.write_bytes(path.read_bytes().replace(hidden + b"/", stored + b"/"))
+    assert load_data(path).class_names == (label, "b")
+
+
 @pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\u2028b", "a\x85b"])
 def test_labels_of_several_lines_are_refused(tmp_path, name):
     path = photos.archive(tmp_path / "a.tar", photos.files(name, "b"))

@@ -34,6 +34,7 @@ READABLE = (
     "or an .npz; parquet, HDF5 and others are not read, convert them to a "
     "folder with one folder a class."
 )
+_ZIP_UTF8 = 0x800  # of a member's flags
 _COMPRESSED = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -221,7 +222,7 @@ def _open_zip(path):
 
 def _zip_members(archive, path):
     for info in archive.infolist():
-        name = _inside(info.filename, path)
+        name = _inside(_zip_name(info), path)
         kind, target = "folder" if info.is_dir() else "file", ""
         if info.flag_bits & 1:
             raise ValueError(
@@ -236,6 +237,16 @@ def _zip_members(archive, path):
         if name:
             size = info.file_size if kind == "file" else 0
             yield Member(name, kind, size, target, info)
+
+
+def _zip_name(info):
+    """A member's name; macOS packs UTF-8 without the flag that says so."""
+    if info.flag_bits & _ZIP_UTF8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:  # it is in the zips' old code page
+        return info.filename
 
 
 def _inside(name, path):
