@@ -9,6 +9,7 @@ from gnsmall_keras.training.experiment import Learning
 
 FEW_STEPS = 8  # an epoch: BatchNorm and the schedule need more
 _FEW_IN_ALL = 500
+_SMALL_BATCH = 16  # images; smaller ones make BatchNorm's statistics noise
 _EXPLODED = 10.0  # times the loss of guessing
 _SURE = 1.64  # deviations above guessing: one in twenty by chance
 
@@ -38,8 +39,7 @@ def find_warnings(
     if steps < FEW_STEPS and total < _FEW_IN_ALL:
         found.append(
             f"an epoch has {steps} steps of {learning.batch_size} images, the "
-            f"training {total}; more of smaller batches learn more (--recipe "
-            "finetune, or --batch-size 16)."
+            f"training {total}; {_more_steps(steps, learning.batch_size)}."
         )
     if accuracy is not None and _is_chance(accuracy, labels):
         found.append(
@@ -56,6 +56,17 @@ def find_warnings(
             "(--peak-learning-rate 0.01) or take recipe finetune."
         )
     return found
+
+
+def _more_steps(steps: int, batch_size: int) -> str:
+    """What helps: smaller batches, unless they are as small as they may be."""
+    if batch_size > _SMALL_BATCH:
+        return (
+            "more of smaller batches learn more (--recipe finetune, or "
+            f"--batch-size {_SMALL_BATCH})"
+        )
+    epochs = math.ceil(_FEW_IN_ALL / max(steps, 1))
+    return f"add images, or train for more epochs (--epochs {epochs})"
 
 
 def _is_chance(accuracy: float, labels: np.ndarray) -> bool:

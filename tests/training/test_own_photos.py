@@ -288,9 +288,9 @@ def _warnings(**given):
         "accuracy": 0.9,
         "losses": [1.0, 0.5],
     }
-    learning = resolve(
-        RunConfig(epochs=given.pop("epochs", 100), batch_size=16)
-    ).learning
+    options = {"epochs": 100, "batch_size": 16}
+    options = {name: given.pop(name, options[name]) for name in options}
+    learning = resolve(RunConfig(**options)).learning
     return find_warnings(learning, **usual | given)
 
 
@@ -299,6 +299,14 @@ def _warnings(**given):
     [
         ({}, None),
         ({"images": 40, "epochs": 8}, "an epoch has 2 steps of 16 images"),
+        (
+            {"images": 40, "epochs": 8},
+            "add images, or train for more epochs (--epochs 250)",
+        ),
+        (
+            {"images": 40, "epochs": 8, "batch_size": 32},
+            "1 steps of 32 images, the training 8; more of smaller batches",
+        ),
         ({"accuracy": 1 / 3}, "33.33 % of 30 images, is not above guessing"),
         ({"losses": [1.0, 731_638_848.0]}, "ended at 731,638,848.0"),
         ({"losses": [float("nan")]}, "the training diverged"),
