@@ -283,7 +283,11 @@ class _Search:
         return self._train(config, self._left())
 
     def _affordable(self, name: str, wanted: int, macs: int, share: float):
-        """Epochs that fit a part of the time left; as an earlier call said."""
+        """Epochs that fit a part of the time left.
+
+        They are those of an earlier call that was given the same time.
+        """
+        name = f"{name}, {self._config.seconds:g} s"
         if name not in self._plan:
             images = len(self._data.train_images)
             epoch = max(self._rate[1] * (macs + _FIXED) * images, 1e-9)

@@ -198,6 +198,18 @@ def test_it_goes_on_where_it_was_stopped(search):
     assert [how for how, _ in again.trained] == [0.25, 0.5]
 
 
+def test_more_time_is_used_and_the_same_time_repeats(search):
+    accuracies = {0.25: 0.8, 0.375: 0.7, 0.5: 0.5}
+    first, longer, repeated = (Pretend(accuracies) for _ in range(3))
+    search(first, seconds=100)
+    search(longer, seconds=10_000)
+    epochs = [epochs for how, epochs in first.trained if how == 0.25]
+    assert longer.trained[0][0] == 0.25  # trials are kept
+    assert longer.trained[0][1] > max(epochs)
+    search(repeated, seconds=100)
+    assert repeated.trained == []
+
+
 def test_a_file_that_does_not_fit_is_not_the_one_to_take(search):
     pretend = Pretend({0.25: 0.8, 0.375: 0.7, 0.5: 0.5})
     found, _ = search(pretend, seconds=10_000, max_arena=1000)
