@@ -213,16 +213,17 @@ def _notes(numbers, parts, class_names, fraction, options):
 
 
 def _copies(images, numbers, parts, names):
-    """Says which images are there twice with two answers, or leak to tests."""
-    first, torn, leaked = {}, [], []
+    """Says which are there twice with two answers, or trained and measured."""
+    first, torn = {}, []
+    leaked: dict[str, list] = {"validation": [], "test": []}
     # The training images come first, whatever their place.
     for index in np.argsort(parts != "train", kind="stable"):
         key = hashlib.blake2b(images[index], digest_size=16).digest()
         known = first.setdefault(key, index)
         if known != index and numbers[known] != numbers[index]:
             torn.append((known, index))
-        elif (parts[known], parts[index]) == ("train", "test"):
-            leaked.append((known, index))
+        elif parts[known] == "train" and parts[index] in leaked:
+            leaked[parts[index]].append((known, index))
 
     def shown(pairs):
         if not names:
@@ -235,12 +236,13 @@ def _copies(images, numbers, parts, names):
             "Images with the pixels of one in another class: "
             f"{len(torn):,}{shown(torn)}. Keep one of each."
         )
-    if leaked:
-        yield (
-            "Test images with the pixels of a training image: "
-            f"{len(leaked):,}{shown(leaked)}, which makes the test accuracy "
-            "too high. Keep one of each."
-        )
+    for part, pairs in leaked.items():
+        if pairs:
+            yield (
+                f"{part.capitalize()} images with the pixels of a training "
+                f"image: {len(pairs):,}{shown(pairs)}, which makes the {part} "
+                "accuracy too high. Keep one of each."
+            )
 
 
 def _split_off(numbers, mask, options):

@@ -54,6 +54,25 @@ def test_test_images_that_were_trained_on_are_counted(tmp_path):
     assert any("too high. Keep" in note for note in dataset.notes)
 
 
+def test_validation_images_that_were_trained_on_are_counted(tmp_path):
+    parts = {
+        "train_cat": range(3),
+        "train_dog": range(3, 6),
+        "val_cat": [0, 6],
+        "val_dog": [3],
+        "test_cat": [7],
+        "test_dog": [8],
+    }
+    notes = load_data(_write(tmp_path / "d", **parts)).notes
+    (note,) = [n for n in notes if "pixels" in n]
+    assert note == (
+        "Validation images with the pixels of a training image: 2 "
+        "(train/cat/0.png and val/cat/0.png, train/dog/0.png and "
+        "val/dog/0.png), which makes the validation accuracy too high. Keep "
+        "one of each."
+    )
+
+
 def test_new_images_are_all_tested(tmp_path):
     """One image is enough, of any class, in any layout."""
     root = _write(tmp_path / "d", test_dog=range(3), train_cat=[3])
