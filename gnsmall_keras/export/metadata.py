@@ -19,7 +19,8 @@ LABELS_FILE = "labels.txt"
 _METADATA_NAME = b"TFLITE_METADATA"
 _PARSER_VERSION = "1.0.0"  # the oldest that knows all that is used here
 # Numbers in metadata_schema.fbs: kinds of unions, then places of fields.
-_TENSOR_AXIS_LABELS, _RGB, _IMAGE_PROPERTIES, _NORMALIZATION = 2, 1, 2, 1
+_TENSOR_AXIS_LABELS, _IMAGE_PROPERTIES, _NORMALIZATION = 2, 2, 1
+_COLOURS = {3: 1, 1: 2}  # RGB and grey, by their channels
 
 
 def check_labels(labels: Sequence[str], classes: int) -> None:
@@ -95,7 +96,7 @@ def with_labels(data: bytes, labels: Sequence[str]) -> bytes:
             "Give the file they were added to."
         )
     buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = _metadata()
+    buffer.data = _metadata(graph.shape(graph.inputs[0])[-1])
     entry.name, entry.buffer = _METADATA_NAME, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or ()), entry]
@@ -112,15 +113,21 @@ def _append_labels(data, labels):
     return file.getvalue()
 
 
-def _metadata():
+def _metadata(channels):
     """The flatbuffer ModelMetadata; numbers are its fields' places."""
     write = _Writer()
     labels = write.table({0: write.text(LABELS_FILE), 2: _TENSOR_AXIS_LABELS})
     content = write.table(
-        {0: _IMAGE_PROPERTIES, 1: _Offset(write.table({0: _RGB}))}
+        {
+            0: _IMAGE_PROPERTIES,
+            1: _Offset(write.table({0: _COLOURS.get(channels, 0)})),
+        }
     )
     raw_pixels = write.table(
-        {0: write.numbers(0.0, 0.0, 0.0), 1: write.numbers(1.0, 1.0, 1.0)}
+        {
+            0: write.numbers(*[0.0] * channels),
+            1: write.numbers(*[1.0] * channels),
+        }
     )
     unit = write.table({0: _NORMALIZATION, 1: _Offset(raw_pixels)})
     image = write.table(

@@ -7,6 +7,7 @@ import importlib.util
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from support import ROOT, cifar10_folder
 
 from gnsmall_keras.devices.runtime import TFLiteModel
+from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.export.metadata import read_labels, with_labels
 
 pytestmark = pytest.mark.export
@@ -156,6 +158,44 @@ def test_labels_may_have_spaces_and_joiners_of_any_script():
     data = (ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite").read_bytes()
     names = [*map(str, range(8)), "犬\u3000猫", "👩\u200d🚀"]
     assert read_labels(with_labels(data, names)) == names
+
+
+def _schema():
+    """MediaPipe's readers of metadata, without MediaPipe itself."""
+    found = importlib.util.find_spec("mediapipe")
+    if found is None:
+        pytest.skip("mediapipe is not installed")
+    folder = Path(found.origin).parent / "tasks/metadata"
+    path = folder / "metadata_schema_py_generated.py"
+    spec = importlib.util.spec_from_file_location("schema", path)
+    schema = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(schema)
+    return schema
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_metadata_say_whether_a_network_takes_grey_images(channels):
+    schema = _schema()
+    name = "gns-w0.25-h320-cifar10-micro.tflite"
+    graph = Graph((ROOT / "tflite" / name).read_bytes())
+    shape = np.array([1, 32, 32, channels], np.int32)
+    graph.tensors[graph.inputs[0]].shape = shape
+    names = [*map(str, range(10))]
+    labelled = Graph(with_labels(graph.to_bytes(), names))
+    (entry,) = (
+        each
+        for each in labelled.model.metadata
+        if each.name == b"TFLITE_METADATA"
+    )
+    data = bytes(labelled.model.buffers[entry.buffer].data)
+    metadata = schema.ModelMetadataT.InitFromObj(
+        schema.ModelMetadata.GetRootAs(data)
+    )
+    (image,) = metadata.subgraphMetadata[0].inputTensorMetadata
+    kinds = schema.ColorSpaceType
+    expected = kinds.RGB if channels == 3 else kinds.GRAYSCALE
+    assert image.content.contentProperties.colorSpace == expected
+    assert len(image.processUnits[0].options.mean) == channels
 
 
 def test_a_file_is_labelled_once(int8_file, labels):
