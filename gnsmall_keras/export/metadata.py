@@ -70,6 +70,8 @@ def read_labels(data: bytes) -> list[str]:
     if not zipfile.is_zipfile(file):
         return []
     with zipfile.ZipFile(file) as archive:
+        if LABELS_FILE not in archive.namelist():  # another maker's
+            return []
         return archive.read(LABELS_FILE).decode().splitlines()
 
 

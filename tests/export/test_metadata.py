@@ -4,6 +4,7 @@ What MediaPipe makes of large images is what Classifier.kt shrinks them for.
 """
 
 import importlib.util
+import io
 import subprocess
 import sys
 import zipfile
@@ -196,6 +197,14 @@ def test_metadata_say_whether_a_network_takes_grey_images(channels):
     expected = kinds.RGB if channels == 3 else kinds.GRAYSCALE
     assert image.content.contentProperties.colorSpace == expected
     assert len(image.processUnits[0].options.mean) == channels
+
+
+def test_labels_of_other_makers_have_other_names():
+    name = "gns-w0.25-h320-cifar10-micro.tflite"
+    file = io.BytesIO((ROOT / "tflite" / name).read_bytes())
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("labelmap.txt", "cat\ndog\n")
+    assert read_labels(file.getvalue()) == []
 
 
 def test_a_file_is_labelled_once(int8_file, labels):
