@@ -110,6 +110,7 @@ def print_fitted(found) -> None:
     for line in (best.record.images or {}).get("warnings", ()):
         printing.warn(f"warning: {line}")
     printing.show(f"{found.seconds:,.0f} s. The file to take: {best.path}")
+    cpp = found.folder / "cpp"
     printing.show(
-        f"next: gnsmall c-array {best.path} --out {found.folder / 'cpp'}"
+        f"next: {printing.command('c-array', best.path, '--out', cpp)}"
     )

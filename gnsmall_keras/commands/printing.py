@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+import shlex
 import sys
 from pathlib import Path
 
@@ -40,6 +41,11 @@ def wrote(*paths: Path) -> None:
     """Says which files were written."""
     for path in paths:
         show(f"Wrote {path}")
+
+
+def command(*words: object) -> str:
+    """Returns a command to copy, with what a shell needs around spaces."""
+    return shlex.join(["gnsmall", *map(str, words)])
 
 
 def warn_of_numbers(file: Path, cure: str) -> None:
@@ -160,14 +166,14 @@ def print_summary(report, file, index=None):
         and report.arena_bytes is not None
     )
     after = [
-        f"gnsmall c-array {file} --out cpp"
+        command("c-array", file, "--out", "cpp")
         if is_micro
-        else f"gnsmall benchmark {file}"
+        else command("benchmark", file)
     ]
     if index:
         here = Path.cwd()
         near = index.relative_to(here) if here in index.parents else index
-        after.append(f"gnsmall report --index {near}")
+        after.append(command("report", "--index", near))
     lines = {
         "accuracy": f"{percent(report.accuracy)} {report.quantization}, "
         f"{percent(report.float_accuracy)} float32; test images: "
@@ -175,7 +181,7 @@ def print_summary(report, file, index=None):
         "bytes": f"{report.size_bytes:,}",
         "arena": arena,
         "file": f"{file}",
-        "try it": f"gnsmall classify {file} IMAGE",
+        "try it": command("classify", file, "IMAGE"),
         "then": "; ".join(after),
     }
     for name, value in lines.items():

@@ -180,14 +180,15 @@ def _left_out(report):
 def _devices(report, aspect):
     """Where else it runs, and by which command."""
     reading = "" if aspect == USUAL["aspect"] else f" --aspect {aspect}"
+    name = shlex.quote(report.path)
     integers = is_int8(report.quantization)
     logits = not TARGETS[report.target].probabilities
     rows = {
-        "PC, Raspberry Pi": f"`python run_model.py {report.path} photo.png "
+        "PC, Raspberry Pi": f"`python run_model.py {name} photo.png "
         f"--labels labels.txt{reading}`, in `tflite/`"
     }
     if integers and logits:
-        rows["Cortex-M"] = f"`gnsmall c-array {report.path} --out DIR`"
+        rows["Cortex-M"] = f"`gnsmall c-array {name} --out DIR`"
         if not report.ethos_u:
             rows["Arm Ethos-U"] = "not checked; export with --target ethos-u"
     if logits:

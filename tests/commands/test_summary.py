@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ from support import ROOT
 
 from gnsmall_keras import cli
 from gnsmall_keras.commands import printing
+from gnsmall_keras.commands.fit import print_fitted
 from gnsmall_keras.export import tflite
+from gnsmall_keras.models.catalogue import Size
 from gnsmall_keras.models.saving import files
 from gnsmall_keras.records.run import read_records
+from gnsmall_keras.search.found import Entry, Fitted
 from gnsmall_keras.training import run as training
 
 pytestmark = pytest.mark.any_backend
@@ -43,6 +47,37 @@ def test_a_microcontroller_s_file(capsys):
     assert "gnsmall classify a.tflite IMAGE" in lines["try it"]
     assert "gnsmall c-array a.tflite" in lines["then"]
     assert "gnsmall report --index runs/index.jsonl" in lines["then"]
+
+
+def test_commands_of_paths_with_spaces_can_be_copied(capsys):
+    report = _report("gns-w0.5-cifar10-micro")
+    folder = Path("runs/fit-my photos")
+    file = folder / "a.tflite"
+    printing.print_summary(report, file, folder / "index.jsonl")
+    lines = _lines(capsys.readouterr().out)
+    assert lines["file"].strip() == f"{file}"
+    assert f"gnsmall classify '{file}' IMAGE" in lines["try it"]
+    assert f"gnsmall c-array '{file}' --out cpp" in lines["then"]
+    assert "report --index 'runs/fit-my photos/index" in lines["then"]
+    record = types.SimpleNamespace(
+        validation_accuracy=0.9, validation_images=9, images=None
+    )
+    entry = Entry(
+        size=Size("gns", 0.25),
+        head_units=80,
+        how="alone",
+        record=record,
+        report=report,
+        path=file,
+        misses="",
+    )
+    print_fitted(
+        Fitted(
+            folder=folder, entries=(entry,), missed=(), page=None, seconds=1.0
+        )
+    )
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"next: gnsmall c-array '{file}' --out '{folder}/cpp'"
 
 
 def test_a_phone_s_file_outside_a_run(capsys):
