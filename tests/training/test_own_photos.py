@@ -77,6 +77,21 @@ def test_one_folder_has_one_name_however_it_is_spelled(folder, monkeypatch):
     assert settled(RunConfig(data="."), load_data(".")).name in found
 
 
+def test_a_moved_folder_keeps_its_runs_and_a_renamed_one_has_others(folder):
+    """Of the path a run's name has the folder's, and nothing else."""
+    names = []
+    for place in ("photos", "elsewhere/photos", "elsewhere/pictures"):
+        new = folder.parent / place
+        new.parent.mkdir(exist_ok=True)
+        folder = folder.rename(new)
+        names.append(
+            settled(RunConfig(data=str(folder)), load_data(folder)).name
+        )
+    photos, moved, renamed = names
+    assert moved == photos
+    assert (renamed.digest, renamed != photos) == (photos.digest, True)
+
+
 def test_other_images_are_another_run(folder):
     before = settled(RunConfig(data=str(folder)), load_data(folder))
     (folder / "left" / "0.png").unlink()
