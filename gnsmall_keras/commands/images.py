@@ -41,7 +41,11 @@ def open_classifier(
     Returns:
         The network, what it makes of uint8 images, and its classes' names;
         none where they are not known.
+
+    Raises:
+        ValueError: if there are more or fewer names than classes.
     """
+    from gnsmall_keras.data.dataset import some
     from gnsmall_keras.devices.labels import find_labels
     from gnsmall_keras.devices.runtime import TFLiteModel
     from gnsmall_keras.models.saving.files import class_names_of, load_model
@@ -49,7 +53,14 @@ def open_classifier(
 
     if model.suffix == ".tflite":
         file = TFLiteModel(model, runtime=runtime)
-        return file, file.predict, find_labels(model)
+        names = find_labels(model)
+        if names and len(names) != file.classes:
+            raise ValueError(
+                f"Class names must be one a class. {model} has {file.classes} "
+                f"classes. Received: {len(names)} names, in it or beside it "
+                f"({some(names)}). Correct or remove labels.txt or the report."
+            )
+        return file, file.predict, names
     network = load_model(model)
     predict = functools.partial(evaluation.predict_logits, network)
     return network, predict, class_names_of(model)

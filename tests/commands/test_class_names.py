@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import shutil
 
 import pytest
 from data import photos
-from support import tiny_network
+from support import ROOT, tiny_network
 
 from gnsmall_keras import cli
 from gnsmall_keras.devices.labels import find_labels
@@ -74,6 +75,18 @@ def test_names_of_a_file_stand_in_its_report_or_beside_it(tmp_path):
     path.with_suffix(".json").write_text('{"sha256": ')
     with pytest.raises(ValueError, match=r"model\.json is not the report"):
         find_labels(path)
+
+
+@pytest.mark.export
+def test_names_of_another_number_of_classes_are_refused(tmp_path, capsys):
+    file = tmp_path / "a.tflite"
+    shutil.copy(ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite", file)
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    photos.picture(40, 40).save(tmp_path / "photo.png")
+    assert cli.main(["classify", str(file), str(tmp_path / "photo.png")]) == 2
+    error = capsys.readouterr().err
+    assert "has 10 classes. Received: 2 names" in error
+    assert error.count("\n") == 1
 
 
 def test_labels_of_another_file_are_not_overwritten(tmp_path):
