@@ -163,7 +163,8 @@ def split_indices(
 
     Args:
         labels: `(n,)` class indices.
-        fraction: part that is held out, in (0, 1).
+        fraction: part that is held out, in (0, 1); of few images at least as
+            many as there are classes.
         seed: names the split.
 
     Returns:
@@ -175,10 +176,12 @@ def split_indices(
     # A path is checked before this takes its second.
     from sklearn.model_selection import train_test_split
 
+    least = len(np.unique(labels))
+    few = fraction * len(labels) < least
     try:
         train, validation = train_test_split(
             np.arange(len(labels)),
-            test_size=fraction,
+            test_size=least if few else fraction,
             stratify=labels,
             random_state=seed,
         )

@@ -70,7 +70,8 @@ def settled(config: RunConfig, dataset: Dataset) -> RunConfig:
     """Returns a config with what its images decide: `config.settle_images`."""
     count = len(dataset.train_images)
     if config.protocol != "paper" and dataset.validation_images is None:
-        count = int(count * (1 - config.validation_fraction))
+        most = count - dataset.classes  # one of each is held out
+        count = min(int(count * (1 - config.validation_fraction)), most)
     own = dataset.origin != "known"
     return settle_images(config, Facts(dataset.digest, own, count))
 

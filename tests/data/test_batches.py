@@ -42,6 +42,14 @@ def test_split_is_stratified_seeded_and_complete():
     assert not np.array_equal(train, other)
 
 
+@pytest.mark.parametrize(("classes", "images"), [(10, 4), (2, 2)])
+def test_of_few_images_one_of_each_class_is_held_out(classes, images):
+    labels = np.repeat(np.arange(classes), images)
+    train, validation = split_indices(labels, fraction=0.15, seed=0)
+    assert labels[validation].tolist() == list(range(classes))
+    assert len(train) == classes * (images - 1)
+
+
 def test_split_of_too_few_images_is_refused():
     with pytest.raises(ValueError, match="cannot be split"):
         split_indices(np.arange(5), fraction=0.1, seed=0)

@@ -101,6 +101,18 @@ def test_other_images_are_another_run(folder):
         settled(before, load_data(folder))
 
 
+def test_a_batch_is_no_more_than_the_images_that_are_not_held_out(folder):
+    for file in folder.glob("*/?.png"):
+        if int(file.stem) > 2:
+            file.unlink()
+    for file in folder.glob("*/1?.png"):
+        file.unlink()
+    dataset = load_data(folder)  # of 3 classes, a third of 9 is the test
+    config = settled(RunConfig(data=str(folder)), dataset)
+    fitting = split(dataset, resolve(config).partition).fitting
+    assert (len(fitting.images), config.batch_size) == (3, 3)
+
+
 def test_known_data_are_named_as_before():
     digits = RunConfig(width=0.5)
     assert settled(digits, load_data("digits")) == digits
