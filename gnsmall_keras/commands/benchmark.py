@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.table import Table
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import OUR_FILES, OUR_INDEX
 from gnsmall_keras.devices.runtime import Runtime
+from gnsmall_keras.lines import percent
 from gnsmall_keras.writing import check_writable, replacing
 
 _FILE = (
@@ -85,7 +87,7 @@ def benchmark(
         rounds=rounds,
         profile=profile,
     )
-    printing.print_benchmark(report)
+    _print_benchmark(report)
     _write(report, out)
     if exports is not None:
         record_latencies(report, exports)
@@ -95,7 +97,7 @@ def _benchmark_on_phone(files, binary, threads, rounds, out):
     from gnsmall_keras.devices.phone import benchmark_on_phone
 
     report = benchmark_on_phone(files, binary, threads=threads, rounds=rounds)
-    printing.print_phone(report)
+    _print_phone(report)
     _write(report, out)
 
 
@@ -138,3 +140,76 @@ def _write(report, out):
         with replacing(out) as unfinished:
             unfinished.write_text(report.to_json() + "\n", encoding="utf-8")
         printing.wrote(out)
+
+
+def _print_benchmark(report):
+    """Prints sizes, latencies and their ratios to the references'."""
+    measured = [*report.files, *report.references]
+    sizes = Table("file", "bytes", "arena", "file's MACs", "operators")
+    for file in measured:
+        arena = "-" if file.arena_bytes is None else f"{file.arena_bytes:,}"
+        sizes.add_row(
+            Path(file.name).name,
+            f"{file.size_bytes:,}",
+            arena,
+            f"{file.macs:,}",
+            f"{file.ops:,}",
+        )
+    references = [file.name for file in report.references]
+    times = Table("", "runtime, threads", "median", "90 %", "calls")
+    times.columns[0].overflow = "fold"
+    for name in references:
+        times.add_column(f"of {name.partition('-')[2]}")
+    for file in measured:
+        for latency in file.latencies:
+            times.add_row(
+                Path(file.name).name,
+                f"{latency.runtime}, {latency.threads}",
+                f"{latency.median_ms:.3f} ms",
+                f"{latency.p90_ms:.3f} ms",
+                f"{latency.calls:,}",
+                *(f"{latency.ratios[name]:.2f}" for name in references),
+            )
+    printing.console.print(sizes, times)
+    for file in measured:
+        _print_profile(file)
+    printing.show(
+        f"{report.hardware['processor']}, {report.hardware['cores']} cores; "
+        "the last columns are medians over MLPerf Tiny's ResNet-8's; a file's "
+        "MACs have its normalisation and padded kernels too, which those of "
+        "reports and records leave out"
+    )
+
+
+def _print_phone(report):
+    """Prints what files take on a phone, and their ratios."""
+    times = Table("", "mean of a call", "of MLPerf Tiny's large ResNet-8")
+    times.columns[0].overflow = "fold"
+    for each in report.latencies:
+        milliseconds = f"{each.milliseconds:.3f} ms"
+        times.add_row(each.name, milliseconds, f"{each.ratio:.2f}")
+    printing.console.print(times)
+    printing.show(f"{report.phone}, {report.threads} thread(s), XNNPACK")
+
+
+def _print_profile(file):
+    if not file.profile:
+        return
+    total = sum(cost.milliseconds for cost in file.profile)
+    table = Table(
+        "operator",
+        "count",
+        "MACs",
+        "ms",
+        "share",
+        title=f"{Path(file.name).name}: operators alone on LiteRT, one thread",
+    )
+    for cost in file.profile:
+        table.add_row(
+            cost.kind,
+            f"{cost.count:,}",
+            f"{cost.macs:,}",
+            f"{cost.milliseconds:.3f}",
+            percent(cost.milliseconds / total),
+        )
+    printing.console.print(table)
