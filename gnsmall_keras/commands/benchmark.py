@@ -145,11 +145,13 @@ def _write(report, out):
 def _print_benchmark(report):
     """Prints sizes, latencies and their ratios to the references'."""
     measured = [*report.files, *report.references]
+    names = _names([file.name for file in measured])
     sizes = Table("file", "bytes", "arena", "file's MACs", "operators")
+    sizes.columns[0].overflow = "fold"
     for file in measured:
         arena = "-" if file.arena_bytes is None else f"{file.arena_bytes:,}"
         sizes.add_row(
-            Path(file.name).name,
+            names[file.name],
             f"{file.size_bytes:,}",
             arena,
             f"{file.macs:,}",
@@ -163,7 +165,7 @@ def _print_benchmark(report):
     for file in measured:
         for latency in file.latencies:
             times.add_row(
-                Path(file.name).name,
+                names[file.name],
                 f"{latency.runtime}, {latency.threads}",
                 f"{latency.median_ms:.3f} ms",
                 f"{latency.p90_ms:.3f} ms",
@@ -172,7 +174,7 @@ def _print_benchmark(report):
             )
     printing.console.print(sizes, times)
     for file in measured:
-        _print_profile(file)
+        _print_profile(file, names[file.name])
     printing.show(
         f"{report.hardware['processor']}, {report.hardware['cores']} cores; "
         "the last columns are medians over MLPerf Tiny's ResNet-8's; a file's "
@@ -192,7 +194,16 @@ def _print_phone(report):
     printing.show(f"{report.phone}, {report.threads} thread(s), XNNPACK")
 
 
-def _print_profile(file):
+def _names(paths):
+    """Of each path the file's name, or the whole where others have that."""
+    short = [Path(path).name for path in paths]
+    return {
+        path: name if short.count(name) == 1 else path
+        for path, name in zip(paths, short, strict=True)
+    }
+
+
+def _print_profile(file, name):
     if not file.profile:
         return
     total = sum(cost.milliseconds for cost in file.profile)
@@ -202,7 +213,7 @@ def _print_profile(file):
         "MACs",
         "ms",
         "share",
-        title=f"{Path(file.name).name}: operators alone on LiteRT, one thread",
+        title=f"{name}: operators alone on LiteRT, one thread",
     )
     for cost in file.profile:
         table.add_row(

@@ -11,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from support import ROOT
 
 from gnsmall_keras import cli
+from gnsmall_keras.devices import benchmark as timing
 from gnsmall_keras.devices.benchmark import benchmark
 from gnsmall_keras.devices.checks import read_contents
 from gnsmall_keras.devices.resnet8 import RESNET8, resnet8
@@ -177,3 +178,42 @@ def test_a_file_is_measured_once(small_file):
 def test_an_arena_that_is_too_small_is_told(small_file):
     with pytest.raises(ValueError, match=r"must have 5\d,\d{3} bytes"):
         TFLiteModel(small_file, runtime="tflite-micro", arena_bytes=20_000)
+
+
+def test_files_of_one_name_are_told_apart(monkeypatch, capsys):
+    """Each run's folder has a model.tflite."""
+    latency = timing.Latency(
+        runtime="litert",
+        threads=1,
+        median_ms=1.0,
+        p90_ms=2.0,
+        calls=9,
+        ratios={},
+    )
+    files = [
+        timing.FileBenchmark(
+            name=name,
+            sha256="",
+            size_bytes=9,
+            macs=9,
+            ops=9,
+            arena_bytes=None,
+            latencies=[latency],
+            profile=[],
+        )
+        for name in ("a/model.tflite", "b/model.tflite", "c/other.tflite")
+    ]
+    report = timing.BenchmarkReport(
+        files=files,
+        references=[],
+        rounds=1,
+        measured_at="",
+        hardware={"processor": "", "cores": 1},
+        versions={},
+    )
+    monkeypatch.setattr(timing, "benchmark", lambda *_, **__: report)
+    assert cli.main(["benchmark", *(file.name for file in files)]) == 0
+    printed = capsys.readouterr().out
+    for name in ("a/model.tflite", "b/model.tflite", "other.tflite"):
+        assert printed.count(name) == 2
+    assert "c/other.tflite" not in printed
