@@ -39,7 +39,8 @@ def fit(
         data: a folder, tar or zip of images, or an .npz.
         budget: memory of the microcontroller: 256 KB of flash and 64 KB of
             arena, 512 and 128 KB, or 1 MB and 256 KB; 72 KB of the flash are
-            reserved for code. The default is 1m, unless a limit is given.
+            reserved for code. The default is 1m, of which a limit below
+            replaces one part.
         max_bytes: largest .tflite file, instead of the budget's.
         max_arena: largest arena in bytes, instead of the budget's.
         time: time limit: "20m" or "1.5h".

@@ -25,8 +25,8 @@ class FitConfig:
     """A path to images, or "digits", "cifar10" or "cifar100"."""
     budget: BudgetName | None = None
     """Of a microcontroller: 256 KB of flash and 64 KB of arena, 512 and 128 KB,
-    or 1 MB and 256 KB; 72 KB of the flash are for code. None: 1 MB, unless a
-    limit is given."""
+    or 1 MB and 256 KB; 72 KB of the flash are for code. None: 1 MB, of which
+    `max_bytes` and `max_arena` replace one part each."""
     max_bytes: Count | None = None
     """Of the .tflite file; None: the budget's."""
     max_arena: Count | None = None
