@@ -23,6 +23,7 @@ from gnsmall_keras.distill.checks import (
 )
 from gnsmall_keras.distill.features import (
     FeaturePair,
+    Paired,
     check_pairs,
     feature_loss,
     recording,
@@ -33,7 +34,6 @@ from gnsmall_keras.distill.losses import (
     class_indices,
     get_loss,
 )
-from gnsmall_keras.distill.pairs import Paired
 from gnsmall_keras.distill.running import Running, check_dict, has_targets
 from gnsmall_keras.distill.state import BatchMean, Setting, Step, Untracked
 from gnsmall_keras.distill.steps import STEPS

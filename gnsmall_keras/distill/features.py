@@ -4,6 +4,9 @@ Source: Romero et al., "FitNets: Hints for Thin Deep Nets", 2015; Zagoruyko and
 Komodakis, "Paying More Attention to Attention", 2017.
 """
 
+# Parts of a keras.Model.
+# pyright: reportAttributeAccessIssue=false
+
 import contextlib
 import dataclasses
 import math
@@ -14,6 +17,7 @@ from typing import Any, Literal
 import keras
 from keras import layers, ops
 
+from gnsmall_keras.distill.channels import channel_axis, shape_last
 from gnsmall_keras.distill.checks import some_shape
 
 
@@ -222,6 +226,53 @@ def _recorded(layer, outputs, index):
         object.__delattr__(layer, "call")
         if outer is not None:
             object.__setattr__(layer, "call", outer)
+
+
+class Paired:
+    """What `Distiller` holds of features, for the teacher that it has."""
+
+    def _prepare_features(self, teacher):
+        """Finds the layers, checks their shapes, makes the adapters."""
+        frozen, pairs = self._frozen, self._pairs
+        ours = [find_layer(self.student, pair.student_layer) for pair in pairs]
+        theirs = []
+        if teacher is not None:
+            if len(teacher.models) != 1:
+                raise ValueError(
+                    "`features` needs one teacher, not an ensemble. Received "
+                    f"{len(teacher.models)} teachers."
+                )
+            network = teacher.models[0]
+            theirs = [find_layer(network, pair.teacher_layer) for pair in pairs]
+            shapes, axes = [], []
+            for model, found in ((network, theirs), (self.student, ours)):
+                given = output_shapes(model, found)
+                axes.append(
+                    [
+                        channel_axis(model, *layer_and_shape)
+                        for layer_and_shape in zip(found, given, strict=True)
+                    ]
+                )
+                shapes.append(list(map(shape_last, given, axes[-1])))
+            self._adapt(list(map(make_adapter, pairs, *shapes)))
+            frozen.teacher_axes, frozen.student_axes = axes
+        frozen.student_layers, frozen.teacher_layers = ours, theirs
+
+    def _adapt(self, adapters):
+        """Takes adapters where there are none yet, or none that fit."""
+        wanted, before = units_of(adapters), self._adapters
+        if before is not None:
+            if units_of(before) == wanted:
+                return
+            optimizer = getattr(self, "optimizer", None)
+            if optimizer is not None and optimizer.built:
+                raise ValueError(
+                    "A teacher must fit the adapters that an optimiser trains. "
+                    f"Received: features that need {wanted} units, not "
+                    f"{units_of(before)}. Make a new Distiller of the student."
+                )
+            before.clear()  # Keras forgets them
+        self._adapters = adapters
 
 
 def _mse(teacher, student):

@@ -16,7 +16,7 @@ from gnsmall_keras.data.batches import (
     TrainingBatches,
     labels_of,
 )
-from gnsmall_keras.distill.checks import check_loss, check_metric_names
+from gnsmall_keras.distill.compiled import check_loss, check_metric_names
 from gnsmall_keras.distill.labels import (
     are_indices,
     check_columns,

@@ -1,0 +1,101 @@
+"""Checks of what `compile` is given: a loss and metrics of logits."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+# Keras's functions that take probabilities unless they are told otherwise, and
+# its functions and classes that take nothing else.
+_OF_EITHER = (
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+    keras.losses.sparse_categorical_crossentropy,
+)
+_OF_PROBABILITIES = (
+    keras.losses.kl_divergence,
+    keras.losses.poisson,
+    keras.losses.dice,
+    keras.losses.tversky,
+    keras.losses.categorical_generalized_cross_entropy,
+)
+_CLASSES_OF_PROBABILITIES = (
+    keras.losses.KLDivergence,
+    keras.losses.Poisson,
+    keras.losses.Dice,
+    keras.losses.Tversky,
+    keras.losses.CategoricalGeneralizedCrossEntropy,
+)
+
+
+def check_loss(loss: Any) -> None:
+    """Checks that a compiled loss is one, of logits.
+
+    By default Keras's cross-entropies take probabilities: on logits they train
+    worse, without an error. A loss of one's own is taken as it is.
+
+    Args:
+        loss: of `compile`.
+
+    Raises:
+        ValueError: if it is a cross-entropy or divergence of probabilities, a
+            dict, or a list of other than one loss.
+    """
+    if isinstance(loss, dict | list | tuple):
+        if isinstance(loss, dict) or len(loss) != 1:
+            raise ValueError(
+                "A student has one output, so a Distiller takes one loss. "
+                f"Received: a {type(loss).__name__} of {len(loss)}. Give the "
+                "loss itself; add several up in a function of labels and "
+                "logits."
+            )
+        loss = loss[0]
+    if _takes_probabilities(loss):
+        kind = getattr(loss, "func", loss)
+        kind = getattr(kind, "__name__", type(loss).__name__)
+        raise ValueError(
+            "A Distiller's student ends in logits, so its loss must take "
+            "logits. Received: loss="
+            f"{loss if isinstance(loss, str) else kind!r}, which takes "
+            "probabilities. Use LabelCrossEntropy(), or Keras's class with "
+            "from_logits=True."
+        )
+
+
+def _takes_probabilities(loss):
+    """Whether it is one of Keras's losses of probabilities."""
+    loss = keras.losses.get(loss)
+    if isinstance(loss, keras.losses.Loss):
+        kept = type(loss).call is keras.losses.KLDivergence.call
+        return getattr(loss, "from_logits", None) is False or (
+            isinstance(loss, _CLASSES_OF_PROBABILITIES) and kept
+        )
+    options = {}
+    if isinstance(loss, functools.partial):
+        loss, options = loss.func, loss.keywords
+    return loss in _OF_PROBABILITIES or (
+        loss in _OF_EITHER and not options.get("from_logits", False)
+    )
+
+
+def check_metric_names(metrics: Any, taken: Sequence[str]) -> None:
+    """Checks that no metric of `compile` is called as one of a Distiller's.
+
+    Args:
+        metrics: Keras's objects, functions or names, nested in any way.
+        taken: names in the logs.
+
+    Raises:
+        ValueError: if one is; it would take the other's place in the logs.
+    """
+    for metric in keras.tree.flatten(metrics):
+        name = getattr(metric, "name", getattr(metric, "__name__", metric))
+        if name in taken:
+            raise ValueError(
+                "A metric must not be called as one of the Distiller's own: "
+                f"{', '.join(sorted(taken))}. Received: {name!r}. Give it "
+                "another name."
+            )
