@@ -29,6 +29,15 @@ _CLASSES_OF_PROBABILITIES = (
     keras.losses.Tversky,
     keras.losses.CategoricalGeneralizedCrossEntropy,
 )
+_METRICS_OF_PROBABILITIES = (
+    keras.metrics.KLDivergence,
+    keras.metrics.PrecisionAtRecall,
+    keras.metrics.RecallAtPrecision,
+    keras.metrics.SensitivityAtSpecificity,
+    keras.metrics.SpecificityAtSensitivity,
+)
+# They count what is above 0.5, unless they are told otherwise.
+_HITS = (keras.metrics.Precision, keras.metrics.Recall)
 
 
 def check_loss(loss: Any) -> None:
@@ -67,6 +76,8 @@ def check_loss(loss: Any) -> None:
 
 def _takes_probabilities(loss):
     """Whether it is one of Keras's losses of probabilities."""
+    if loss in ("crossentropy", "ce"):  # which `compile` alone knows
+        return True
     loss = keras.losses.get(loss)
     if isinstance(loss, keras.losses.Loss):
         kept = type(loss).call is keras.losses.KLDivergence.call
@@ -81,15 +92,19 @@ def _takes_probabilities(loss):
     )
 
 
-def check_metric_names(metrics: Any, taken: Sequence[str]) -> None:
-    """Checks that no metric of `compile` is called as one of a Distiller's.
+def check_metrics(metrics: Any, taken: Sequence[str]) -> None:
+    """Checks that metrics of `compile` have names of their own, and logits.
+
+    Keras's metrics of probabilities give other numbers for logits, without an
+    error. A metric of one's own is taken as it is.
 
     Args:
         metrics: Keras's objects, functions or names, nested in any way.
         taken: names in the logs.
 
     Raises:
-        ValueError: if one is; it would take the other's place in the logs.
+        ValueError: if one is called as one of a Distiller's, whose place in
+            the logs it would take, or is of probabilities.
     """
     for metric in keras.tree.flatten(metrics):
         name = getattr(metric, "name", getattr(metric, "__name__", metric))
@@ -99,3 +114,34 @@ def check_metric_names(metrics: Any, taken: Sequence[str]) -> None:
                 f"{', '.join(sorted(taken))}. Received: {name!r}. Give it "
                 "another name."
             )
+        cure = _cure_of(metric)
+        if cure:
+            raise ValueError(
+                "A Distiller's student ends in logits, so its metrics must "
+                f"take logits. Received: {name!r}, which takes probabilities. "
+                f"Use {cure}."
+            )
+
+
+def _cure_of(metric):
+    """What to do with a metric of probabilities; "" of other ones."""
+    if isinstance(metric, str | type):
+        try:
+            metric = keras.metrics.get(metric)
+        except (TypeError, ValueError):  # `fit` has the words for it
+            return ""
+    if not isinstance(metric, keras.metrics.Metric):
+        known = callable(metric) and _takes_probabilities(metric)
+        return "Keras's metric of this name, from_logits=True" if known else ""
+    kind = type(metric)
+    if not kind.__module__.startswith("keras."):
+        return ""
+    options = metric.get_config()
+    if options.get("from_logits") is False:
+        return f"keras.metrics.{kind.__name__}(from_logits=True)"
+    cut = [options.get(name) for name in ("thresholds", "top_k")]
+    if isinstance(metric, _HITS) and cut == [None, None]:
+        return f"keras.metrics.{kind.__name__}(top_k=1)"
+    if isinstance(metric, _METRICS_OF_PROBABILITIES):
+        return "a metric of your own, which takes the softmax first"
+    return ""

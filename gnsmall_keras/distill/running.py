@@ -16,7 +16,7 @@ from gnsmall_keras.data.batches import (
     TrainingBatches,
     labels_of,
 )
-from gnsmall_keras.distill.compiled import check_loss, check_metric_names
+from gnsmall_keras.distill.compiled import check_loss, check_metrics
 from gnsmall_keras.distill.labels import (
     are_indices,
     check_columns,
@@ -143,13 +143,13 @@ class Running:
         """Prepares `fit`; see `keras.Model.compile`.
 
         Raises:
-            ValueError: if the loss expects probabilities, where students end
-                in logits, or is a dict or several; if a metric is called as
-                one of the Distiller's own.
+            ValueError: if the loss or a metric expects probabilities, where
+                students end in logits; if the loss is a dict or several; if a
+                metric is called as one of the Distiller's own.
         """
         check_loss(loss)
         metrics = [kwargs.get(name) for name in ("metrics", "weighted_metrics")]
-        check_metric_names(metrics, self._own_names())
+        check_metrics(metrics, self._own_names())
         self._frozen.has_metrics = any(metrics)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 

@@ -1,8 +1,9 @@
-"""Losses that expect probabilities are refused: students end in logits."""
+"""Losses and metrics of probabilities are refused: students end in logits."""
 
 import functools
 
 import keras
+import numpy as np
 import pytest
 
 from gnsmall_keras.distill.distiller import Distiller
@@ -47,6 +48,7 @@ def _partial(**options):
         ["sparse_categorical_crossentropy"],
         "poisson",
         "kld",
+        "crossentropy",
         keras.losses.CategoricalCrossentropy,
         _KerasOwn(),
         _partial(),
@@ -89,6 +91,57 @@ def test_several_losses_are_refused(loss, received):
     """Keras finds no output of such a name, and leaves out the second."""
     with pytest.raises(ValueError, match=f"one loss. Received: {received}"):
         _distiller().compile("sgd", loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("metric", "cure"),
+    [
+        ("sparse_categorical_crossentropy", "from_logits=True"),
+        (keras.metrics.SparseCategoricalCrossentropy(), "from_logits=True"),
+        (keras.losses.categorical_crossentropy, "from_logits=True"),
+        (keras.metrics.AUC, "AUC(from_logits=True)"),
+        ("AUC", "AUC(from_logits=True)"),
+        (keras.metrics.AUC(name="area"), "AUC(from_logits=True)"),
+        (keras.metrics.Precision(), "Precision(top_k=1)"),
+        (keras.metrics.Recall(), "Recall(top_k=1)"),
+        (keras.metrics.KLDivergence(), "the softmax first"),
+        (keras.metrics.PrecisionAtRecall(0.5), "the softmax first"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["metrics", "weighted_metrics"])
+def test_a_metric_of_probabilities_is_refused(metric, cure, kind):
+    with pytest.raises(ValueError, match="metrics must take logits") as error:
+        _distiller().compile("sgd", **{kind: ["accuracy", metric]})
+    assert cure in str(error.value)
+
+
+class _OwnArea(keras.metrics.AUC):
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        return super().update_state(y_true, keras.ops.softmax(y_pred))
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "mse",
+        lambda y_true, y_pred: keras.ops.max(y_pred, axis=-1),
+        keras.metrics.AUC(from_logits=True),
+        keras.metrics.SparseCategoricalCrossentropy(from_logits=True),
+        keras.metrics.Precision(thresholds=0),
+        keras.metrics.F1Score(),
+        _OwnArea(),
+    ],
+)
+def test_other_metrics_are_taken(metric):
+    _distiller().compile("sgd", metrics=[metric])
+
+
+@pytest.mark.parametrize("kind", ["Precision", "Recall"])
+def test_the_cure_counts_the_largest_logit(kind):
+    logits = np.array([[9.0, 8.0], [-3.0, -2.0], [-5.0, -6.0]], "float32")
+    labels = np.eye(2, dtype="float32")[[0, 1, 1]]
+    metric = getattr(keras.metrics, kind)(top_k=1)
+    assert float(metric(labels, logits)) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("end", ["softmax", "sigmoid"])
