@@ -114,7 +114,7 @@ def check_teacher(
     teacher: keras.Model,
     *,
     classes: int,
-    input_shape: tuple[int, int, int],
+    input_shape: Any,
     origin: str | None = None,
 ) -> None:
     """Checks that a student of these images and classes can learn from it.
@@ -122,26 +122,17 @@ def check_teacher(
     Args:
         teacher: a model from images to logits.
         classes: of the student.
-        input_shape: the student's, `(height, width, channels)`.
+        input_shape: the student's, `(height, width, channels)`; of other
+            inputs their shapes, of several a list or dict of them.
         origin: what messages call the teacher; by default its name.
 
     Raises:
-        ValueError: if it takes other images, has other classes, or
+        ValueError: if it takes other inputs, has other classes, or
             does not end in logits.
     """
     origin = origin or repr(teacher.name)
     taken, told = shapes_of(teacher, f"teacher {origin}")
-    fits = len(taken) == len(input_shape) and all(
-        side in (None, wanted)
-        for side, wanted in zip(taken, input_shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"The teacher {origin} takes images {tuple(taken)}, the student "
-            f"{tuple(input_shape)}. Put keras.layers.Resizing before it: "
-            f"keras.Sequential([keras.Input({tuple(input_shape)}), "
-            "keras.layers.Resizing(height, width), teacher])."
-        )
+    _check_taken(taken, input_shape, origin)
     if told != classes:
         raise ValueError(
             f"The teacher {origin} has {told} classes, the student "
@@ -162,42 +153,98 @@ def check_teacher(
         )
 
 
-def shapes_of(
-    model: keras.Model, role: str
-) -> tuple[tuple[int | None, ...], int]:
+def _check_taken(taken, given, origin):
+    """Checks that a teacher's inputs take what a student's do."""
+    ours, theirs = _listed(given), _listed(taken)
+    if list(map(len, ours)) == list(map(len, theirs)) and all(
+        side in (None, wanted)
+        for pair in zip(theirs, ours, strict=True)
+        for side, wanted in zip(*pair, strict=True)
+    ):
+        return
+    what = "inputs"
+    cure = "Convert them: gns.FrozenTeacher(teacher, preprocess=function)."
+    if list(map(len, ours)) == [3]:
+        what = "images"
+        cure = (
+            "Put keras.layers.Resizing before it: "
+            f"keras.Sequential([keras.Input({ours[0]}), "
+            "keras.layers.Resizing(height, width), teacher])."
+        )
+    raise ValueError(
+        f"The teacher {origin} takes {what} {taken}, the student {given}. "
+        f"{cure}"
+    )
+
+
+def shapes_of(model: keras.Model, role: str) -> tuple[Any, int]:
     """Returns the shape of what a classifier takes, and its classes.
 
     Args:
-        model: with one input and one output, `(batch, classes)`.
+        model: with one output, `(batch, classes)`.
         role: what messages call it.
 
+    Returns:
+        The shape without the batch, of several inputs a list or dict of them;
+        and the classes.
+
     Raises:
-        ValueError: if it has others, or its shapes are not known.
+        ValueError: if it has other outputs, or its shapes are not known.
     """
+    inputs = keras_private.inputs_of(model)
     taken: Any = getattr(model, "input_shape", None)
+    if inputs is not None:
+        taken = keras.tree.map_structure(lambda x: tuple(x.shape), inputs)
     told: Any
     try:
         told = model.output_shape
     except AttributeError:  # of a subclass, or before it is built
         told = None
     flat = is_shape(told) and len(told) == 2
-    if not (is_shape(taken) and flat and told[-1]):
+    known = inputs is not None or is_shape(taken)
+    if not (known and flat and told[-1]):
         raise ValueError(
-            f"The {role} must have one input and one output (batch, classes). "
-            f"Received: {taken} and {told}. Wrap it: inputs = "
-            "keras.Input(shape); keras.Model(inputs, model(inputs))."
+            f"The {role} must have inputs of known shapes and one output "
+            f"(batch, classes). Received: {taken} and {told}. Wrap it: inputs "
+            "= keras.Input(shape); keras.Model(inputs, model(inputs))."
         )
     if told[-1] < 2:
         raise ValueError(
             f"The {role} must have a logit for each class, two or more. "
             f"Received: {told[-1]}. End it in Dense(2), with labels 0 and 1."
         )
-    return tuple(taken[1:]), told[-1]
+    without_batch = keras.tree.map_shape_structure(
+        lambda shape: tuple(shape[1:]), taken
+    )
+    return without_batch, told[-1]
 
 
-def some_shape(shape: Sequence[int | None]) -> tuple[int, ...]:
-    """Returns a shape of images that a network of this input shape takes."""
-    return tuple(_ANY_SIDE if side is None else side for side in shape)
+def zeros_for(shapes: Any) -> Any:
+    """Returns a batch of one for a network of these input shapes.
+
+    Args:
+        shapes: without the batch; of several inputs a list or dict of them.
+    """
+    return _made_for(shapes, lambda shape: keras.ops.zeros((1, *shape)))
+
+
+def _made_for(shapes, make):
+    """What `make` gives for each shape, with sides where they are open."""
+    return keras.tree.map_shape_structure(
+        lambda shape: make(
+            tuple(_ANY_SIDE if side is None else side for side in shape)
+        ),
+        shapes,
+    )
+
+
+def _listed(shapes):
+    """One shape or several in whatever form, in Keras's order."""
+    found: list[tuple[int | None, ...]] = []
+    keras.tree.map_shape_structure(
+        lambda shape: found.append(tuple(shape)), shapes
+    )
+    return found
 
 
 def check_logits(model: keras.Model, role: str) -> None:
@@ -276,10 +323,18 @@ def _are_probabilities(outputs):
 
 
 def _of_noise(model, input_shape):
-    """Its outputs for four images of noise."""
-    shape = (4, *some_shape(input_shape))
-    noise = np.random.default_rng(0).normal(0.0, 1.0, shape)
-    outputs = model(noise.astype("float32"), training=False)
+    """Its outputs for four images of noise; where none go in, for ones.
+
+    Every vocabulary has a word 1; 0 may stand for no word.
+    """
+    generator = np.random.default_rng(0)
+
+    def draw(shape):
+        if len(shape) != 3:
+            return np.ones((4, *shape), "float32")
+        return generator.normal(0.0, 1.0, (4, *shape)).astype("float32")
+
+    outputs = model(_made_for(input_shape, draw), training=False)
     return np.asarray(
         keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
     )

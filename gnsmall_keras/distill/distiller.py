@@ -65,7 +65,8 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
     teacher runs (see `CachedTeacher`).
 
     Args:
-        student: from images to logits; trained in place.
+        student: from images, or any other inputs, to logits; trained in
+            place.
         teacher: a Keras model, `FrozenTeacher`, `TeacherEnsemble`, or None. It
             is never changed, saved or trained.
         label_weight: in [0, 1], of the labels' loss. A variable, to which

@@ -18,7 +18,7 @@ import keras
 from keras import layers, ops
 
 from gnsmall_keras.distill.channels import channel_axis, shape_last
-from gnsmall_keras.distill.checks import some_shape
+from gnsmall_keras.distill.checks import shapes_of, zeros_for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,9 +166,9 @@ def output_shapes(
     Raises:
         ValueError: if it is not a tensor.
     """
-    images = ops.zeros((1, *some_shape(model.input_shape[1:])))
+    inputs, _ = shapes_of(model, "model")
     with recording(found_layers) as outputs:
-        model(images, training=False)
+        model(zeros_for(inputs), training=False)
     for layer, output in zip(found_layers, outputs, strict=True):
         if not hasattr(output, "shape"):
             raise ValueError(

@@ -8,7 +8,7 @@ from keras import ops
 
 from gnsmall_keras.config import Combine, normalize_weights
 from gnsmall_keras.data.batches import TEACHER_LOGITS
-from gnsmall_keras.distill.checks import check_teacher, some_shape
+from gnsmall_keras.distill.checks import check_teacher, zeros_for
 from gnsmall_keras.distill.losses import class_indices
 from gnsmall_keras.fields import check
 from gnsmall_keras.native.choice import check_kernels, network_for_inference
@@ -73,9 +73,10 @@ class FrozenTeacher:
             ValueError: see `check_teacher`.
         """
         if self._preprocess is not None:
-            images = ops.zeros((1, *some_shape(input_shape)))
-            input_shape = self._preprocess(images).shape
-            input_shape = tuple(input_shape[1:])
+            inputs = self._preprocess(zeros_for(input_shape))
+            input_shape = keras.tree.map_structure(
+                lambda x: tuple(x.shape[1:]), inputs
+            )
         check_teacher(self.model, classes=classes, input_shape=input_shape)
 
     def logits(self, images):

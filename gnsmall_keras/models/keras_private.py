@@ -23,6 +23,18 @@ def tensors_before(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
     return list(node.arguments.keras_tensors)
 
 
+def inputs_of(model: keras.Model) -> Any:
+    """Returns a model's symbolic inputs in the form of its data.
+
+    One, or a list or dict of several; None where they are not known.
+    """
+    functional = getattr(model, "_functional", None) or model
+    inputs = getattr(functional, "_inputs_struct", None)
+    if isinstance(inputs, list) and len(inputs) == 1:
+        return inputs[0]
+    return inputs
+
+
 def parts_of(layer: keras.Operation) -> list[keras.layers.Layer]:
     """Returns the layers inside of a layer or model, at any depth."""
     if not isinstance(layer, keras.layers.Layer):

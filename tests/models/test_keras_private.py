@@ -50,6 +50,20 @@ def test_a_symbolic_tensor_names_those_before_it():
     assert keras_private.tensors_before(other) == []
 
 
+def test_a_model_names_its_inputs_as_its_data_are():
+    one, other = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    added = keras.layers.Add()([one, other])
+    for inputs in ({"a": one, "b": other}, [one, other]):
+        model = keras.Model(inputs, added)
+        found = keras_private.inputs_of(model)
+        assert [x.name for x in keras.tree.flatten(found)] == ["a", "b"]
+        keras.tree.assert_same_structure(found, inputs)
+    sequential = keras.Sequential([one, keras.layers.Dense(2)])
+    assert keras_private.inputs_of(sequential).shape == (None, 3)
+    assert keras_private.inputs_of(_model()).shape == (None, 3)
+    assert keras_private.inputs_of(keras.Sequential()) is None
+
+
 def test_a_layer_names_its_parts_at_any_depth():
     model = _model()
     outer = keras.Sequential([keras.Input((3,)), model])
