@@ -33,6 +33,7 @@ from gnsmall_keras.distill.losses import (
     DistillationLoss,
     class_indices,
     get_loss,
+    loss_of_each,
 )
 from gnsmall_keras.distill.running import Running, check_dict, has_targets
 from gnsmall_keras.distill.state import BatchMean, Setting, Step, Untracked
@@ -290,14 +291,18 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
         if WEIGHTS in x:  # teachers apart: (batch, teachers, classes)
             values = sum(
                 x[WEIGHTS][:, index]
-                * self.distillation_loss(
-                    labels, teacher[:, index], logits, temperature
+                * loss_of_each(
+                    self.distillation_loss,
+                    labels,
+                    teacher[:, index],
+                    logits,
+                    temperature,
                 )
                 for index in range(teacher.shape[1])
             )
         else:
-            values = self.distillation_loss(
-                labels, teacher, logits, temperature
+            values = loss_of_each(
+                self.distillation_loss, labels, teacher, logits, temperature
             )
         terms = [self._mean(values, values, sample_weight)]
         given = x.get(_FEATURES, ())

@@ -309,5 +309,28 @@ def get_loss(identifier) -> DistillationLoss:
         return LOSSES[identifier]()
     raise ValueError(
         f"`loss` must be one of {list(LOSSES)} or a DistillationLoss. "
-        f"Received: {identifier!r}."
+        f"Received: {identifier!r}. For a loss of your own write a subclass "
+        "of gnsmall_keras.distill.losses.DistillationLoss."
     )
+
+
+def loss_of_each(loss: DistillationLoss, *values: Any) -> Any:
+    """Returns what a distillation loss gives, if that is `(batch,)`.
+
+    Args:
+        loss: which.
+        *values: that it is called with.
+
+    Raises:
+        ValueError: if it is of another shape, by which sample weights and the
+            weights of teachers would not reach their images.
+    """
+    found = loss(*values)
+    shape: Any = getattr(found, "shape", ())
+    if len(shape) != 1:
+        raise ValueError(
+            f"A DistillationLoss must give a number for each image, (batch,). "
+            f"Received: shape {tuple(shape)} from {loss.name!r}. Take the "
+            "mean or sum over axis -1 alone."
+        )
+    return found

@@ -7,11 +7,12 @@ a line of NumPy.
 import keras
 import numpy as np
 import pytest
+from keras import ops
 from numpy_losses import EXPECTED, finite_differences, log_softmax
 
 from gnsmall_keras.distill.distiller import Distiller
-from gnsmall_keras.distill.losses import LabelCrossEntropy
-from gnsmall_keras.distill.teachers import FrozenTeacher
+from gnsmall_keras.distill.losses import DistillationLoss, LabelCrossEntropy
+from gnsmall_keras.distill.teachers import FrozenTeacher, TeacherEnsemble
 from gnsmall_keras.training.optimizers.muon import CoupledSGD
 
 pytestmark = pytest.mark.contract
@@ -90,3 +91,34 @@ def test_one_step_is_numpys(name, temperature):
         gradient = gradient + DECAY * weight
         step = RATE * (gradient + MOMENTUM * gradient)
         np.testing.assert_allclose(found, weight - step, rtol=0, atol=2e-6)
+
+
+class _Squares(DistillationLoss):
+    name = "squares"
+
+    def __init__(self, axis):
+        super().__init__()
+        self.axis = axis
+
+    def __call__(self, labels, teacher_logits, student_logits, temperature):
+        squares = ops.square(teacher_logits - student_logits)
+        return squares if self.axis == () else ops.mean(squares, self.axis)
+
+
+def _with_squares(axis, combine):
+    teacher = TeacherEnsemble([_dense(2), _dense(3)], combine=combine)
+    distiller = Distiller(_dense(1), teacher, loss=_Squares(axis))
+    distiller.compile("sgd", loss=LabelCrossEntropy())
+    return distiller
+
+
+@pytest.mark.parametrize("combine", ["logits", "per_teacher"])
+def test_a_loss_that_is_not_of_each_image_is_refused(combine):
+    """Sample weights and those of teachers would not reach their images."""
+    for axis in (None, ()):
+        with pytest.raises(ValueError, match="for each image.*'squares'"):
+            _with_squares(axis, combine).train_on_batch(*_batch())
+    logs = _with_squares(-1, combine).train_on_batch(
+        *_batch(), return_dict=True
+    )
+    assert logs["squares_loss"] > 0
