@@ -211,7 +211,9 @@ def shapes_of(model: keras.Model, role: str) -> tuple[Any, int]:
     if told[-1] < 2:
         raise ValueError(
             f"The {role} must have a logit for each class, two or more. "
-            f"Received: {told[-1]}. End it in Dense(2), with labels 0 and 1."
+            f"Received: {told[-1]}. End it in Dense(2), with labels 0 and 1; "
+            "one that is trained says the same as keras.Model(model.inputs[0], "
+            "keras.ops.pad(model.outputs[0], [[0, 0], [1, 0]]))."
         )
     without_batch = keras.tree.map_shape_structure(
         lambda shape: tuple(shape[1:]), taken

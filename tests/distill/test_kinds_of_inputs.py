@@ -139,3 +139,19 @@ def test_other_inputs_are_refused():
         Distiller(_of_words(2), rows)
     with pytest.raises(ValueError, match="preprocess=function"):
         Distiller(_of_two(2, "list"), rows)
+
+
+def test_a_trained_teacher_of_one_logit_gets_a_second():
+    """As the error says."""
+    model = _of_words(1, units=1)
+    with pytest.raises(ValueError, match="keras.ops.pad") as error:
+        Distiller(_of_words(2, units=2), model)
+    cure = str(error.value).split("same as ")[1].rstrip(".")
+    teacher = eval(cure, {"keras": keras, "model": model})
+    words = np.random.default_rng(4).integers(1, 10, (ROWS, 5))
+    ours = keras.ops.softmax(teacher(words))[:, 1:]
+    _assert_equal(
+        keras.ops.convert_to_numpy(ours),
+        keras.ops.convert_to_numpy(keras.ops.sigmoid(model(words))),
+    )
+    Distiller(_of_words(2, units=2), teacher)
