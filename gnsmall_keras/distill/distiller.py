@@ -76,7 +76,8 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
         temperature: > 0, divides all logits before their softmax. A variable
             as well.
         loss: a `DistillationLoss` or its name: "kd" (Hinton), "dkd",
-            "standardized_kd", "dist".
+            "standardized_kd", "dist"; these are of a softmax, of classes that
+            exclude each other.
         features: `FeaturePair`s to make agree besides.
         track_agreement: whether "teacher_agreement", the part of images on
             which student and teacher choose the same class, is a metric, also

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+_WHOLE = 1.01  # what shares in half precision may add up to
 RULE = "Labels must be whole numbers of classes"  # in TensorFlow's graph
 
 
@@ -112,6 +113,31 @@ def check_labels(labels, classes: int, where: str = "") -> None:
     broken = values[values != values // 1]
     if len(broken):
         raise ValueError(message(broken[0], classes, where))
+
+
+def check_shares(labels, where: str = "") -> None:
+    """Checks rows of labels, of classes that exclude each other.
+
+    Rows of less than 1 in all pass: their image counts as much less.
+
+    Args:
+        labels: an array or tensor `(batch, classes)`.
+        where: they are, for the message.
+
+    Raises:
+        ValueError: if a share is below 0, or a row's are more than 1 in all.
+    """
+    shares = np.asarray(keras.ops.convert_to_numpy(labels), "float32")
+    wrong = (shares.min(-1) < 0) | (shares.sum(-1) > _WHOLE)
+    if wrong.any():
+        row = shares[wrong][0].tolist()
+        raise ValueError(
+            f"Labels{where} must be class numbers, or rows of shares that add "
+            f"up to 1. Received: {row[:8]}{' ...' if row[8:] else ''}. Divide "
+            "each row by its sum. Where an image has several labels, take "
+            "keras.losses.BinaryCrossentropy(from_logits=True), and a "
+            "DistillationLoss of your own: those here are of a softmax."
+        )
 
 
 def are_known(labels) -> bool:

@@ -18,6 +18,7 @@ from gnsmall_keras.distill.labels import (
     are_known,
     check_columns,
     check_labels,
+    check_shares,
 )
 
 
@@ -66,7 +67,7 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
     Raises:
         ValueError: if logits are no rows, or have one column, whose loss would
             be 0; if an index is none of `0 <= label < classes`, or soft labels
-            have another number of columns.
+            have another number of columns, or more than 1 in all.
     """
     if len(logits.shape) != 2:
         raise ValueError(
@@ -89,6 +90,8 @@ def label_cross_entropy(labels, logits, label_smoothing=0.0):
     counts = 1.0
     classes: Any = logits.shape[-1]
     if _are_shares(labels, classes):
+        if are_known(labels):
+            check_shares(labels)
         soft = ops.cast(labels, logits.dtype)
         of_label = ops.sum(soft * log_probabilities, axis=-1)
     else:

@@ -19,12 +19,15 @@ from gnsmall_keras.data.batches import (
 from gnsmall_keras.distill.compiled import check_loss, check_metrics
 from gnsmall_keras.distill.labels import (
     are_indices,
+    are_known,
     check_columns,
     check_kind,
     check_labels,
+    check_shares,
     missing,
     shape_of,
 )
+from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.distill.teachers import WEIGHTS
 from gnsmall_keras.models import keras_private
 from gnsmall_keras.native import choice
@@ -167,9 +170,10 @@ class Running:
 
         Raises:
             ValueError: if a label is none of the student's classes, no whole
-                number, or a row of another length: of arrays and of this
-                package's batches before the first step, of other data with
-                their batch (numbers on TensorFlow not where XLA compiles).
+                number, or a row of another length or of more than 1 in all:
+                of arrays and of this package's batches before the first step,
+                of other data with their batch (numbers on TensorFlow not where
+                XLA compiles, sums of rows not there).
         """
         bound = _FIT.bind(self, x, y, *args, **kwargs)
         given = dict(list(bound.arguments.items())[1:])  # without self
@@ -281,6 +285,17 @@ class Running:
         self._check_form(labels, where)
         if self._has_class_labels(labels):
             check_labels(labels, self.student.output_shape[-1], where)
+        elif self._has_shares(labels):
+            check_shares(labels, where)
+
+    def _has_shares(self, labels):
+        """Whether they are known rows, for a loss that takes them as shares."""
+        loss = getattr(self, "loss", None)
+        loss = loss[0] if isinstance(loss, list | tuple) else loss
+        is_row = len(shape_of(labels)) == 2
+        return (
+            isinstance(loss, LabelCrossEntropy) and is_row and are_known(labels)
+        )
 
     def _has_class_labels(self, labels):
         """Whether they are indices of classes, as far as can be told."""

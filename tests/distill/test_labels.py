@@ -94,3 +94,46 @@ def _in_a_graph(loss, labels):
         values, gradient = run(tf.constant(LOGITS), tf.constant(labels))
         return values.numpy(), gradient.numpy()
     pytest.skip("PyTorch has no graph here: values are known")
+
+
+def _taught():
+    models = [
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        for _ in range(2)
+    ]
+    distiller = Distiller(*models)
+    distiller.compile("sgd", loss=[LabelCrossEntropy()])
+    return distiller
+
+
+@pytest.mark.parametrize("way", ["fit", "validation", "batch", "loss"])
+@pytest.mark.parametrize("row", [[1, 1, 0], [0, 255, 0], [1.5, -0.5, 0.0]])
+def test_rows_of_more_than_one_label_are_refused(row, way):
+    """A softmax gives each image one class: their loss had no minimum of 0."""
+    rows = np.eye(3)[[0, 1, 2, 2]]
+    wrong = np.array([*rows[:3], row])
+    x = np.ones((4, 4), "float32")
+    calls = {
+        "fit": lambda: _taught().fit(x, wrong),
+        "validation": lambda: _taught().fit(
+            x, rows, validation_data=(x, wrong)
+        ),
+        "batch": lambda: _taught().train_on_batch(x, wrong),
+        "loss": lambda: LabelCrossEntropy()(wrong, x[:, :3]),
+    }
+    with pytest.raises(ValueError, match="add up to 1.*BinaryCrossentropy"):
+        calls[way]()
+
+
+def test_other_rows_of_labels_are_taken():
+    """In half precision, mixed, and none, whose image does not count."""
+    rows = np.array([[0.1] * 3, [0.7, 0.3, 0], [0, 0, 0], [1, 0, 0]], "float16")
+    rows[0] = np.array([0.334, 0.3335, 0.334])
+    x = np.ones((4, 4), "float32")
+    history = _taught().fit(x, rows, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    distiller = _taught()
+    distiller.compile(
+        "sgd", loss=keras.losses.BinaryCrossentropy(from_logits=True)
+    )
+    distiller.fit(x, np.ones((4, 3)), verbose=0)
