@@ -34,7 +34,7 @@ GROUPS = {
     "Data": "load_data Dataset normalize calibration_split",
     "Distillation": """
         Distiller FrozenTeacher TeacherEnsemble CachedTeacher FeaturePair
-        LabelCrossEntropy cache_teacher
+        LabelCrossEntropy DistillationLoss cache_teacher
     """,
     "Training": "train RunConfig RunRecord",
     "Files for devices": """

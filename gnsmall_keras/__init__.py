@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from gnsmall_keras.distill.distiller import Distiller as Distiller
     from gnsmall_keras.distill.features import FeaturePair as FeaturePair
     from gnsmall_keras.distill.losses import (
+        DistillationLoss as DistillationLoss,
+    )
+    from gnsmall_keras.distill.losses import (
         LabelCrossEntropy as LabelCrossEntropy,
     )
     from gnsmall_keras.distill.stored_teacher import (
@@ -89,7 +92,7 @@ _MODULES = {
     "distill.checks": "load_teacher",
     "distill.distiller": "Distiller",
     "distill.features": "FeaturePair",
-    "distill.losses": "LabelCrossEntropy",
+    "distill.losses": "DistillationLoss LabelCrossEntropy",
     "distill.stored_teacher": "CachedTeacher",
     "distill.teachers": "FrozenTeacher TeacherEnsemble",
     "export.tflite": "ExportReport export_tflite",

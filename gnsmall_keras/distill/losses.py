@@ -176,20 +176,31 @@ class LabelAccuracy(keras.metrics.Mean):
 class DistillationLoss:
     """Base of the losses between a teacher's and a student's logits.
 
-    A new loss is a function above, a subclass with `name` and `__call__`, and
-    its place in `LOSSES`.
+    A loss of one's own is a subclass with `name` and `__call__`, of which
+    `Distiller(loss=...)` takes an object.
 
     Args:
         **weights: passed by the subclass's `__init__`, by name.
 
     Raises:
         ValueError: if a weight is no number, negative, NaN or inf.
+
+    Example:
+        >>> class SquaredLogits(gns.DistillationLoss):
+        ...     name = "squared_logits"
+        ...
+        ...     def __call__(self, labels, teacher, student, temperature):
+        ...         difference = teacher - student
+        ...         return keras.ops.mean(difference**2, axis=-1)
+        >>> loss = SquaredLogits()
+        >>> loss(None, np.ones((2, 3)), np.zeros((2, 3)), 1.0).shape[0]
+        2
     """
 
     name: str
     needs_labels = False  # where it is False, labels may be None
 
-    def __init__(self, **weights):
+    def __init__(self, **weights: float):
         for name, weight in weights.items():
             is_number = isinstance(weight, numbers.Real)
             if not (is_number and 0 <= weight < math.inf):
