@@ -207,14 +207,8 @@ def _print_profile(file, name):
     if not file.profile:
         return
     total = sum(cost.milliseconds for cost in file.profile)
-    table = Table(
-        "operator",
-        "count",
-        "MACs",
-        "ms",
-        "share",
-        title=f"{name}: operators alone on LiteRT, one thread",
-    )
+    printing.show(f"{name}: operators alone on LiteRT, one thread")
+    table = Table("operator", "count", "MACs", "ms", "share")
     for cost in file.profile:
         table.add_row(
             cost.kind,

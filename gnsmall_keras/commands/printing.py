@@ -117,7 +117,8 @@ def print_record(record, folder):
         record: of the run.
         folder: of its files.
     """
-    table = Table("split", "accuracy", "images", title=record.slug)
+    show(record.slug)  # a table's title breaks at its width
+    table = Table("split", "accuracy", "images")
     table.add_row(
         "validation",
         percent(record.validation_accuracy),
@@ -138,7 +139,8 @@ def print_record(record, folder):
 
 def print_forms(record, report):
     """Prints the accuracy of a network in all its forms, and of its file."""
-    table = Table("", "test accuracy", "images", title=record.slug)
+    show(record.slug)
+    table = Table("", "test accuracy", "images")
     for name, accuracy, images in (
         ("float, branched", record.test_accuracy, record.test_images),
         ("float, fused", report.float_accuracy, report.evaluated_images),
@@ -190,9 +192,8 @@ def print_summary(report, file, index=None):
 
 def print_export(report):
     """Prints the report of a .tflite file."""
-    table = Table(
-        "property", "value", title=f"{report.path} for {report.target}"
-    )
+    show(f"{report.path} for {report.target}")
+    table = Table("property", "value")
     rows = {
         "parameters": f"{report.parameters:,}",
         "multiply-accumulates": f"{report.macs:,}",

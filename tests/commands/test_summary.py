@@ -133,3 +133,10 @@ def test_quickstart_ends_in_them(details, capsys, monkeypatch, tmp_path):
     assert [*_lines("\n".join(captured.out.splitlines()[-6:]))] == NAMES
     assert ("operators" in captured.out) == details
     assert captured.err == "gnsmall: warning: too large\n"
+
+
+def test_a_run_s_name_is_whole_on_a_line(capsys):
+    record = next(read_records(ROOT / "papermill_runs/index.jsonl"))
+    name = "gns-w0.25-cifar10-long-e50-ensemble-kd-t4-l0.1-s1-abcdef"
+    printing.print_record(dataclasses.replace(record, slug=name), Path("runs"))
+    assert name in capsys.readouterr().out.splitlines()
