@@ -75,6 +75,7 @@ def export(
     dataset = load_for(data, shape, reading, run and run.config)
     dataset.check_classes(str(model), network.output_shape[-1], names)
     file = out or model.with_suffix(".tflite")
+    before = _other_kind(file, config)
     with printing.exporting(config):
         report = export_network(
             network,
@@ -93,7 +94,23 @@ def export(
         _write_card(report, run, teachers, out or model)
     printing.print_summary(report, file, runs / INDEX_FILE if run else None)
     _tell_limits(report, config)
+    if before:
+        printing.warn(f"note: {file} was {before}; --out keeps both files")
     _check_faults(report)
+
+
+def _other_kind(file, config):
+    """What a file of another kind is whose place an export takes."""
+    from gnsmall_keras.devices.labels import read_report_beside
+
+    try:
+        found = read_report_beside(file) if file.is_file() else {}
+    except ValueError:  # no report: the export writes one
+        return None
+    kind = found.get("quantization"), found.get("target")
+    if not found or kind == (config.quantization, config.target):
+        return None
+    return f"{kind[0]} for {kind[1]} before"
 
 
 def _tell_limits(report, config):

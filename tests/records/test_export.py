@@ -84,6 +84,25 @@ def test_the_command_records_a_file_of_a_run(
     assert printed[-3] == f"file:     {tmp_path / 'model.tflite'}"
 
 
+def test_a_file_of_another_kind_that_is_replaced_is_named(
+    run_folder, monkeypatch, capsys
+):
+    def pretend(model, path, *, source, **options):
+        return _report(path, source)
+
+    monkeypatch.setattr(tflite, "export_tflite", pretend)
+    published = ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite"
+    for suffix in (".tflite", ".json"):
+        data = published.with_suffix(suffix).read_bytes()
+        (run_folder / f"model{suffix}").write_bytes(data)
+    command = ["export", str(run_folder / "model.keras"), "--data", "digits"]
+    said = "was int8 for micro before; --out keeps both files"
+    assert cli.main([*command, "--target", "micro"]) == 0
+    assert said not in capsys.readouterr().err
+    assert cli.main([*command, "--target", "android"]) == 0
+    assert said in capsys.readouterr().err
+
+
 def test_images_of_another_run_are_refused(run_folder, capsys):
     (run_folder / "record.json").write_text(RUN.to_json())
     model = str(run_folder / "model.keras")
