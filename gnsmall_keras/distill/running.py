@@ -226,6 +226,7 @@ class Running:
         """Refuses data without labels where something is made of these."""
         if labels is not None:
             self._check_form(labels)
+            self._check_ignored()
             return
         taught = self.teacher or self.expects_teacher or has_targets(x)
         loss = keras_private.compiled_loss(self)
@@ -243,6 +244,21 @@ class Running:
         received = [name for name, wants in wanting.items() if wants]
         if received:
             raise ValueError(missing(received))
+
+    def _check_ignored(self):
+        """Refuses a class without images where a teacher's loss reads it."""
+        ignored = getattr(getattr(self, "loss", None), "ignore_class", None)
+        read = self.distillation_loss.needs_labels or getattr(
+            self.teacher, "needs_labels", False
+        )
+        if ignored is not None and read:
+            raise ValueError(
+                "`ignore_class` leaves images out of the compiled loss alone. "
+                f"Received: ignore_class={ignored} beside a distillation loss "
+                "or an ensemble that reads the labels of all. Leave these "
+                'images out of the data, or take the loss "kd" without '
+                "confidence."
+            )
 
     def _check_loss(self, *, training):
         """Of a batch without targets; JAX would take 0."""
