@@ -48,16 +48,12 @@ def export(
         reading: how images are read.
     """
     check_data(data)
-    from gnsmall_keras.export.arguments import check_installed
+    _check_extras(config)
     from gnsmall_keras.export.tflite import export_network
     from gnsmall_keras.models.saving.files import class_names_of, load_model
-    from gnsmall_keras.quantization.compression import check_tfmot
     from gnsmall_keras.records.commands import teachers_of
     from gnsmall_keras.records.export import EXPORTS_FILE, find_run
 
-    check_installed()
-    if config.needs_tfmot:
-        check_tfmot()
     run = find_run(model)
     _check_run(run, model, exports or card)
     for name, file in (("exports", exports), ("layer_figure", layer_figure)):
@@ -97,6 +93,15 @@ def export(
     if before:
         printing.warn(f"note: {file} was {before}; --out keeps both files")
     _check_faults(report)
+
+
+def _check_extras(config):
+    from gnsmall_keras.export.arguments import check_installed
+    from gnsmall_keras.quantization.compression import check_tfmot
+
+    check_installed()
+    if config.needs_tfmot:
+        check_tfmot()
 
 
 def _other_kind(file, config):
