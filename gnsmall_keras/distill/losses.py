@@ -324,7 +324,7 @@ def get_loss(identifier) -> DistillationLoss:
     raise ValueError(
         f"`loss` must be one of {list(LOSSES)} or a DistillationLoss. "
         f"Received: {identifier!r}. For a loss of your own write a subclass "
-        "of gnsmall_keras.distill.losses.DistillationLoss."
+        "of gnsmall_keras.DistillationLoss."
     )
 
 
