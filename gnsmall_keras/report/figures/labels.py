@@ -63,11 +63,16 @@ def _find_place(text, further, frame, taken, lines, renderer):
     """Returns the nearest free offset in points, or None."""
     from matplotlib.transforms import Bbox
 
+    pixels = text.get_figure().dpi / 72  # in a point
+    # A text is laid out once for each alignment: that takes a millisecond.
+    boxes = {side: _move(text, (side, 0), renderer) for side in (-2, 0, 2)}
     free = []
     for right, up in _OFFSETS:
         scale = 1 + further / math.hypot(right, up)
         offset = right * scale, up * scale
-        box = _move(text, offset, renderer)
+        side = _side(offset)
+        moved = (offset[0] - side) * pixels, offset[1] * pixels
+        box = boxes[side] + (*moved, *moved)
         if _fits(box, frame, taken):
             free.append(offset)
             area = Bbox.from_extents(*box)
@@ -76,13 +81,17 @@ def _find_place(text, further, frame, taken, lines, renderer):
     return free[0] if free else None
 
 
+def _side(offset):
+    """Where a text is of its point: -2 for left, 2 for right, or 0."""
+    return 2 if offset[0] > 1 else -2 if offset[0] < -1 else 0
+
+
 def _move(text, offset, renderer):
     """Writes the text at an offset; returns the place of its words."""
     from matplotlib.text import Text
 
-    right, _ = offset
     text.set_position(offset)
-    text.set_ha("left" if right > 1 else "right" if right < -1 else "center")
+    text.set_ha({2: "left", -2: "right", 0: "center"}[_side(offset)])
     text.update_positions(renderer)
     # Of the words alone: the line to the point may cross others.
     return Text.get_window_extent(text, renderer).extents
