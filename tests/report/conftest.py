@@ -16,6 +16,7 @@ from gnsmall_keras.records.export import (
 )
 from gnsmall_keras.records.predictions import describe
 from gnsmall_keras.records.run import SCHEMA, read_records
+from gnsmall_keras.report.pages import build
 from gnsmall_keras.report.reading import Run
 
 INDEX = ROOT / "papermill_runs/index.jsonl"
@@ -147,3 +148,9 @@ def write_index(tmp_path):
         return index
 
     return write
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Pages have words and tables alone, for seconds less."""
+    monkeypatch.setattr(build, "draw_all", lambda *_: [])

@@ -12,7 +12,7 @@ from gnsmall_keras import cli
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
 from gnsmall_keras.records.cited import CitedRecord, read_cited
 from gnsmall_keras.report.figures.drawing import render
-from gnsmall_keras.report.figures.networks import THEMES, draw_networks
+from gnsmall_keras.report.figures.networks import draw_networks
 from gnsmall_keras.report.networks import (
     CITED,
     _latencies,
@@ -98,7 +98,9 @@ def test_latencies_are_of_no_faster_file(
     assert noted == (older and f"a processor ({older})")
 
 
-@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize(
+    "theme", ["light", pytest.param("dark", marks=pytest.mark.slow)]
+)
 def test_the_figure_names_all_of_ours_and_is_the_same_again(networks, theme):
     drawing = draw_networks(networks, theme)
     svg = render(drawing, "svg")

@@ -46,6 +46,7 @@ def test_an_empty_file_has_no_runs(tmp_path):
     assert read_runs(index) == ([], [], [], [], [])
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_runs_that_a_sweep_lost_are_named(make_record, write_index, tmp_path):
     done, lost = make_record(0.6), make_record(0.6, seed=1)
     index = write_index(done)

@@ -425,7 +425,10 @@ def test_studies_of_one_name_are_refused(tmp_path, sweep, write_index, capsys):
 
 @pytest.mark.parametrize(
     ("page", "studies"),
-    [(PAGE, [*STUDIES, WIDTHS]), (PAGE.with_name("study.md"), LONG)],
+    [
+        pytest.param(PAGE, [*STUDIES, WIDTHS], marks=pytest.mark.slow),
+        (PAGE.with_name("study.md"), LONG),
+    ],
     ids=["pilot", "long"],
 )
 def test_the_page_of_the_study_is_what_its_records_give(

@@ -290,7 +290,7 @@ def test_the_page_has_the_worst_mistakes(wrong, write_index, tmp_path):
         ]
         for index in wrong[:16]
     ]
-    assert "what the winner takes for what" in text
+    assert "the confusion matrix of the winner" in text
 
 
 def test_images_are_shown_where_they_are_the_runs(wrong):

@@ -41,7 +41,7 @@ def draw_confusion(name: str, record: RunRecord) -> Drawing | None:
     most = _most_often(record.test_predictions)
     return Drawing(
         "confusion",
-        f"{name}: what the winner takes for what",
+        f"{name}: the confusion matrix of the winner",
         f"Confusion matrix of {record.slug} on the test split of {name}, "
         f"{classes} true classes by {classes} predicted ones. Most often: "
         f"{most}.",
