@@ -4,10 +4,10 @@ Usage: python tests/run.py [--all] [pytest options, such as -k words]
 
 TensorFlow runs everything but what is marked `slow`; JAX and PyTorch run what
 is marked `contract`, the results that must be the same on every backend. What
-is marked `any_backend` is the package's own bookkeeping: PyTorch runs it where
-it is installed, in a third of the time. With `--all` nothing is left out, and
-JAX and PyTorch run what is marked `backend` as well. Prints the 40 slowest
-tests, and ends with one summary line for all.
+is marked `any_backend`, the package's own bookkeeping, and `backend`, what
+passes on each, PyTorch runs where it is installed, in a third of the time.
+With `--all` nothing is left out, and `backend` is run on every backend. Prints
+the 40 slowest tests, and ends with one summary line for all.
 """
 
 import concurrent.futures
@@ -32,7 +32,7 @@ OTHERS = sorted(
     for path in Path(__file__).parent.iterdir()
     if path.is_dir() and path.name not in TRAINING
 )
-FASTEST = "torch"  # runs what is marked `any_backend`
+FASTEST = "torch"  # runs what is marked `any_backend` or `backend`
 PLAIN = "not export and not notebook and not browser"
 
 
@@ -68,9 +68,9 @@ def tests_of(name: str, everything: bool) -> str:
     if everything:
         return marker.replace("contract", "(contract or backend)")
     if marker == PLAIN and find_spec(FASTEST):
-        marker += " and (contract or not any_backend)"
+        marker += " and (contract or not any_backend and not backend)"
     elif backend == FASTEST:
-        marker = f"({marker} or any_backend and {PLAIN})"
+        marker = f"({marker} or (any_backend or backend) and {PLAIN})"
     return f"{marker} and not slow"
 
 

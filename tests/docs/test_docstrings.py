@@ -26,7 +26,7 @@ def _marks(name):
             if keras.config.backend() == "torch"
             else pytest.mark.slow
         ]
-    return []
+    return [pytest.mark.any_backend]
 
 
 @pytest.fixture

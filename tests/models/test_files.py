@@ -20,6 +20,8 @@ from gnsmall_keras.models.saving.files import (
     save_model,
 )
 
+pytestmark = pytest.mark.any_backend
+
 READ_IN_A_FRESH_PROCESS = """
 import sys
 import keras

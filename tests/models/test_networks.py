@@ -16,6 +16,8 @@ from gnsmall_keras.models.ghostnet import ghostnetv3, ghostnetv3_small
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.models.spec import COUNTS, PAPER_WIDTHS
 
+pytestmark = pytest.mark.any_backend
+
 # GN-S counted with the original code, fused by hand: parameters, deployed
 # parameters, deployed multiply-accumulates in millions.
 PUBLISHED = {

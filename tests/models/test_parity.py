@@ -15,7 +15,6 @@ from support import (
     load_fixture,
     relative_error,
     run,
-    slow_on_tensorflow,
 )
 
 from gnsmall_keras.distill.losses import LabelCrossEntropy
@@ -79,7 +78,6 @@ def test_training_logits_are_the_originals(original):
     assert relative_error(logits, fixture.arrays["train_logits"]) <= 1e-3
 
 
-@slow_on_tensorflow  # which takes these steps in float64 below
 @contract_but_on_jax
 def test_paper_steps_follow_the_originals(original):
     """Loss before and after the first update, in float32."""
@@ -99,9 +97,10 @@ def test_paper_steps_follow_the_originals(original):
     ("name", "nudge"),
     [
         (SMALLEST, 0.0),
-        pytest.param("ghostnetv3_small_w1.0", 2e-8, marks=pytest.mark.slow),
+        ("ghostnetv3_small_w1.0", 2e-8),
     ],
 )
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_three_paper_steps_are_the_originals_in_float64(name, nudge):
     path = find_fixture(name)

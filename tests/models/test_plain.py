@@ -77,7 +77,7 @@ def _assert_statistics(model, plain, found, expected, before, tolerance):
         )
 
 
-@slow_on_tensorflow  # which is below in float64
+@slow_on_tensorflow
 @contract_but_on_jax
 def test_training_step_is_that_of_the_branches():
     """Loss and BatchNorm statistics in float32.
@@ -92,6 +92,7 @@ def test_training_step_is_that_of_the_branches():
     _assert_statistics(model, plain, found, expected, before, 2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_training_step_is_that_of_the_branches_in_float64():
     """On TensorFlow: elsewhere Keras normalises batches in float32."""
@@ -106,6 +107,7 @@ def test_training_step_is_that_of_the_branches_in_float64():
         )
 
 
+@pytest.mark.any_backend
 def test_the_plain_network_has_the_same_outputs():
     model = ghostnetv3_small(0.35)
     randomize(model, seed=1)

@@ -12,6 +12,8 @@ from gnsmall_keras.models.saving import pretrained
 from gnsmall_keras.records.predictions import unpack_correct
 from gnsmall_keras.records.run import read_records
 
+pytestmark = pytest.mark.any_backend
+
 PUBLISHED = {
     "gns": pretrained.GHOSTNETV3_SMALL,
     "gns_nogate": pretrained.GHOSTNETV3_SMALL_NOGATE,

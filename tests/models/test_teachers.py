@@ -13,6 +13,8 @@ from gnsmall_keras.models.torch.weights import (
     to_torch_state_dict,
 )
 
+pytestmark = pytest.mark.any_backend
+
 # As the originals' code counts them.
 PUBLISHED = {
     "resnet18": 11_173_962,

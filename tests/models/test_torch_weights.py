@@ -19,6 +19,8 @@ from gnsmall_keras.models.torch.weights import (
     to_torch_state_dict,
 )
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -12,7 +12,7 @@ from gnsmall_keras.training.optimizers.muon import CoupledSGD
 
 SIDE, IMAGES, CLASSES = 16, 12, 4
 ON_JAX = keras.config.backend() == "jax"
-pytestmark = [pytest.mark.contract, *([pytest.mark.slow] if ON_JAX else [])]
+pytestmark = [pytest.mark.backend, *([pytest.mark.slow] if ON_JAX else [])]
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from gnsmall_keras.training.optimizers.muon import CoupledSGD
 SIDE, IMAGES, CLASSES = 8, 6, 4
 BACKEND = keras.config.backend()
 pytestmark = [
-    pytest.mark.contract,
+    pytest.mark.backend,
     *([pytest.mark.slow] if BACKEND == "jax" else []),
 ]
 

@@ -25,7 +25,7 @@ from gnsmall_keras.training.optimizers.muon import CoupledSGD, PointwiseMuon
 
 # On JAX "auto" stays with Keras, which is compiled for minutes.
 ON_JAX = keras.config.backend() == "jax"
-pytestmark = [pytest.mark.contract, *([pytest.mark.slow] if ON_JAX else [])]
+pytestmark = [pytest.mark.backend, *([pytest.mark.slow] if ON_JAX else [])]
 
 
 # Keras's side takes TensorFlow 10 s and more: PyTorch runs these always.
@@ -100,6 +100,7 @@ def _assert_same(batch, steps=2, **options):
     return native, own
 
 
+@pytest.mark.contract
 def test_a_step_is_the_engine_s():
     """By hand: logits, their gradient, and plain SGD."""
     images, labels = _batch()

@@ -125,7 +125,6 @@ def whole_chain(folder, tmp_path_factory):
     return config, _weights(config, tmp_path_factory.mktemp("whole"))[1]
 
 
-@pytest.mark.contract
 @pytest.mark.parametrize("stage", ["assistant-1", "t4-l0.5-s0"])
 def test_an_interrupted_chain_goes_on_to_the_same_weights(
     whole_chain, tmp_path, monkeypatch, stage

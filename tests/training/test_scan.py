@@ -128,6 +128,7 @@ def test_chunks_are_steps_bit_for_bit(train, tmp_path, options):
         np.testing.assert_array_equal(found[name], values)
 
 
+@pytest.mark.slow
 def test_a_cached_teacher_s_logits_are_those_of_the_view(train, tmp_path):
     (teacher, _) = _teachers(tmp_path)
     for out in ("steps", "chunks"):
