@@ -67,6 +67,19 @@ def check_writable(path: str | os.PathLike[str], name: str) -> None:
     )
 
 
+def cache_folder() -> Path:
+    """Returns where this package caches: in XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        OSError: if there is no home folder.
+    """
+    place = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(place or Path.home() / ".cache") / "gnsmall_keras"
+    except RuntimeError:  # no HOME, and a user without an entry
+        raise OSError("there is no home folder for a cache") from None
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yields a temporary path beside `path` that takes its place at the end.

@@ -27,7 +27,7 @@ from gnsmall_keras.native.compiler import (
     has_failed,
     version_of,
 )
-from gnsmall_keras.writing import lock
+from gnsmall_keras.writing import cache_folder, lock
 
 FLAGS = ("-std=c++17", "-O2", NATIVE, "-shared", "-fPIC", "-pthread")
 SOURCES = Path(__file__).parent / "src"
@@ -55,7 +55,7 @@ def library(flags: Sequence[str] = ()) -> Path:
     sources = _sources()
     name = f"engine-{_key(compiler, flags, sources)}.so"
     made, refused = None, []
-    for place in (_cache_folder, _temporary_folder):
+    for place in (cache_folder, _temporary_folder):
         try:
             path = place() / name
             if not _is_whole(path):
@@ -81,7 +81,7 @@ def expected() -> tuple[Path, str]:
     compiler = find_compiler()
     key = _key(compiler, FLAGS, _sources())
     try:
-        return _cache_folder() / f"engine-{key}.so", shlex.join(compiler)
+        return cache_folder() / f"engine-{key}.so", shlex.join(compiler)
     except OSError as error:
         raise NativeUnavailable(f"{one_line(error)}.") from None
 
@@ -199,14 +199,6 @@ def _digest(path):
 def _load(path):
     """Loads a library, or raises OSError with the loader's reason."""
     ctypes.CDLL(str(path))
-
-
-def _cache_folder():
-    place = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return Path(place or Path.home() / ".cache") / "gnsmall_keras"
-    except RuntimeError:  # no HOME, and a user without an entry
-        raise OSError("there is no home folder for a cache") from None
 
 
 def _temporary_folder() -> Path:

@@ -113,6 +113,16 @@ def test_why_there_is_none(folder, tmp_path, monkeypatch):
     assert "fewer than 1,000 images" in load_data(folder).reading
 
 
+def test_without_a_home_folder_images_are_read(folder, monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv(cache.VARIABLE)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(cache.Path, "home", nobody)
+    assert "no home folder" in load_data(folder).reading
+
+
 def test_where_it_is(monkeypatch, tmp_path):
     monkeypatch.delenv(cache.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -10,7 +10,8 @@ import numpy as np
 import PIL
 
 from gnsmall_keras.data.files.listing import Entry
-from gnsmall_keras.writing import replacing
+from gnsmall_keras.lines import one_line
+from gnsmall_keras.writing import cache_folder, replacing
 
 VARIABLE = "GNSMALL_CACHE"  # environment: the folder; empty: none
 LEAST_IMAGES = 1000  # fewer are decoded in a second or two
@@ -22,12 +23,12 @@ def folder() -> Path:
 
     It is what the environment variable GNSMALL_CACHE names, otherwise
     `gnsmall_keras` in XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        OSError: if there is neither, nor a home folder.
     """
     given = os.environ.get(VARIABLE)
-    if given:
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "gnsmall_keras"
+    return Path(given) if given else cache_folder()
 
 
 def unused(count: int, asked: bool) -> str:
@@ -36,6 +37,10 @@ def unused(count: int, asked: bool) -> str:
         return "the cache is switched off"
     if count < LEAST_IMAGES:
         return f"fewer than {LEAST_IMAGES:,} images are not cached"
+    try:
+        folder()
+    except OSError as error:
+        return one_line(error)
     return ""
 
 
