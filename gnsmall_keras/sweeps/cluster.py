@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gnsmall_keras.config import KERNELS_VARIABLE, LOOP_VARIABLE
 from gnsmall_keras.lines import one_line
 from gnsmall_keras.records.folders import find_folder
 from gnsmall_keras.records.run import (
@@ -44,7 +45,8 @@ _STOP_SECONDS = 60
 # What decides a result: a machine of the cluster has them from the sweep. Ray
 # would set the threads itself, to one.
 _FROM_SWEEP = (
-    "GNSMALL_KERNELS",
+    KERNELS_VARIABLE,
+    LOOP_VARIABLE,
     "KERAS_BACKEND",
     "OMP_NUM_THREADS",
     "TF_ENABLE_ONEDNN_OPTS",

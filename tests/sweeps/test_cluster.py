@@ -219,10 +219,12 @@ def test_variables_that_decide_results_are_the_sweep_s(monkeypatch):
         "KERAS_BACKEND": "jax",
         "OMP_NUM_THREADS": "1",
         "GNSMALL_DATA": "/node",
+        "GNSMALL_LOOP": "chunks",
     }.items():
         monkeypatch.setenv(name, value)
     sent = {"KERAS_BACKEND": "torch", "GNSMALL_DATA": "/sweep"}
     found = cluster._environment(sent)
+    assert "GNSMALL_LOOP" not in found
     assert found["KERAS_BACKEND"] == "torch"
     assert found["GNSMALL_DATA"] == "/node"
     assert "OMP_NUM_THREADS" not in found
