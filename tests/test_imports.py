@@ -16,6 +16,7 @@ LEVELS = {
     "writing": -0.1,  # of files, whole or not at all
     "importing": 0,
     "child": 0,
+    "cores": 0,
     "backend": 0,
     "quiet": 0.1,
     "registration": 0.1,  # names a module, imports it when asked

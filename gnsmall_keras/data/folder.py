@@ -5,7 +5,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gnsmall_keras.cores import process_cores
 from gnsmall_keras.data.dataset import Dataset, some
 from gnsmall_keras.data.decoding import decode, strict_warnings
 from gnsmall_keras.data.files import archives, cache
@@ -235,9 +235,7 @@ def _room(shape):
 
 def _in_threads(function, values):
     """Maps in order; Pillow decodes without Python's lock."""
-    threads = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        threads = len(os.sched_getaffinity(0))
+    threads = process_cores()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         values, waiting = iter(values), collections.deque()
         for value in itertools.islice(values, _AHEAD * threads):

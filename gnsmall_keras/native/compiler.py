@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gnsmall_keras.cores import usable_cores
 from gnsmall_keras.lines import say
-from gnsmall_keras.native.cores import usable_cores
 
 NATIVE = "-march=native"
 TIMEOUT = 600.0  # seconds; the longest unit takes half a minute

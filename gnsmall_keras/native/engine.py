@@ -4,15 +4,15 @@ import contextlib
 import ctypes
 import functools
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from gnsmall_keras.cores import usable_cores
 from gnsmall_keras.native import plan as plans
-from gnsmall_keras.native.cores import usable_cores
+from gnsmall_keras.native.build import library
 from gnsmall_keras.native.plan import NetworkPlan, Weight
 
 _POINTER = ctypes.c_void_p
@@ -70,7 +70,6 @@ class Engine:
         plan: sizes of the network.
         threads: how many to use; by default all cores of the process. Results
             do not depend on it.
-        library: path of the compiled engine; by default it is compiled.
 
     Raises:
         ValueError: if the engine has no kernels for the plan, or cannot be
@@ -82,7 +81,6 @@ class Engine:
         plan: NetworkPlan,
         *,
         threads: int | None = None,
-        library: str | os.PathLike | None = None,
     ):
         if threads is None:
             threads = usable_cores()
@@ -94,7 +92,7 @@ class Engine:
         self.parameter_count = _count(self.parameters)
         self.statistics_count = _count(self.statistics)
         self._network = None
-        self.library = _load(_compiled() if library is None else library)
+        self.library = _load(library())
         numbers = np.array(plans.numbers_of(plan), np.int32)
         self._network = self.library.gns_create(
             numbers.ctypes.data, len(plan.blocks), threads
@@ -325,16 +323,10 @@ def _count(weights: tuple[Weight, ...]) -> int:
     return sum(math.prod(weight.shape) for weight in weights)
 
 
-def _compiled() -> Path:
-    from gnsmall_keras.native import build
-
-    return build.library()
-
-
 @functools.cache
-def _load(path: str | os.PathLike) -> ctypes.CDLL:
-    library = ctypes.CDLL(os.fspath(path))
+def _load(path: Path) -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(path))
     for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(library, name)
+        function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
-    return library
+    return loaded

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from gnsmall_keras.cores import asked_threads
 from gnsmall_keras.models import flat
 from gnsmall_keras.models.branched import MOMENTUM
-from gnsmall_keras.native.cores import asked_threads
 from gnsmall_keras.native.engine import Engine
 from gnsmall_keras.native.match import Match
 from gnsmall_keras.native.plan import NetworkPlan

@@ -2,16 +2,15 @@
 
 import contextlib
 import functools
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from gnsmall_keras.config import Device
+from gnsmall_keras.cores import asked_threads, process_cores, usable_cores
 from gnsmall_keras.fields import check
 from gnsmall_keras.models.kernels import is_jax_on_gpu
-from gnsmall_keras.native.cores import asked_threads, usable_cores
 from gnsmall_keras.records import provenance
 
 _STEPS_AT_ONCE = 25
@@ -113,7 +112,10 @@ def count_threads() -> dict[str, int]:
 
 
 def _backend_threads():
-    """What was asked for, or all cores of the process."""
+    """What was asked for, or all cores of the process.
+
+    The backends overlook a container's limit.
+    """
     if keras.config.backend() == "torch":
         import torch
 
@@ -124,14 +126,8 @@ def _backend_threads():
 
         asked = tf.config.threading.get_intra_op_parallelism_threads()
     names = _THREADS.get(keras.config.backend(), ())
-    return asked or next(filter(None, map(asked_threads, names)), _cores())
-
-
-def _cores():
-    """Those of the process; both backends overlook a container's limit."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    found = filter(None, map(asked_threads, names))
+    return asked or next(found, process_cores())
 
 
 def find_gpus() -> list[str]:

@@ -7,10 +7,11 @@ import keras
 import numpy as np
 import pytest
 
+from gnsmall_keras import cores
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
-from gnsmall_keras.native import choice, cores, network
+from gnsmall_keras.native import choice, network
 from gnsmall_keras.training.optimizers.muon import CoupledSGD
 
 SIDE, IMAGES, CLASSES = 8, 6, 4
@@ -35,8 +36,8 @@ def _student(channels=3, head_units=8):
     )
 
 
-def _distiller(channels=3, kernels="native"):
-    distiller = Distiller(student=_student(channels), kernels=kernels)
+def _distiller(channels=3):
+    distiller = Distiller(student=_student(channels), kernels="native")
     distiller.compile(CoupledSGD(0.1), loss=LabelCrossEntropy())
     return distiller
 

@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from reference import Case, inputs_of
 
-from gnsmall_keras.native import build, cores
+from gnsmall_keras import cores
+from gnsmall_keras.native import build
 from gnsmall_keras.native.engine import Engine
 
 SMALL = Case(sides=(8, 16), batch=70)

@@ -17,16 +17,20 @@ def asked_threads(variable: str = "OMP_NUM_THREADS") -> int | None:
     return int(given) if is_count else None
 
 
+def process_cores() -> int:
+    """Returns how many cores the system lets this process run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def usable_cores() -> int:
     """Returns how many cores there are for this process, at least one.
 
     A container often has all cores and the time of a few: threads beyond
     those wait in the middle of their work.
     """
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
+    count = process_cores()
     least = min(_granted(), default=math.inf)
     return count if math.isinf(least) else max(1, min(count, math.ceil(least)))
 
