@@ -227,7 +227,7 @@ def label_by_hand(labels, student):
     return -log_q[np.arange(len(labels)), labels]
 
 
-def first_logits(student, count=BATCH):
+def first_logits(student):
     """What an untrained student says in its first step."""
-    images, _ = examples(count)
+    images, _ = examples(BATCH)
     return run(student, images, training=True).astype("float64")

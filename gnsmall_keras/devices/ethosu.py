@@ -112,7 +112,7 @@ def map_to_ethosu(path: str | os.PathLike, accelerator: str) -> EthosUReport:
     return EthosUReport(
         accelerator=accelerator,
         system=system,
-        npu_operators=int(_only(r"NPU operators = (\d+)", told)),
+        npu_operators=_count_npu_operators(told),
         cpu_operators=re.findall(r"^\s*CPU: (\w+)", told, re.MULTILINE),
         sram_bytes=round(float(row["sram_memory_used"]) * _KILO),
         cycles=round(float(row["cycles_total"])),
@@ -121,14 +121,15 @@ def map_to_ethosu(path: str | os.PathLike, accelerator: str) -> EthosUReport:
     )
 
 
-def _only(pattern, text):
+def _count_npu_operators(text):
+    pattern = r"NPU operators = (\d+)"
     found = re.search(pattern, text)
     if not found:
         raise ValueError(
             "Vela must say what it maps. Received: no line like "
             f"{pattern!r}. Install version 5.2: pip install ethos-u-vela==5.2.0"
         )
-    return found[1]
+    return int(found[1])
 
 
 def _run(command, path):

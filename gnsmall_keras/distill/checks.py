@@ -249,22 +249,21 @@ def _listed(shapes):
     return found
 
 
-def check_logits(model: keras.Model, role: str) -> None:
+def check_logits(model: keras.Model) -> None:
     """Checks that a model does not end in a softmax or sigmoid.
 
     Args:
         model: functional or sequential.
-        role: what the message calls it.
 
     Raises:
         ValueError: if it does.
     """
     if ends_in_probabilities(model):
         raise ValueError(
-            f"{role} must end in logits. Received: {model.name!r}, which ends "
-            "in probabilities. Leave its softmax out, or set the last layer's "
-            "activation to keras.activations.linear: files for phones get one "
-            "softmax here, those for microcontrollers promise logits."
+            f"The model must end in logits. Received: {model.name!r}, which "
+            "ends in probabilities. Leave its softmax out, or set the last "
+            "layer's activation to keras.activations.linear: files for phones "
+            "get one softmax here, those for microcontrollers promise logits."
         )
 
 

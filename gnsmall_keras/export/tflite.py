@@ -193,7 +193,7 @@ def export_tflite(
     check_images(calibration_images, model, aspect)
     check_training(training, config.quantization, model)
     check_beside(path, class_names)
-    check_logits(model, "The model")
+    check_logits(model)
     deployed = to_deploy(model)
     folded, gates = _made_small(deployed, config, calibration_images)
     converted, data = _make(

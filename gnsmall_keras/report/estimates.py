@@ -57,9 +57,7 @@ def paired_difference(
     found = estimate(first - second for first, second in pairs)
     if found is None:
         return None
-    if found.deviation is None:
-        return Difference(*found)
-    if found.deviation < _ROUNDING:
+    if found.deviation is None or found.deviation < _ROUNDING:
         return Difference(*found)
     from scipy.stats import ttest_rel
 

@@ -21,13 +21,13 @@ OPTIONS = {"image_size": 32, "channels": 3, "aspect": "squash"}
 ALL = photos.KINDS | photos.GREY_KINDS
 
 
-def _close(found, channels=3, tolerance=14):
+def _close(found, channels=3):
     """Apart from the middle lines, where quadrants meet."""
     side = len(found)
     rows = [i for i in range(side) if abs(i - (side - 1) / 2) > 3]
     wanted = photos.expected(side, channels).astype(int)
     difference = np.abs(found.astype(int) - wanted)[rows][:, rows]
-    assert difference.max() <= tolerance, difference.max()
+    assert difference.max() <= 14, difference.max()
 
 
 @pytest.mark.parametrize("kind", ALL)

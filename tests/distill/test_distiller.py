@@ -51,9 +51,9 @@ def _network(channels, seed, *, side=8, activation=None, regularizer=None):
     return model
 
 
-def _batch(size=32, side=8):
+def _batch(size=32):
     generator = np.random.default_rng(7)
-    images = generator.normal(size=(size, side, side, 3)).astype("float32")
+    images = generator.normal(size=(size, 8, 8, 3)).astype("float32")
     return images, generator.integers(0, CLASSES, size)
 
 

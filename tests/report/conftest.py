@@ -52,9 +52,9 @@ def _record(test, validation=0.5, *, record=None, **values):
     )
 
 
-def _predictions(record, data_seed=0):
+def _predictions(record):
     """Predictions on as many test images as a record has."""
-    random = np.random.default_rng(data_seed)
+    random = np.random.default_rng(0)
     logits = random.normal(size=(record.test_images, 10)).astype("float32")
     labels = random.integers(0, 10, record.test_images)
     logits[np.arange(len(labels)), labels] += 2
