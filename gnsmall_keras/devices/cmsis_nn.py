@@ -110,20 +110,19 @@ def plan_arena(lifetimes: dict[int, tuple[int, int]], sizes: dict[int, int]):
 
 class _Writer:
     def __init__(self, graph):
-        self._graph = graph
+        self._graph, self._shape = graph, graph.shape
         self._operators = graph.operators
         self._constants = []
         sizes, lifetimes = {}, {}
         for step, operator in enumerate(self._operators):
-            for tensor in (*operator.inputs, *operator.outputs):
-                tensor = int(tensor)
-                if tensor < 0 or graph.constant(tensor) is not None:
+            for tensor in (*operator.sources, *operator.outputs):
+                if graph.constant(tensor) is not None:
                     continue
                 sizes[tensor] = math.prod(self._shape(tensor))
                 first, _ = lifetimes.get(tensor, (step, step))
                 lifetimes[tensor] = (first, step)
-        self._input = int(graph.inputs[0])
-        self._output = int(graph.outputs[0])
+        self._input = graph.inputs[0]
+        self._output = graph.outputs[0]
         self._sizes = sizes
         self._offsets, self._arena = plan_arena(lifetimes, sizes)
 
@@ -146,7 +145,6 @@ class _Writer:
         return Sources(header, source, self._arena)
 
     def _call(self, number, operator):
-        kind = operator.kind
         write = {
             "CONV_2D": self._conv,
             "DEPTHWISE_CONV_2D": self._conv,
@@ -159,21 +157,21 @@ class _Writer:
             "MEAN": self._mean,
             "FULLY_CONNECTED": self._dense,
             "RESHAPE": self._copy,
-        }.get(kind)
+        }.get(operator.kind)
         if write is None:
-            _refuse(kind, "no such operator is known here")
-        return write(number, kind, operator)
+            _refuse(operator, "no such operator is known here")
+        return write(number, operator)
 
-    def _conv(self, number, kind, operator):
-        image, kernel, bias = map(int, operator.inputs)
-        (out,) = map(int, operator.outputs)
+    def _conv(self, number, operator):
+        image, kernel, bias = operator.inputs
+        (out,) = operator.outputs
         options = operator.options
         if options.dilationHFactor != 1 or options.dilationWFactor != 1:
-            _refuse(kind, "its kernel must not be dilated")
+            _refuse(operator, "its kernel must not be dilated")
         weights = self._weights(number, image, kernel, bias, out)
         window = self._shape(kernel)[1:3]
         self._describe_window(number, operator, window, weights)
-        name = "RunConv" if kind == "CONV_2D" else "RunDepthwise"
+        name = "RunConv" if operator.kind == "CONV_2D" else "RunDepthwise"
         return f"{name}(&o{number}, {self._place(image)}, {self._place(out)});"
 
     def _weights(self, number, image, kernel, bias, out):
@@ -196,10 +194,10 @@ class _Writer:
             f".multipliers = m{number}, .shifts = s{number}"
         )
 
-    def _dense(self, number, kind, operator):
+    def _dense(self, number, operator):
         """Of one pixel, as a convolution."""
-        image, kernel, bias = map(int, operator.inputs)
-        (out,) = map(int, operator.outputs)
+        image, kernel, bias = operator.inputs
+        (out,) = operator.outputs
         weights = self._weights(number, image, kernel, bias, out)
         units, channels = self._shape(kernel)
         low, high = self._limits(operator)
@@ -213,18 +211,18 @@ class _Writer:
         )
         return f"RunConv(&o{number}, {self._place(image)}, {self._place(out)});"
 
-    def _copy(self, number, kind, operator):
-        image, out = int(operator.inputs[0]), int(operator.outputs[0])
+    def _copy(self, number, operator):
+        image, out = operator.inputs[0], operator.outputs[0]
         return (
             f"memcpy({self._place(out)}, {self._place(image)}, "
             f"{self._sizes[out]});"
         )
 
-    def _pool(self, number, kind, operator):
+    def _pool(self, number, operator):
         options = operator.options
-        image, out = int(operator.inputs[0]), int(operator.outputs[0])
+        image, out = operator.inputs[0], operator.outputs[0]
         if not self._same_scale(image, out):
-            _refuse(kind, "its output must have its input's scale")
+            _refuse(operator, "its output must have its input's scale")
         window = options.filterHeight, options.filterWidth
         self._describe_window(number, operator, window)
         return (
@@ -233,10 +231,10 @@ class _Writer:
         )
 
     def _describe_window(self, number, operator, window, more=""):
-        image, out = int(operator.inputs[0]), int(operator.outputs[0])
+        image, out = operator.inputs[0], operator.outputs[0]
         options = operator.options
         if options.strideH != options.strideW:
-            _refuse(operator.kind, "its strides must be equal")
+            _refuse(operator, "its strides must be equal")
         sides, made = self._shape(image)[1:3], self._shape(out)[1:3]
         same = names_of("Padding")[options.padding] == "SAME"
         top, left = (
@@ -254,17 +252,15 @@ class _Writer:
             f".high = {high}, {more}}};"
         )
 
-    def _binary(self, number, kind, operator):
-        graph = self._graph
-        (out,) = map(int, operator.outputs)
-        pair = sorted(
-            map(int, operator.inputs), key=lambda each: -self._sizes[each]
-        )
+    def _binary(self, number, operator):
+        graph, kind = self._graph, operator.kind
+        (out,) = operator.outputs
+        pair = sorted(operator.inputs, key=lambda each: -self._sizes[each])
         spread = self._sizes[pair[0]] != self._sizes[pair[1]]
         first, second, to = map(graph.scale, (*pair, out))
         channels = self._shape(out)[-1]
         if spread and (kind == "ADD" or self._sizes[pair[1]] != channels):
-            _refuse(kind, "its operands must have one shape")
+            _refuse(operator, "its operands must have one shape")
         scales = [(0, 0), (0, 0)]
         if kind == "ADD":
             most = 2.0 * max(first, second)
@@ -288,25 +284,25 @@ class _Writer:
         places = ", ".join(map(self._place, (*pair, out)))
         return f"Run{kind.title()}(&o{number}, {places});"
 
-    def _concat(self, number, kind, operator):
-        (out,) = map(int, operator.outputs)
-        parts = [*map(int, operator.inputs)]
+    def _concat(self, number, operator):
+        (out,) = operator.outputs
+        parts = operator.inputs
         axis = operator.options.axis % len(self._shape(out))
         if len(parts) != 2 or axis != len(self._shape(out)) - 1:
-            _refuse(kind, "it must join two images along their channels")
+            _refuse(operator, "it must join two images along their channels")
         if not all(self._same_scale(part, out) for part in parts):
-            _refuse(kind, "its output must have its inputs' scale")
+            _refuse(operator, "its output must have its inputs' scale")
         pixels = math.prod(self._shape(out)[:-1])
         given = ", ".join(
             f"{self._shape(part)[-1]}, {self._place(part)}" for part in parts
         )
         return f"RunConcat({pixels}, {given}, {self._place(out)});"
 
-    def _table(self, number, kind, operator):
-        image, out = int(operator.inputs[0]), int(operator.outputs[0])
+    def _table(self, number, operator):
+        image, out = operator.inputs[0], operator.outputs[0]
         graph = self._graph
         if (graph.scale(out), graph.zero_point(out)) != (1 / 256, -128):
-            _refuse(kind, "its output must have the scale 1/256")
+            _refuse(operator, "its output must have the scale 1/256")
         values = np.arange(-128, 128) - graph.zero_point(image)
         sigmoid = 1.0 / (1.0 + np.exp(-graph.scale(image) * values))
         table = np.clip(np.floor(256.0 * sigmoid + 0.5) - 128, -128, 127)
@@ -316,13 +312,13 @@ class _Writer:
             f"{self._place(out)});"
         )
 
-    def _resize(self, number, kind, operator):
-        image, out = int(operator.inputs[0]), int(operator.outputs[0])
+    def _resize(self, number, operator):
+        image, out = operator.inputs[0], operator.outputs[0]
         sides, made = self._shape(image)[1:3], self._shape(out)[1:3]
         if any(to % side for side, to in zip(sides, made, strict=True)) or (
             operator.options.alignCorners
         ):
-            _refuse(kind, "it must repeat whole pixels")
+            _refuse(operator, "it must repeat whole pixels")
         self._constants.append(
             f"static const Shape o{number} = {self._c_shape(image)};"
         )
@@ -331,12 +327,12 @@ class _Writer:
             f"{made[1] // sides[1]}, {self._place(image)}, {self._place(out)});"
         )
 
-    def _mean(self, number, kind, operator):
+    def _mean(self, number, operator):
         graph = self._graph
-        image, out = int(operator.inputs[0]), int(operator.outputs[0])
-        axes = graph.constant(int(operator.inputs[1]))
+        image, out = operator.inputs[0], operator.outputs[0]
+        axes = graph.constant(operator.inputs[1])
         if axes is None or sorted(axes.ravel().tolist()) != [1, 2]:
-            _refuse(kind, "it must be over an image's pixels")
+            _refuse(operator, "it must be over an image's pixels")
         multiplier, shift = quantize_multiplier(
             graph.scale(image) / graph.scale(out)
         )
@@ -355,11 +351,10 @@ class _Writer:
 
     def _limits(self, operator):
         """The least and the most that an operator's activation lets pass."""
-        code = operator.options.fusedActivationFunction
-        activation = names_of("ActivationFunctionType")[code]
+        activation = operator.activation
         if activation not in ("NONE", "RELU"):
-            _refuse(operator.kind, f"{activation} is not known")
-        zero_point = self._graph.zero_point(int(operator.outputs[0]))
+            _refuse(operator, f"{activation} is not known")
+        zero_point = self._graph.zero_point(operator.outputs[0])
         return (max(-128, zero_point) if activation == "RELU" else -128), 127
 
     def _same_scale(self, one, other):
@@ -367,9 +362,6 @@ class _Writer:
             of(one) == of(other)
             for of in (self._graph.scale, self._graph.zero_point)
         )
-
-    def _shape(self, tensor):
-        return tuple(map(int, self._graph.tensors[tensor].shape))
 
     def _c_shape(self, tensor):
         return "{" + ", ".join(map(str, self._shape(tensor)[1:])) + "}"
@@ -382,9 +374,9 @@ class _Writer:
         self._constants.append(f"static const {kind} {name}[] = {{{text}}};")
 
 
-def _refuse(kind, reason):
+def _refuse(operator, reason):
     raise ValueError(
         f"C on CMSIS-NN is made of operators of GN-S's and ResNet-8's. "
-        f"Received: {kind}: {reason}. Run the file on TensorFlow Lite Micro: "
-        "gnsmall c-array."
+        f"Received: {operator.kind}: {reason}. Run the file on TensorFlow "
+        "Lite Micro: gnsmall c-array."
     )
