@@ -7,7 +7,6 @@ milliseconds do not.
 
 import contextlib
 import dataclasses
-import datetime
 import hashlib
 import json
 import os
@@ -26,7 +25,11 @@ from gnsmall_keras.devices.runtime import TFLiteModel, installed_runtimes
 from gnsmall_keras.export.operators import count_macs, split
 from gnsmall_keras.quiet import LITERT_REMARKS, quiet_stderr
 from gnsmall_keras.records.export import LatencyRecord, append_latency
-from gnsmall_keras.records.provenance import describe_hardware, package_versions
+from gnsmall_keras.records.provenance import (
+    describe_hardware,
+    package_versions,
+    utc_now,
+)
 
 # A turn in a round, of a file and of an operator; at least one call.
 _SLICE_SECONDS = 0.02
@@ -132,12 +135,11 @@ def benchmark(
             path: _describe(path, references, seconds, rounds if profile else 0)
             for path in everything
         }
-    now = datetime.datetime.now(datetime.UTC)
     return BenchmarkReport(
         files=[described[path] for path in paths],
         references=[described[path] for path in references],
         rounds=rounds,
-        measured_at=now.isoformat(timespec="seconds"),
+        measured_at=utc_now(),
         hardware=describe_hardware(),
         versions=package_versions(),
     )

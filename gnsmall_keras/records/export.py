@@ -1,13 +1,13 @@
 """Export records: one JSON line for each file that came of a run."""
 
 import dataclasses
-import datetime
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from gnsmall_keras.records.jsonl import append_line, parse_record, scan_lines
+from gnsmall_keras.records.provenance import utc_now
 from gnsmall_keras.records.run import RECORD_FILE, RunRecord
 
 SCHEMA = 1
@@ -140,11 +140,8 @@ def append_export(
         report: an `ExportReport` with its source.
         exports: the JSON-lines file of export records.
     """
-    now = datetime.datetime.now(datetime.UTC)
     record = ExportRecord.from_json(
-        ExportRecord(
-            report=report, exported_at=now.isoformat(timespec="seconds")
-        ).to_json()
+        ExportRecord(report=report, exported_at=utc_now()).to_json()
     )
     known = (
         _records_of(record.sha256, exports) if Path(exports).exists() else []

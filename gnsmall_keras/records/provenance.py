@@ -42,12 +42,16 @@ def describe_hardware() -> dict[str, Any]:
 
 def describe_session() -> dict[str, Any]:
     """Returns by what a training goes on from now: commit, versions, time."""
-    now = datetime.datetime.now(datetime.UTC)
     return {
         "commit": source_commit(),
         "versions": package_versions(),
-        "started_at": now.isoformat(timespec="seconds"),
+        "started_at": utc_now(),
     }
+
+
+def utc_now() -> str:
+    """Returns the time as records have it: UTC, ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def source_commit() -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from gnsmall_keras.config import KNOWN_DATA, RunConfig
 from gnsmall_keras.records.folders import begun_name, find_folder
 from gnsmall_keras.records.jsonl import append_line
+from gnsmall_keras.records.provenance import utc_now
 from gnsmall_keras.records.run import (
     FAILED_FILE,
     MODEL_FILE,
@@ -319,13 +320,12 @@ def _outcome(ended: Ended) -> Outcome:
 
 
 def _failure(outcome: Outcome) -> str:
-    now = datetime.datetime.now(datetime.UTC)
     values = {
         "slug": outcome.config.slug,
         "digest": outcome.config.digest,
         "config": dataclasses.asdict(outcome.config),
         "error": outcome.error,
         "notebook": outcome.notebook and str(outcome.notebook),
-        "ended_at": now.isoformat(timespec="seconds"),
+        "ended_at": utc_now(),
     }
     return json.dumps(values, sort_keys=True)
