@@ -48,6 +48,8 @@ class TFLiteModel:
         num_threads: of all runtimes but TensorFlow Lite Micro, which has one.
         arena_bytes: working memory for TensorFlow Lite Micro, to learn whether
             it is enough; by default more than any file here needs.
+        trial: whether another process runs the file once before this one
+            loads it, which a damaged file may end.
 
     Raises:
         ValueError: if the runtime is unknown or not installed, or the file is

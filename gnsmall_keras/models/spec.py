@@ -135,7 +135,7 @@ def check_width(width: float) -> float:
     """Returns `width` as a float.
 
     Raises:
-        ValueError: if `width` is not a finite number above 0.
+        ValueError: if `width` is not a number above 0 and at most 32.
     """
     return check("width", _Width, width)
 

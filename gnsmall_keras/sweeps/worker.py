@@ -1,6 +1,6 @@
 """Executes one notebook in a process of its own, while another one lives.
 
-Usage: python -m gnsmall_keras.sweeps.worker '{"notebook": ...}'
+Usage: python -m gnsmall_keras.sweeps.worker '{"input_path": ...}'
 """
 
 import json
