@@ -100,7 +100,7 @@ _MODULES = {
     "models.counting": "count_blocks count_macs count_parameters",
     "models.deploy": "to_deploy",
     "models.saving.files": "load_model save_model",
-    "models.ghostnet": ("ghostnetv3 ghostnetv3_small ghostnetv3_small_nogate"),
+    "models.ghostnet": "ghostnetv3 ghostnetv3_small ghostnetv3_small_nogate",
     "models.registry": "create_model",
     "models.torch.weights": "load_torch_weights to_torch_state_dict",
     "quantization.calibration": "calibration_split",

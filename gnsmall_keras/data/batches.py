@@ -85,7 +85,7 @@ class TrainingBatches(keras.utils.PyDataset):
             _check_teacher_logits(teacher_logits, len(images), views.augment)
         _check_mixing(mixing, classes, teacher_logits)
         self.images = images
-        self._labels = labels
+        self.labels = labels
         self.batch_size = batch_size
         self._seed = seed
         self._teacher_logits = teacher_logits
@@ -100,11 +100,6 @@ class TrainingBatches(keras.utils.PyDataset):
         self._drop_remainder = drop_remainder
         self._epoch = -1  # Keras calls on_epoch_begin before the first
 
-    @property
-    def labels(self) -> np.ndarray:
-        """Those of all images, before any are mixed."""
-        return self._labels
-
     def __len__(self):
         full, rest = divmod(len(self.images), self.batch_size)
         return full + (rest > 0 and not self._drop_remainder)
@@ -116,7 +111,7 @@ class TrainingBatches(keras.utils.PyDataset):
         if self._augmentation and crops:
             images = self._augmentation.cut(indices, crops)
         images = normalize(images)
-        labels = self._labels[indices]
+        labels = self.labels[indices]
         if self.views.augment:  # drawn last: what was before stays as it was
             images, labels = self.mixing(
                 images, labels, generator, self.classes

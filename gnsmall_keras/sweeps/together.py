@@ -26,7 +26,6 @@ from gnsmall_keras.sweeps.local import (
 )
 
 LOG_FILE = "together.log"  # of the last program, in the folder of all runs
-_MODULE = "gnsmall_keras.sweeps.together"
 
 
 def together_engine(runs: int) -> Engine:
@@ -108,7 +107,7 @@ def _train(group: list[Job], environment: dict[str, str]) -> str | None:
     log = out / LOG_FILE
     with log.open("wb") as file:
         child = subprocess.Popen(
-            [sys.executable, "-m", _MODULE, json.dumps(order)],
+            [sys.executable, "-m", __name__, json.dumps(order)],
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,

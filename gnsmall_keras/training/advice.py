@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gnsmall_keras.lines import percent
 from gnsmall_keras.training.experiment import Learning
 
 FEW_STEPS = 8  # an epoch: BatchNorm and the schedule need more
@@ -43,7 +44,7 @@ def find_warnings(
         )
     if accuracy is not None and _is_chance(accuracy, labels):
         found.append(
-            f"the validation accuracy, {100 * accuracy:.2f} % of "
+            f"the validation accuracy, {percent(accuracy)} of "
             f"{len(labels):,} images, is not above guessing. Train longer or "
             "at a lower rate (--recipe finetune, --peak-learning-rate 0.01), "
             "or look at images and labels."

@@ -147,9 +147,7 @@ def restore_checkpoint(
 
 def how_far(path: str | os.PathLike) -> tuple[int, int]:
     """Returns the epochs and steps of a checkpoint; zeros without one."""
-    path = Path(path)
-    found = filter(None, map(_read, (path, previous_of(path))))
-    state = next((state for state, _ in found), {})
+    state = _newest_state(Path(path)) or {}
     return state.get("epochs", 0), state.get("steps", 0)
 
 
@@ -166,8 +164,7 @@ def kernels_to_go_on_with(path: str | os.PathLike) -> str:
     """
     path = Path(path)
     asked = check_kernels("auto")
-    found = filter(None, map(_read, (path, previous_of(path))))
-    state = next((state for state, _ in found), None)
+    state = _newest_state(path)
     if state is None:
         return asked
     begun = state.get("kernels", "keras")
@@ -190,6 +187,12 @@ def remove(path: str | os.PathLike) -> None:
 def previous_of(path: str | os.PathLike) -> Path:
     """Where the checkpoint before the one at `path` is."""
     return Path(path).with_name(f"previous-{Path(path).name}")
+
+
+def _newest_state(path: Path) -> dict[str, Any] | None:
+    """What the newest whole file says of its training; None without one."""
+    found = filter(None, map(_read, (path, previous_of(path))))
+    return next((state for state, _ in found), None)
 
 
 def _read_newest(path: Path) -> tuple[dict[str, Any], list[np.ndarray]] | None:

@@ -118,7 +118,7 @@ def opened(path: Path) -> Iterator[Archive]:
     with contextlib.ExitStack() as stack:
         with _library(path):
             zipped = is_zip(path)
-            opener = _open_zip if zipped else _open_tar
+            opener = zipfile.ZipFile if zipped else _open_tar
             archive = stack.enter_context(opener(path))
         lister = _zip_members if zipped else _tar_members
         members, total = [], 0
@@ -214,10 +214,6 @@ def _tar_members(archive, path):
         if name:
             size = info.size if kind == "file" else 0
             yield Member(name, kind, size, target, info)
-
-
-def _open_zip(path):
-    return zipfile.ZipFile(path)
 
 
 def _zip_members(archive, path):

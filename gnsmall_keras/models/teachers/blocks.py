@@ -11,8 +11,7 @@ from keras import layers
 
 from gnsmall_keras.fields import Range, check
 from gnsmall_keras.models.branched import MOMENTUM, KaimingNormal
-
-EPSILON = 1e-5  # PyTorch's, of BatchNorm
+from gnsmall_keras.models.fusion import EPSILON
 
 
 def check_arguments(

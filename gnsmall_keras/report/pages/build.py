@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gnsmall_keras.lines import percent
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
 from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.report import tables
@@ -181,12 +182,10 @@ def _tell_headline(winner: RunRecord, exports) -> str:
     size = find_cost(winner, exports, "bytes")
     facts = [
         (
-            f"{100 * winner.test_accuracy:.2f} %"
-            if winner.test_accuracy is not None
-            else "-",
+            percent(winner.test_accuracy),
             f"test accuracy of {winner.test_images:,} images (n=1)",
         ),
-        (f"{100 * winner.validation_accuracy:.2f} %", "validation accuracy"),
+        (percent(winner.validation_accuracy), "validation accuracy"),
         (f"{winner.deployed_parameters:,}", "parameters, deployed"),
         (f"{winner.deployed_macs / 1e6:.1f} M", "multiply-accumulates"),
     ]

@@ -29,10 +29,7 @@ def by_shape(make_orthogonal, matrices):
         for index in indices:
             part = stack[first : first + lying[index].shape[0]]
             first += lying[index].shape[0]
-            shape = matrices[index].shape
-            if shape[-2] > shape[-1]:
-                part = ops.swapaxes(part, -2, -1)
-            results[index] = ops.reshape(part, shape)
+            results[index] = _stand(part, matrices[index].shape)
     return results
 
 
@@ -71,10 +68,7 @@ def in_stacks(make_orthogonal, matrices):
             count, height, width = matrix.shape
             part = stack[first : first + count, :height, :width]
             first += count
-            shape = matrices[index].shape
-            if shape[-2] > shape[-1]:
-                part = ops.transpose(part, (0, 2, 1))
-            results[index] = ops.reshape(part, shape)
+            results[index] = _stand(part, matrices[index].shape)
     return results
 
 
@@ -84,3 +78,10 @@ def _lay(matrix):
     if matrix.shape[1] > matrix.shape[2]:
         matrix = ops.swapaxes(matrix, -2, -1)
     return matrix
+
+
+def _stand(part, shape):
+    """Undoes `_lay` of a matrix of a shape."""
+    if shape[-2] > shape[-1]:
+        part = ops.swapaxes(part, -2, -1)
+    return ops.reshape(part, shape)
