@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gnsmall_keras.export.graph import Graph, names_of
+from gnsmall_keras.export.graph import Graph
 
 _HEADER = """\
 #ifndef NETWORK_H_
@@ -236,7 +236,7 @@ class _Writer:
         if options.strideH != options.strideW:
             _refuse(operator, "its strides must be equal")
         sides, made = self._shape(image)[1:3], self._shape(out)[1:3]
-        same = names_of("Padding")[options.padding] == "SAME"
+        same = operator.padding == "SAME"
         top, left = (
             max((to - 1) * options.strideH + taps - side, 0) // 2 * same
             for side, to, taps in zip(sides, made, window, strict=True)

@@ -51,7 +51,12 @@ class Operator:
     def activation(self) -> str:
         """What is fused into it: "NONE", "RELU" or another."""
         code = getattr(self.options, "fusedActivationFunction", 0)
-        return names_of("ActivationFunctionType")[code]
+        return _names("ActivationFunctionType")[code]
+
+    @property
+    def padding(self) -> str:
+        """What a convolution or pooling pads for: "SAME" or "VALID"."""
+        return _names("Padding")[self.options.padding]
 
 
 class Graph:
@@ -90,7 +95,7 @@ class Graph:
         code = self.model.operatorCodes[entry.opcodeIndex]
         outputs = _numbers(entry.outputs)
         return Operator(
-            names_of("BuiltinOperator")[_number(code)],
+            _names("BuiltinOperator")[_number(code)],
             _numbers(entry.inputs),
             outputs,
             entry.builtinOptions,
@@ -120,7 +125,7 @@ class Graph:
 
     def dtype(self, tensor: int) -> str:
         """Returns "FLOAT32", "INT8" or another type of the schema."""
-        return names_of("TensorType")[self.tensors[tensor].type]
+        return _names("TensorType")[self.tensors[tensor].type]
 
     def shape(self, tensor: int) -> tuple[int, ...]:
         """Returns a tensor's shape."""
@@ -266,8 +271,8 @@ def find_layer(name: str, layers: Iterable[str]) -> str:
 
 
 @functools.cache
-def names_of(enumeration: str) -> dict[int, str]:
-    """Returns number -> name of one of the schema's enumerations."""
+def _names(enumeration):
+    """Number -> name of one of the schema's enumerations."""
     from ai_edge_litert import schema_py_generated as schema
 
     return {

@@ -4,8 +4,6 @@ import numpy as np
 
 from gnsmall_keras.export.graph import Graph
 
-_SAME = 0  # schema.Padding
-
 
 def simplify_resizings(graph: Graph) -> None:
     """Lets nearest-neighbour doubling do without half-pixel centres.
@@ -65,7 +63,7 @@ def replace_pools(graph: Graph) -> None:
         facts = pool.options
         sides = (facts.filterHeight, facts.filterWidth)
         strides = (facts.strideH, facts.strideW)
-        halves = sides == strides == (2, 2) and facts.padding != _SAME
+        halves = sides == strides == (2, 2) and pool.padding == "VALID"
         if not halves or graph.dtype(given) != "INT8":
             continue
         channels = graph.shape(given)[3]

@@ -20,8 +20,6 @@ from gnsmall_keras.export.resampling import (
 )
 from gnsmall_keras.export.rounding import settle_products, settle_sigmoids
 
-_SAME = 0  # schema.Padding
-
 
 def rewrite(data: bytes, *, for_xnnpack: bool = False) -> bytes:
     """Returns a smaller file that computes the same.
@@ -69,7 +67,7 @@ def drop_pads(graph: Graph) -> None:
                 larger = np.pad(kernel, ((0, 0), (0, 1), (0, 1), (0, 0)))
                 reader.inputs[0] = source
                 reader.inputs[1] = graph.add_constant(reader.inputs[1], larger)
-                reader.options.padding = _SAME
+                reader.options.padding = graph.schema.Padding.SAME
             graph.operators.remove(pad)
 
 
@@ -86,7 +84,7 @@ def _pads_itself(graph, pad, reader):
         == [[0, 0], border, border, [0, 0]]
         and height == width
         and height % 2 == 1
-        and options.padding != _SAME
+        and reader.padding == "VALID"
         and options.strideH == options.strideW == 2
         and options.dilationHFactor == options.dilationWFactor == 1
         and not any(side % 2 for side in graph.shape(pad.inputs[0])[1:3])

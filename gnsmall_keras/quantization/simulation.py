@@ -18,7 +18,6 @@ from gnsmall_keras.quantization.few_values import has_few
 
 _AWAY = ("AVERAGE_POOL_2D",)  # where integers' ties go away from zero
 _HALF = 0.5 + 1e-3  # ties, seen through float32's rounding
-_PADDINGS = ("same", "valid")  # the schema's order
 _ACTIVATIONS = {
     "NONE": lambda values: values,
     "RELU": ops.relu,
@@ -237,7 +236,7 @@ def _conv(operator, inputs, kernels):
         inputs[0],
         ops.transpose(kernels[0], (1, 2, 3, 0)),
         strides=_strides(options),
-        padding=_PADDINGS[options.padding],
+        padding=operator.padding.lower(),
         dilation_rate=(options.dilationHFactor, options.dilationWFactor),
     )
     return _add_bias(outputs, kernels)
@@ -252,7 +251,7 @@ def _depthwise_conv(operator, inputs, kernels):
         inputs[0],
         kernel,
         strides=_strides(options),
-        padding=_PADDINGS[options.padding],
+        padding=operator.padding.lower(),
     )
     return _add_bias(outputs, kernels)
 
@@ -273,7 +272,7 @@ def _pool(operator, inputs, constants):
         inputs[0],
         (options.filterHeight, options.filterWidth),
         strides=_strides(options),
-        padding=_PADDINGS[options.padding],
+        padding=operator.padding.lower(),
     )
 
 
