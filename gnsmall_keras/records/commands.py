@@ -35,10 +35,12 @@ def teachers_of(
 
 def reproduce(record: RunRecord) -> str:
     """Returns the command line of a run: what differs from the defaults."""
-    command = "distill" if "strategy" in record.config else "train"
-    words = ["gnsmall", command]
+    alone = record.config.get("strategy", "baseline") == "baseline"
+    words = ["gnsmall", "train" if alone else "distill"]
     for name, value in USUAL.items():
         if name == "data_digest":  # the images say it themselves
+            continue
+        if name == "strategy" and alone:  # of `train` as it is
             continue
         given = record.config.get(name, value)
         if given != value:

@@ -1,5 +1,6 @@
 """The connection to a Ray cluster, and what it has for jobs."""
 
+import contextlib
 import importlib
 import os
 import signal
@@ -27,7 +28,9 @@ def ray_package() -> Any:
 def has_token() -> bool:
     """Whether there is a token of a cluster where Ray looks for one."""
     names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    usual = Path.home() / ".ray" / "auth_token"
+    usual = Path("~/.ray/auth_token")
+    with contextlib.suppress(RuntimeError):  # where there is no home folder
+        usual = usual.expanduser()
     return any(os.environ.get(name) for name in names) or usual.is_file()
 
 

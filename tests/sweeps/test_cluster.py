@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import psutil
 import pytest
@@ -228,6 +229,17 @@ def test_variables_that_decide_results_are_the_sweep_s(monkeypatch):
     assert found["KERAS_BACKEND"] == "torch"
     assert found["GNSMALL_DATA"] == "/node"
     assert "OMP_NUM_THREADS" not in found
+
+
+def test_no_home_folder_is_no_token(monkeypatch):
+    def fail(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", fail)
+    monkeypatch.setattr(Path, "home", fail)
+    assert not connection.has_token()
 
 
 @pytest.mark.parametrize(
