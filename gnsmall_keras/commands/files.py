@@ -122,8 +122,8 @@ def _tell_limits(report, config):
     few = report.calibration_images < config.calibration_size
     if few and config.quantization.startswith("int"):
         printing.warn(
-            "note: ranges of integers rest on all training images, "
-            f"{report.calibration_images} instead of {config.calibration_size}"
+            "note: calibrated on all training images, "
+            f"{report.calibration_images}, instead of {config.calibration_size}"
         )
     if report.aspect not in (None, "crop"):
         printing.warn(

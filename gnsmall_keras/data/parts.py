@@ -233,14 +233,14 @@ def _copies(images, numbers, parts, names):
 
     if torn:
         yield (
-            "Images with the pixels of one in another class: "
+            "Identical images in two classes: "
             f"{len(torn):,}{shown(torn)}. Keep one of each."
         )
     for part, pairs in leaked.items():
         if pairs:
             yield (
-                f"{part.capitalize()} images with the pixels of a training "
-                f"image: {len(pairs):,}{shown(pairs)}, which makes the {part} "
+                f"{part.capitalize()} images identical to a training image: "
+                f"{len(pairs):,}{shown(pairs)}, which makes the {part} "
                 "accuracy too high. Keep one of each."
             )
 

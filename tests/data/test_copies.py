@@ -32,8 +32,8 @@ def test_images_of_two_classes_are_named(tmp_path):
     _write(tmp_path / "d", cat=range(5), dog=[4, *range(5, 9)])
     dataset = load_data(tmp_path / "d", test_fraction=0)
     assert dataset.notes[-1] == (
-        "Images with the pixels of one in another class: 1 (cat/4.png and "
-        "dog/0.png). Keep one of each."
+        "Identical images in two classes: 1 (cat/4.png and dog/0.png). Keep "
+        "one of each."
     )
 
 
@@ -45,8 +45,8 @@ def test_test_images_that_were_trained_on_are_counted(tmp_path):
         "test_dog": [7],
     }
     notes = load_data(_write(tmp_path / "d", **parts)).notes
-    (note,) = [n for n in notes if "pixels" in n]
-    assert note.startswith("Test images with the pixels of a training image: 2")
+    (note,) = [n for n in notes if "identical" in n]
+    assert note.startswith("Test images identical to a training image: 2")
     assert "train/cat/0.png and test/cat/0.png" in note
     images = _images(6)
     labels = [0, 0, 0, 1, 1, 1]
@@ -64,9 +64,9 @@ def test_validation_images_that_were_trained_on_are_counted(tmp_path):
         "test_dog": [8],
     }
     notes = load_data(_write(tmp_path / "d", **parts)).notes
-    (note,) = [n for n in notes if "pixels" in n]
+    (note,) = [n for n in notes if "identical" in n]
     assert note == (
-        "Validation images with the pixels of a training image: 2 "
+        "Validation images identical to a training image: 2 "
         "(train/cat/0.png and val/cat/0.png, train/dog/0.png and "
         "val/dog/0.png), which makes the validation accuracy too high. Keep "
         "one of each."
