@@ -24,8 +24,9 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 AT_ONCE = max(2, os.cpu_count() or 1)  # more would only wait for each other
 SLOWEST = 40  # tests to print
-# The longest first. Export and notebooks run TensorFlow in processes of their
-# own, so they are a job apart; its other tests are two jobs of equal length.
+# In an order that lets cores end together, with PyTorch and without it. Export
+# and notebooks run TensorFlow in processes of their own, so they are a job
+# apart; its other tests are two jobs.
 TRAINING = ("commands", "distill", "native", "training")
 OTHERS = sorted(
     path.name
@@ -45,11 +46,11 @@ class Job(NamedTuple):
 
 
 JOBS = {
-    "tensorflow": Job("tensorflow", PLAIN, TRAINING),
+    "torch": Job("torch", "contract"),
     "tensorflow, training": Job("tensorflow", PLAIN, (*OTHERS, "test_*.py")),
+    "tensorflow": Job("tensorflow", PLAIN, TRAINING),
     "export and notebooks": Job("tensorflow", "(export or notebook)"),
     "jax": Job("jax", "contract"),
-    "torch": Job("torch", "contract"),
 }
 
 

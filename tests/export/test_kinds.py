@@ -37,6 +37,7 @@ def model(small_network):
     return small_network
 
 
+@pytest.mark.slow
 def test_a_float16_file_is_for_phones_and_not_for_microcontrollers(
     model, images, real_data, tmp_path, monkeypatch
 ):

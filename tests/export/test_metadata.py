@@ -95,6 +95,7 @@ def test_mediapipe_names_the_class_that_litert_finds(
     np.testing.assert_array_equal(best, values.max(axis=-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_large_images_keep_their_class_if_they_are_halved_first(
     name, device_images, labels, tmp_path

@@ -56,6 +56,12 @@ CASES = {
 # Odd sides and even ones take different ways.
 SHAPES = {"odd": (4, 9, 7, 8), "even": (3, 6, 8, 8), "column": (5, 4, 1, 8)}
 SHAPE = SHAPES["odd"]
+# On JAX, one by one is the other backends' way, and compiled for long.
+ON_JAX = keras.config.backend() == "jax"
+AT_ONCE = [
+    pytest.param(False, marks=[pytest.mark.slow] if ON_JAX else []),
+    True,
+]
 
 
 def _layer(case, shape):
@@ -116,12 +122,12 @@ def test_output_in_inference_is_the_sum_of_the_branches(layer, inputs):
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("at_once", AT_ONCE)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("case", CASES)
 def test_training_is_that_of_the_branches(case, shape, at_once, monkeypatch):
     """Outputs, gradients and moving statistics against branch by branch."""
-    if at_once and keras.config.backend() != "jax":
+    if at_once and not ON_JAX:
         pytest.skip("branches are taken at once on JAX alone")
     monkeypatch.setattr(kernels, "is_jax_on_gpu", lambda: at_once)
     shape = SHAPES[shape]

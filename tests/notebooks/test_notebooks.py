@@ -88,7 +88,13 @@ def test_every_notebook_says_how_it_runs_in_seconds():
 # By default nbval executes these, and papermill the others, with fewer images.
 BY_NBVAL = {"02_train"}
 # Half a minute and more: by neither.
-SLOW = {"00_quickstart", "03_distillation", "05_deployment", "06_own_photos"}
+SLOW = {
+    "00_quickstart",
+    "01_architecture",
+    "03_distillation",
+    "05_deployment",
+    "06_own_photos",
+}
 
 
 def _each(by_default):
