@@ -15,6 +15,7 @@ from support import (
     load_fixture,
     relative_error,
     run,
+    slow_on_tensorflow,
 )
 
 from gnsmall_keras.distill.losses import LabelCrossEntropy
@@ -78,6 +79,7 @@ def test_training_logits_are_the_originals(original):
     assert relative_error(logits, fixture.arrays["train_logits"]) <= 1e-3
 
 
+@slow_on_tensorflow
 @contract_but_on_jax
 def test_paper_steps_follow_the_originals(original):
     """Loss before and after the first update, in float32."""

@@ -12,12 +12,12 @@ from gnsmall_keras.models.saving.files import load_weights, save_model
 pytestmark = pytest.mark.backend
 
 
-def _small(units=4):
+def _small(*, classes=10, units=4):
     layers = [
         keras.Input((8, 8, 3)),
         keras.layers.Flatten(),
         keras.layers.Dense(units),
-        keras.layers.Dense(10),
+        keras.layers.Dense(classes),
     ]
     return keras.Sequential(layers)
 
