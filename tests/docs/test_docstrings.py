@@ -14,11 +14,11 @@ from support import ROOT
 import gnsmall_keras
 
 NAMES = sorted(gnsmall_keras.__all__)
-SEARCHES = {"Fitted", "fit"}  # of two minutes
+LONG = {"Fitted", "export_tflite", "fit"}
 
 
 def _marks(name):
-    if name in SEARCHES:
+    if name in LONG:
         return [pytest.mark.slow]
     if name == "train":  # of the backends PyTorch starts first
         return [
