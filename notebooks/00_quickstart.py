@@ -19,8 +19,8 @@
 #
 # Trains GhostNetV3-Small on small images, fuses it, quantises it to 8-bit integers
 # and runs the file on LiteRT and on TensorFlow Lite for Microcontrollers. You will
-# see its learning curves, what it takes for what, and that four forms of one network
-# have (nearly) one accuracy. Four minutes on two CPU cores; the command line does the
+# see its learning curves, its confusion matrix, and that four forms of one network
+# have (nearly) the same accuracy. Four minutes on two CPU cores; the command line does the
 # same with `gnsmall quickstart`.
 
 # %%

@@ -19,9 +19,9 @@
 #
 # One run: the baseline or a strategy of distillation, by its parameters. You will see
 # its learning curves, its confusion matrix and its predictions. `gnsmall sweep FILE`
-# executes this notebook once for every run that a file asks for; the command line does
-# the same with `gnsmall distill`. As it is, it takes about three minutes on two CPU
-# cores.
+# executes this notebook once for every run that a file asks for; `gnsmall train` and
+# `gnsmall distill` do the same on the command line. As it is, it takes about three
+# minutes on two CPU cores.
 
 # %%
 import subprocess
@@ -46,7 +46,7 @@ model = "gns"  # a network of `gnsmall models`
 width = 1.0  # channel multiplier of a GhostNet
 head_units = 1280  # before a GhostNet's classifier
 data = "digits"  # or "cifar10", "cifar100", or a path to images
-recipe = "auto"  # or "best", "quick", "paper", "teacher", "finetune"
+recipe = "auto"  # or "best", "long", "quick", "paper", "teacher", "finetune"
 epochs = None  # None: the recipe's
 batch_size = None  # None: the recipe's
 peak_learning_rate = None  # None: the recipe's
@@ -133,7 +133,7 @@ print(f"         {record.deployed_macs:>9,} multiply-accumulates")
 print(f"{record.train_seconds:,.0f} s on {record.backend}: {out}/{record.slug}")
 
 # %% [markdown]
-# ## What it takes for what
+# ## Confusion matrix
 #
 # A row for each true class, a column for each predicted one, on the test images.
 

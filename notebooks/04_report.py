@@ -18,8 +18,8 @@
 # # What a sweep found
 #
 # Tables and figures from records alone; nothing is trained. You will see accuracies with
-# their spread over seeds, differences from the baseline with intervals, fronts of
-# accuracy against cost, and the run to deploy. The command line makes a page of the same
+# their spread over seeds, differences from the baseline with intervals, Pareto
+# fronts of accuracy against cost, and the run to deploy. The command line makes a page of the same
 # with `gnsmall report`.
 
 # %%
@@ -92,8 +92,8 @@ for drawing in report.drawings[:most_figures]:
 # %% [markdown]
 # ## The winner
 #
-# The run to deploy: of each data the best one by validation accuracy, with
-# `max_parameters` and `max_bytes` at most. The test accuracy had no part in the
+# The run to deploy: for each data set the best one by validation accuracy,
+# with `max_parameters` and `max_bytes` at most. The test accuracy had no part in the
 # choice. Notebook 00 makes a `.tflite` file of a run; so does `gnsmall export`,
 # whose records say the bytes.
 

@@ -230,8 +230,8 @@ for entry in sorted(measured, key=lambda entry: entry.sqnr_db)[:5]:
 # ## Kinds of quantisation
 #
 # float16 and dynamic store smaller weights and compute with floats; only int8
-# computes with integers. TensorFlow Lite Micro has no kernels for the two between;
-# `report.faults` has what it says of them. (Where it is not installed, nothing is
+# computes with integers. TensorFlow Lite Micro has no kernels for float16 and
+# dynamic; `report.faults` has what it says of them. (Where it is not installed, nothing is
 # known of any.)
 
 # %%

@@ -90,7 +90,7 @@ best = found.best
 best.path
 
 # %% [markdown]
-# ## What it takes for what
+# ## Confusion matrix
 
 # %%
 from gnsmall_keras.report.figures.mistakes import draw_confusion
