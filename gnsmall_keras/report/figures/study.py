@@ -1,5 +1,6 @@
 """A study's arms and contrasts as figures."""
 
+import textwrap
 from collections.abc import Sequence
 
 from gnsmall_keras.report.figures.drawing import (
@@ -14,6 +15,9 @@ from gnsmall_keras.report.figures.drawing import (
 from gnsmall_keras.report.study import Row, Study
 
 _ROW = 0.24  # inches
+_LINE = 0.13  # a further line of a name
+_LONGEST = 36  # characters of one: the axes keep half of the width
+_MINUS = " \N{MINUS SIGN} "
 _MARGINS = 0.8
 
 
@@ -103,16 +107,26 @@ def _draw_contrasts(study: Study) -> Drawing | None:
 
 def _list(names: Sequence[str]):
     """Axes with a row for each name, from above."""
-    figure, axes = new_figure(_MARGINS + _ROW * len(names))
-    axes.set_yticks(range(len(names)), names, fontsize=7.5)
+    texts = [_wrap(name) for name in names]
+    further = sum(text.count("\n") for text in texts)
+    figure, axes = new_figure(_MARGINS + _ROW * len(names) + _LINE * further)
+    axes.set_yticks(range(len(texts)), texts, fontsize=7.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
     return figure, axes
+
+
+def _wrap(name: str) -> str:
+    """A long name on lines of its own, each side of a difference on some."""
+    if len(name) <= _LONGEST:
+        return name
+    sides = name.replace(_MINUS, f"\n{_MINUS.lstrip()}").splitlines()
+    return "\n".join(textwrap.fill(side, _LONGEST) for side in sides)
 
 
 def _name(row: Row) -> str:
     contrast = row.contrast
     hypothesis = f"{contrast.hypothesis}: " if contrast.hypothesis else ""
-    return f"{hypothesis}{contrast.treated} \N{MINUS SIGN} {contrast.control}"
+    return f"{hypothesis}{contrast.treated}{_MINUS}{contrast.control}"
 
 
 def _describe(rows: Sequence[Row]) -> str:
