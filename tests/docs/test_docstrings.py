@@ -14,19 +14,7 @@ from support import ROOT
 import gnsmall_keras
 
 NAMES = sorted(gnsmall_keras.__all__)
-LONG = {"Fitted", "export_tflite", "fit"}
-
-
-def _marks(name):
-    if name in LONG:
-        return [pytest.mark.slow]
-    if name == "train":  # of the backends PyTorch starts first
-        return [
-            pytest.mark.contract
-            if keras.config.backend() == "torch"
-            else pytest.mark.slow
-        ]
-    return [pytest.mark.any_backend]
+LONG = {"Fitted", "export_tflite", "fit", "train"}
 
 
 @pytest.fixture
@@ -48,9 +36,13 @@ def _examples(name):
     )
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=_marks(name)) for name in NAMES],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+        for name in NAMES
+    ],
 )
 def test_examples_run(name, working_copy):
     test = _examples(name)
