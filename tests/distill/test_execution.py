@@ -58,6 +58,8 @@ MODES = {
 }
 
 
+# Of no other backend, so not left to the fastest one.
+@(pytest.mark.contract if BACKEND == "tensorflow" else pytest.mark.backend)
 @pytest.mark.parametrize("mode", MODES)
 def test_modes_of_execution(mode):
     if BACKEND != "tensorflow":

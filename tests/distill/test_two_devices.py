@@ -15,7 +15,10 @@ from plain_distillation import (
     train_plainly,
 )
 
-pytestmark = pytest.mark.backend
+# PyTorch, the fastest, does not distribute: TensorFlow always runs these.
+pytestmark = (
+    pytest.mark.contract if BACKEND == "tensorflow" else pytest.mark.backend
+)
 SCRIPT = Path(__file__).with_name("two_devices.py")
 
 

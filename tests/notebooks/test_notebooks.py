@@ -87,7 +87,7 @@ def test_every_notebook_says_how_it_runs_in_seconds():
 
 # By default nbval executes these, and papermill the others, with fewer images.
 BY_NBVAL = {"02_train"}
-# Half a minute and more: by neither.
+# By neither: these take longest.
 SLOW = {
     "00_quickstart",
     "01_architecture",
