@@ -10,10 +10,12 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import get_args
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from gnsmall_keras.config import Aspect
 from gnsmall_keras.lines import one_line
 
 # Nothing else is tried, whatever a file is called: an EPS would be given to
@@ -35,7 +37,7 @@ MAX_FILE_BYTES = 2**28  # of one image file
 FILTER = Image.Resampling.BOX
 # A JPEG is decoded at 1/2, 1/4 or 1/8, of at least so many times the size.
 DRAFT = 2
-ASPECTS = ("crop", "pad", "squash")
+ASPECTS = get_args(Aspect)
 MODES = {3: "RGB", 1: "L"}
 _OPAQUE = ("1", "L", "RGB", "CMYK", "YCbCr")
 _LARGE_PIXELS = 2**24

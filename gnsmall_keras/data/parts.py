@@ -3,11 +3,14 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 
+from gnsmall_keras import fields
+from gnsmall_keras.config import Aspect
 from gnsmall_keras.data.dataset import Dataset, some
-from gnsmall_keras.data.decoding import ASPECTS, MODES
+from gnsmall_keras.fields import Range
 from gnsmall_keras.models.spec import check_image_size
 
 # A record keeps counts for each pair of classes, in one line of text.
@@ -26,39 +29,19 @@ class Options:
     """
 
     image_size: int = 32
-    channels: int = 3
+    channels: Literal[3, 1] = 3
     flip: bool | None = None
-    aspect: str = "crop"
+    aspect: Aspect = "crop"
     skip_broken: bool = False
-    test_fraction: float = TEST_FRACTION
-    seed: int = 0
+    test_fraction: Annotated[
+        float, Range(least=0, most=0.5, cure="0 splits off none")
+    ] = TEST_FRACTION
+    seed: Annotated[int, Range(least=0, below=2**32)] = 0
     cache: bool = True
 
     def __post_init__(self):
+        fields.settle(self)
         check_image_size(self.image_size)
-        if self.channels not in MODES:
-            raise ValueError(
-                "`channels` must be 3 (RGB) or 1 (grey). Received: "
-                f"{self.channels!r}."
-            )
-        if self.aspect not in ASPECTS:
-            raise ValueError(
-                f"`aspect` must be one of {ASPECTS}. Received: {self.aspect!r}."
-            )
-        if self.flip not in (None, True, False):
-            raise ValueError(
-                f"`flip` must be True, False or None. Received: {self.flip!r}."
-            )
-        if not 0 <= self.test_fraction <= 0.5:
-            raise ValueError(
-                "`test_fraction` must be from 0 (none) to 0.5. Received: "
-                f"{self.test_fraction!r}."
-            )
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
-            raise ValueError(
-                "`seed` must be a whole number from 0 to 2**32 - 1. Received: "
-                f"{self.seed!r}."
-            )
 
     @property
     def pixels(self) -> dict:
