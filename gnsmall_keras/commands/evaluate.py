@@ -15,12 +15,11 @@ from gnsmall_keras.commands.arguments import (
     PositionalPath,
 )
 from gnsmall_keras.commands.images import (
+    SplitName,
     check_data,
-    load_all_for,
-    load_for,
+    load_split,
     open_classifier,
     reading_of,
-    warn_of_trained,
 )
 from gnsmall_keras.config import Aspect
 from gnsmall_keras.devices.runtime import Runtime
@@ -33,20 +32,22 @@ def evaluate(
     model: PositionalPath,
     data: str,
     runtime: Runtime = "litert",
+    split: SplitName = "test",
     limit: int | None = None,
-    all_images: bool = False,
     reading: Flat[ImageOptions] = IMAGE_OPTIONS,
 ) -> None:
-    """Prints the test accuracy of a .keras or .tflite file.
+    """Prints the accuracy of a .keras or .tflite file.
 
     Args:
         model: the file.
         data: "digits", "cifar10", "cifar100" or a path.
         runtime: for .tflite files.
-        limit: how many test images to use, the first ones of each class in
-            turn; by default all.
-        all_images: takes all images of a folder or archive: of new ones, that
-            the network was not trained on. Not all classes need images.
+        split: "validation" for the images that its training held out, to
+            choose by; the file must be in its run's folder, or the data have
+            val/. "all" for all images of a folder or archive of new ones; not
+            all classes need images.
+        limit: how many images to use, the first ones of each class in turn;
+            by default all.
         reading: how images are read.
     """
     check_data(data)
@@ -58,20 +59,9 @@ def evaluate(
         raise ValueError(f"`limit` must be >= 1. Received: {limit}.")
     network, predict, names = open_classifier(model, runtime)
     run = find_run(model)
-    shape = network.input_shape[1:]
-    config = reading_of(model, run)
-    if all_images:
-        dataset = load_all_for(data, shape, reading, config, names)
-    else:
-        dataset = load_for(data, shape, reading, config)
-        if run:
-            warn_of_trained(dataset, run)
-    images, labels = dataset.test_images, dataset.test_labels
-    if not len(images):
-        raise ValueError(
-            f"{data!r} has no test split. Add a folder test/, or take all "
-            "images with --all-images."
-        )
+    dataset, (images, labels) = load_split(
+        split, data, network.input_shape[1:], reading, model, run, names
+    )
     if limit is not None:
         some = stratified_subset(labels, limit)
         images, labels = images[some], labels[some]
@@ -79,8 +69,9 @@ def evaluate(
     dataset.check_classes(str(model), logits.shape[-1], names)
     accuracy = evaluation.accuracy(logits, labels)
     where = runtime if model.suffix == ".tflite" else "float32"
+    measured = "test" if split == "all" else split
     printing.show(
-        f"{model} ({where}) on {dataset.name}: test accuracy "
+        f"{model} ({where}) on {dataset.name}: {measured} accuracy "
         f"{percent(accuracy)}, n={len(images):,}"
     )
 

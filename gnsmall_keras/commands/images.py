@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import ImageOptions
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gnsmall_keras.data.dataset import Dataset
     from gnsmall_keras.devices.runtime import TFLiteModel
     from gnsmall_keras.records.run import RunRecord
+    from gnsmall_keras.training.splits import Split
+
+SplitName = Literal["test", "validation", "all"]
 
 
 def check_data(data: str) -> None:
@@ -82,6 +85,87 @@ def reading_of(model: Path, run: "RunRecord | None") -> Mapping[str, Any]:
     return {"aspect": aspect} if aspect else {}
 
 
+def load_split(
+    split: SplitName,
+    data: str,
+    shape: tuple[int, ...],
+    reading: ImageOptions,
+    model: Path,
+    run: "RunRecord | None",
+    class_names: Sequence[str],
+) -> "tuple[Dataset, Split]":
+    """Loads the images of a split, of the shape that a model takes.
+
+    Args:
+        split: which.
+        data: a name or a path.
+        shape: `(height, width, channels)` of the model.
+        reading: what the command says of the images.
+        model: its file.
+        run: of its folder, by `find_run`.
+        class_names: of the model; empty: not known.
+
+    Raises:
+        ValueError: if there are none, or it is not known which were held out.
+    """
+    from gnsmall_keras.training.splits import test_split
+
+    known = reading_of(model, run)
+    if split == "all":
+        dataset = _load_all(data, shape, reading, known, class_names)
+        return dataset, test_split(dataset)
+    dataset = load_for(data, shape, reading, known)
+    if split == "validation":
+        return dataset, held_out(dataset, model, run)
+    if run:
+        warn_of_trained(dataset, run)
+    if not len(dataset.test_images):
+        raise ValueError(
+            f"{data!r} has no test split. Add a folder test/, or measure all "
+            "images with --split all."
+        )
+    return dataset, test_split(dataset)
+
+
+def held_out(
+    dataset: "Dataset", model: Path, run: "RunRecord | None"
+) -> "Split":
+    """Returns the images that a model's training has held out.
+
+    Raises:
+        ValueError: if there are none, or it is not known which.
+    """
+    from gnsmall_keras.training.experiment import Partition
+    from gnsmall_keras.training.splits import Split, split
+
+    images, labels = dataset.validation_images, dataset.validation_labels
+    if images is not None and labels is not None:
+        return Split(images, labels)
+    if run is None or run.data_digest != dataset.digest:
+        received = (
+            f"images that {model}'s run did not have, {dataset.name!r}"
+            if run
+            else f"{model}, without a record beside it"
+        )
+        raise ValueError(
+            "--split validation needs the run's record, which says what was "
+            f"held out, and the run's images. Received: {received}. Measure a "
+            "file in its run's folder, or data with a folder val/."
+        )
+    config = run.config
+    partition = Partition(
+        config["protocol"], config["validation_fraction"], config["seed"]
+    )
+    found = split(dataset, partition).validation
+    if not len(found.images):
+        raise ValueError(
+            "--split validation needs a run that held images out. Received: "
+            f"one of protocol {partition.protocol!r}, {run.slug}. Train with "
+            '"--protocol validation".'
+        )
+    return found
+
+
 def load_for(
     data: str,
     shape: tuple[int, ...],
@@ -102,20 +186,8 @@ def load_for(
     return _shown(load_data(data, flip=(run or {}).get("flip"), **options))
 
 
-def load_all_for(
-    data: str,
-    shape: tuple[int, ...],
-    reading: ImageOptions,
-    run: Mapping[str, Any] | None,
-    class_names: Sequence[str],
-) -> "Dataset":
-    """Loads all images of a folder or archive, as a test split.
-
-    Args:
-        data: its path.
-        shape, reading, run: as of `load_for`.
-        class_names: of the model; empty: not known.
-    """
+def _load_all(data, shape, reading, run, class_names):
+    """Loads all images of a folder or archive, as a test split."""
     from gnsmall_keras.data.folder import load_all
     from gnsmall_keras.data.parts import Options
     from gnsmall_keras.data.sources import SOURCES
@@ -123,7 +195,7 @@ def load_all_for(
     path = Path(data)
     if data in SOURCES or path.suffix.lower() == ".npz":
         raise ValueError(
-            "--all-images is for a folder or archive of images. Received: "
+            "--split all is for a folder or archive of images. Received: "
             f"{data!r}. Leave it out: the test split is measured."
         )
     options = Options(**_options(shape, reading, run))
@@ -143,7 +215,7 @@ def warn_of_trained(dataset: "Dataset", run: "RunRecord") -> None:
             "run, so another part of them was split off as a test. The model "
             "may have learned from some of these, and the accuracy be too "
             "high. Put new images in a folder of their own and add "
-            "--all-images."
+            "--split all."
         )
 
 

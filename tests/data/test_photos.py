@@ -159,7 +159,7 @@ def test_flips_can_be_switched_off(folder):
         ({"image_size": "32"}, "Received: '32'"),
         ({"channels": 4}, "must be one of .3, 1.. Received: 4"),
         ({"aspect": "fill"}, "must be one of .* Received: 'fill'"),
-        ({"test_fraction": 0.9}, "in .0, 0.5.; 0 splits off none. Received: 0.9"),
+        ({"test_fraction": 0.9}, "in .0, 0.5.; .* Received: 0.9"),
         ({"seed": -1}, "Received: -1"),
         ({"flip": "no"}, "Received: 'no'"),
     ],
