@@ -20,8 +20,8 @@
 # Trains GhostNetV3-Small on small images, fuses it, quantises it to 8-bit integers
 # and runs the file on LiteRT and on TensorFlow Lite for Microcontrollers. You will
 # see its learning curves, its confusion matrix, and that four forms of one network
-# have (nearly) the same accuracy. Four minutes on two CPU cores; the command line does the
-# same with `gnsmall quickstart`.
+# have (nearly) the same accuracy. Four minutes on two CPU cores; `gnsmall quickstart`
+# does the same on the command line, if `GNSMALL_DATA` is not set.
 
 # %%
 import os

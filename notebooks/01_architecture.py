@@ -77,12 +77,12 @@ for layer in network.layers:
 # %% [markdown]
 # ## Block by block
 #
-# A block (a ghost bottleneck) is two ghost modules with a shortcut around them:
-# the first makes the channels more, the second fewer. A block of stride 2 has a
-# depthwise convolution between them; some have squeeze-excite, and from the third
-# on an attention gate multiplies the first module's features. The last, `blocks_7_0`,
-# is one convolution. Shapes are height, width and channels; the parameters are those of the trainable form, and those
-# that are left when it is deployed.
+# A block (a ghost bottleneck) is two ghost modules with a shortcut around them. The
+# first increases the number of channels, the second reduces it. A block of stride 2 has
+# a depthwise convolution between them. Some blocks have squeeze-and-excite. From the
+# third block on, an attention gate multiplies the first module's output. The last,
+# `blocks_7_0`, is one convolution. Shapes are height, width and channels. Parameters are
+# given for the trainable and for the deployed form.
 
 # %%
 trained = gns.count_blocks(network)

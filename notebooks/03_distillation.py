@@ -85,10 +85,10 @@ teacher = gns.load_model(f"{teacher_folder}/model.keras")
 # p_i(T) = \frac{\exp(t_i / T)}{\sum_j \exp(t_j / T)}.
 # $$
 #
-# At $T = 1$ the most likely class takes nearly all. A higher temperature moves
-# the probabilities towards each other and shows in which order the others come;
-# as $T \to \infty$ all become the same. Here are the two test images of which the
-# teacher is least and most certain.
+# At $T = 1$ the most likely class takes nearly all of the probability. A higher
+# temperature makes the probabilities more alike and shows the ranking of the other
+# classes. As $T \to \infty$ they become equal. Below are the two test images on which
+# the teacher is least and most certain.
 
 # %%
 import keras
@@ -146,7 +146,7 @@ def show(temperatures):
 show([1.0, 2.0, 4.0, 8.0])
 
 # %% [markdown]
-# Move the temperature yourself. Without `ipywidgets` the figure stands still.
+# Move the slider. Without `ipywidgets` the figure is static.
 
 # %%
 try:
@@ -181,8 +181,8 @@ else:
 #
 # ## By hand
 #
-# Any Keras student and teacher do. Here they are fitted as any Keras model: compile,
-# fit, and the student is trained.
+# Any Keras student and teacher work. Compile and fit the distiller like any Keras
+# model, and the student is trained.
 
 # %%
 student = gns.ghostnetv3_small(width=width, classes=dataset.classes)
@@ -342,7 +342,7 @@ axes.set(
 axes.legend(frameon=False)
 
 # %% [markdown]
-# Bars are means, lines one sample standard deviation over seeds, points the runs.
+# Bars are means, error bars one sample standard deviation over seeds, points single runs.
 #
 # **This chart says nothing about which strategy is best.** These are few epochs on
 # digits, which are easy for all of them; on 360 test images one image is 0.3

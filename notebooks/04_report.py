@@ -35,7 +35,8 @@ if "google.colab" in sys.modules:
     subprocess.run(pip, check=True)
 
 # %% [markdown]
-# The parameters are those of `gnsmall report`; papermill replaces them with `-p`.
+# `index`, `max_parameters` and `max_bytes` are options of `gnsmall report` as well.
+# papermill replaces parameters with `-p`.
 
 # %% tags=["parameters"]
 index = "papermill_runs/index.jsonl"  # looked for here, above, in the checkout
@@ -92,10 +93,9 @@ for drawing in report.drawings[:most_figures]:
 # %% [markdown]
 # ## The winner
 #
-# The run to deploy: for each data set the best one by validation accuracy,
-# with `max_parameters` and `max_bytes` at most. The test accuracy had no part in the
-# choice. Notebook 00 makes a `.tflite` file of a run; so does `gnsmall export`,
-# whose records say the bytes.
+# For each data set, the run with the best validation accuracy within `max_parameters`
+# and `max_bytes`. Test accuracy had no part in the choice. `gnsmall export` makes a
+# run's `.tflite` file and records its size; `max_bytes` needs that record.
 
 # %%
 report.winners(max_parameters=max_parameters, max_bytes=max_bytes)

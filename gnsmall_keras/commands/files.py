@@ -36,7 +36,7 @@ def export(
         data: source of calibration images (training split) and test images:
             "digits", "cifar10", "cifar100" or a path.
         config: what kind of file.
-        out: the new file; by default beside `model`.
+        out: the new file; by default beside the .keras file, ending in .tflite.
         exports: JSON-lines file of export records; by default exports.jsonl
             in the folder of all runs. A model outside a run's has none.
         details: prints the whole report as a table.

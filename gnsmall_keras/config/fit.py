@@ -24,24 +24,25 @@ class FitConfig:
     data: str
     """A path to images, or "digits", "cifar10" or "cifar100"."""
     budget: BudgetName | None = None
-    """Of a microcontroller: 256 KB of flash and 64 KB of arena, 512 and 128 KB,
-    or 1 MB and 256 KB; 72 KB of the flash are for code. None: 1 MB, of which
-    `max_bytes` and `max_arena` replace one part each."""
+    """Memory of a microcontroller: 256 KB of flash and 64 KB of arena, 512 and
+    128 KB, or 1 MB and 256 KB; 72 KB of the flash are for code. None: 1 MB.
+    `max_bytes` and `max_arena` each replace one of its limits."""
     max_bytes: Count | None = None
-    """Of the .tflite file; None: the budget's."""
+    """Most bytes of the .tflite file; None: the budget's."""
     max_arena: Count | None = None
-    """Bytes of working memory on TensorFlow Lite Micro; None: the budget's."""
+    """Most bytes of working memory on TensorFlow Lite Micro; None: the
+    budget's."""
     seconds: Seconds = 1800.0
-    """When to end, with what there is."""
+    """Time limit; the best network found by then is exported."""
     sizes: Count = 3
     """How many sizes of the network are tried, the largest that fit."""
     image_size: int = 32
     """Pixels of a side, a multiple of 8 from 32 to 128."""
     channels: Literal[3, 1] = 3
-    """Of images: 3 is RGB, 1 is grey."""
+    """Channels of the images: 3 is RGB, 1 is grey."""
     aspect: Aspect = "crop"
-    """Of images that are not square: "crop" (the middle), "pad" (black borders)
-    or "squash"."""
+    """How images become square: "crop" (the middle), "pad" (black borders) or
+    "squash"."""
     flip: bool | None = None
     """Whether a mirrored image keeps its class; None: not for digits."""
     skip_broken: bool = False
@@ -50,7 +51,7 @@ class FitConfig:
     """Part of the training images that networks are compared on, where these
     have no validation split."""
     seed: Annotated[int, Range(least=0)] = 0
-    """Of the split, the initial weights, the order and the augmentation."""
+    """Seed of the split, initial weights, data order and augmentation."""
 
     def __post_init__(self):
         fields.settle(self)

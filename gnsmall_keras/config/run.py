@@ -97,7 +97,7 @@ class RunConfig:
     validation_fraction: Fraction = 0.1
     """Part of the training split held out, stratified by class."""
     select: Select = "last"
-    """Weights that are kept: the last epoch's or the best on validation."""
+    """Weights that are kept: the last epoch's, or the best by validation."""
     shuffle: bool = True
     """Whether every epoch has its own order; False only to study the effect."""
     augment: bool = True
@@ -106,7 +106,8 @@ class RunConfig:
     seed: Annotated[int, Range(least=0)] = 0
     """Seed of the split, initial weights, data order and augmentation."""
     precision: Precision = "float32"
-    """Of the computation; "mixed_..." keeps weights in float32, for GPUs."""
+    """Number format of the computation; "mixed_..." keeps weights in float32,
+    for GPUs."""
     cutout: Younger[Annotated[int, Range(least=0)] | None] = None
     """Side in pixels of a square of each image that is set to the mean; 0:
     none; None: the recipe's."""
@@ -120,30 +121,30 @@ class RunConfig:
         Annotated[float, Range(least=0, below=1, cure="0 takes no average")]
         | None
     ] = None
-    """Of an average of the weights, which takes their place in the end; 0:
-    none; None: the recipe's."""
+    """Momentum of an average of the weights, which replaces them in the end;
+    0: no average; None: the recipe's."""
     label_smoothing: Younger[LabelSmoothing | None] = None
     """Part of a label that is spread over all classes; 0: none; None: the
     recipe's."""
     devices: Younger[Count] = 1
-    """How many share a step; `batch_size` is the images of each."""
+    """How many devices share a step; `batch_size` is the images of each."""
     image_size: Younger[int] = 32
     """Pixels of a side, a multiple of 8 (of 16 for "gnd") from 32 to 128."""
     channels: Younger[Literal[3, 1]] = 3
-    """Of images: 3 is RGB, 1 is grey."""
+    """Channels of the images: 3 is RGB, 1 is grey."""
     aspect: Younger[Aspect] = "crop"
-    """Of images that are not square: "crop" (the middle), "pad" (black borders)
-    or "squash"."""
+    """How images become square: "crop" (the middle), "pad" (black borders) or
+    "squash"."""
     flip: Younger[bool | None] = None
     """Whether a mirrored image keeps its class; None: not for digits."""
     skip_broken: Younger[bool] = False
     """Whether to go on without images that cannot be read."""
     start: Younger[Start | None] = None
-    """Initial weights: "random", or "cifar10", the package's network's of the
-    same width but for the classes (on CIFAR-10 itself with seed 0 alone, whose
-    held-out images it has not seen); None: the recipe's."""
+    """Initial weights: "random", or "cifar10" for those of the package's
+    network of the same width, all but the classifier (on CIFAR-10 itself with
+    seed 0 only, whose held-out images it has not seen); None: the recipe's."""
     data_digest: Younger[str] = ""
-    """Names images of your own in their path's place; empty: set when read."""
+    """Names images of your own in place of their path; empty: set when read."""
     strategy: Strategy = "baseline"
     """"baseline": labels alone; "kd": one teacher; "assistant": teacher, then
     assistants, then the student, each learning from the one before; "ensemble":
@@ -152,28 +153,30 @@ class RunConfig:
     """Files of models (.keras), folders of runs, names of runs that are in the
     folder of this one's, or published networks ("gns-w1-cifar10-long")."""
     assistants: tuple[str, ...] = ()
-    """Of strategy "assistant", from the teacher on: networks to train, such as
-    "gns-w0.75" or "wrn_16_4", or files and folders of trained ones."""
+    """For strategy "assistant", from the teacher on: networks to train, such
+    as "gns-w0.75" or "wrn_16_4", or files and folders of trained ones."""
     dense: bool = False
     """Whether all earlier ones teach each stage of "assistant" ("densely
     guided"), not only the one before."""
     loss: Loss = "kd"
-    """Towards the teacher: "kd", "dkd", "standardized_kd" or "dist"."""
+    """Distillation loss: "kd", "dkd", "standardized_kd" or "dist"."""
     label_weight: LabelWeight = 0.5
-    """Of the labels' loss, in [0, 1]; the rest is the teacher's."""
+    """Weight of the label loss, in [0, 1]; the distillation loss has the
+    rest."""
     temperature: Temperature = 4.0
     """Divides logits before their softmax, > 0."""
     combine: Combine = "probabilities"
-    """How several teachers become one target, of "ensemble" and `dense`."""
+    """How several teachers become one target, for "ensemble" and `dense`."""
     teacher_weights: tuple[float, ...] = ()
     """A number >= 0 for each teacher; empty: equal ones."""
     confidence_weights: bool = False
-    """Whether a teacher counts by the probability it gives to the label."""
+    """Whether teachers are weighted by the probability they give to the
+    label."""
     cache: str = ""
-    """Of strategy "kd": folder of `gnsmall cache-teacher`, or the name of a run
-    in the folder of this one's, whose answers to as many views as there are
-    epochs are stored once in its folder, for all who learn from them. No
-    teacher runs, and images are neither cut out nor mixed."""
+    """For strategy "kd": a folder of `gnsmall cache-teacher`, or the name of a
+    run beside this one's, whose logits for as many views as there are epochs
+    are stored once in its folder, for all students. No teacher runs, and there
+    is no cutout, mixup or CutMix."""
 
     def __post_init__(self):
         fields.settle(self)

@@ -95,7 +95,7 @@ class RunRecord:
         return (self.distillation or {}).get("agreement", {})
 
     @property
-    def machines(self) -> str:
+    def machine_names(self) -> set[str]:
         """The GPUs it was trained on, or else the processor, by name.
 
         Of each machine, where a training went on elsewhere.
@@ -108,7 +108,12 @@ class RunRecord:
                 if device.startswith("gpu")
             }
             names |= gpus or {str(machine.get("processor"))}
-        return " and ".join(sorted(names))
+        return names
+
+    @property
+    def machines(self) -> str:
+        """`machine_names` as text."""
+        return " and ".join(sorted(self.machine_names))
 
     @property
     def commits(self) -> list[str]:

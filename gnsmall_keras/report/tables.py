@@ -32,7 +32,7 @@ _MEASURES = {
     _TEST: "test_accuracy",
     _BEST: "best_test_accuracy",
 }
-_AGREEMENT = "class as teacher's, held out, %"
+_AGREEMENT = "agreement with teacher, held out, %"
 _HOLM = "p (t-test, Holm)"
 _PRIMARY = "p (t-test, Holm), if primary"
 _MCNEMAR = "images gained and lost (McNemar)"

@@ -115,7 +115,7 @@ def test_agreement_with_teachers_is_shown_where_runs_have_it(
         for record in records["alone"]
     ]
     table = tabulate_arms(read_study(sweep, runs_of(*watched)))
-    assert table.header[-1] == "class as teacher's, held out, %"
+    assert table.header[-1] == "agreement with teacher, held out, %"
     assert [row[-1] for row in table.rows] == [
         "50.00 ± 0.00 (n=3) (a); 100.00 ± 0.00 (n=3) (b)",
         *"---",
@@ -330,7 +330,7 @@ def test_the_command_writes_page_and_figures_the_same_each_time(
     ]
     before = [file.read_bytes() for file in (page, *figures)]
     text = page.read_text()
-    assert "Runs of its arms: 9 of 9" in text
+    assert "Completed runs: 9 of 9" in text
     assert "(study/small-contrasts.svg)" in text
     assert text.endswith("\n\nThe end.\n")
     assert main([*command, "--readme", str(page)]) == 0
@@ -358,7 +358,7 @@ def test_the_page_names_gpus_and_seeds_of_several_machines(
         for record in records["alone"][1:]
     ]
     text = write({**records, "alone": [records["alone"][0], *arm]})
-    assert "NVIDIA H100 and NVIDIA H200" in text
+    assert "NVIDIA H100, NVIDIA H200" in text
     assert "Xeon" not in text
     assert "commit 01234567, commit " in text
     assert "differ by these too: those of seed 1, 2." in text

@@ -99,7 +99,7 @@ def _draw_contrasts(study: Study) -> Drawing | None:
         "Differences of test accuracy in percentage points, with 95 percent "
         f"intervals: {_describe(rows)}.",
         "Means of differences paired by seed, with the 95 % interval by "
-        "Student's t, not corrected for being many; a cross has no "
+        "Student's t, not corrected for multiple comparisons; a cross has no "
         "interval. Primary contrasts are orange.",
         figure,
     )

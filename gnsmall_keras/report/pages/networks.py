@@ -21,12 +21,12 @@ FOLDER = "docs/figures"  # from the Markdown file
 _BOARD_FOLDER = "figures"
 _WIDTH = 600  # pixels, on a wide screen
 _COLUMNS = (
-    "Latency: XNNPACK, one thread, divided by IC2's in the same run, the "
-    "ResNet-8s with random weights. Arena: "
-    "measured with TensorFlow Lite Micro on a PC. Instructions (not cycles): "
-    "per image, CMSIS-NN and plain C without an interpreter on an emulated "
-    "Cortex-M4 (QEMU), the ResNet-8s without softmax; TensorFlow Lite Micro "
-    "takes more for ours (`tflite/micro/README.md`). "
+    "Latency: XNNPACK, one thread, relative to IC2 in the same run; the "
+    "ResNet-8s had random weights. Arena: measured with TensorFlow Lite Micro "
+    "on a PC. Instructions (not cycles): per image, with CMSIS-NN and plain C, "
+    "without an interpreter, on an emulated Cortex-M4 (QEMU); the ResNet-8s "
+    "ran without softmax. With TensorFlow Lite Micro our files need more "
+    "instructions (`tflite/micro/README.md`). "
     "-: not measured or not applicable. Sources: "
     "`papermill_runs/exports.jsonl` and `gnsmall_keras/records/cited.jsonl`."
 )

@@ -71,7 +71,7 @@ def make_study(
     asked = sum(arm.asked for arm in study.arms)
     paragraphs = [
         f"### {study.name}",
-        f"Runs of its arms: {done} of {asked}, from `{name}` alone."
+        f"Completed runs: {done} of {asked} (records in `{name}`)."
         f"{_say_where(study.groups)} Accuracies in percent, mean ± sample "
         "standard deviation over n seeds.",
         tables.tabulate_arms(study).to_markdown(),
@@ -80,8 +80,8 @@ def make_study(
         paragraphs += [
             "Differences in percentage points, paired by seed, with the 95 % "
             "interval by Student's t. Intervals, and the p of McNemar's exact "
-            "test of each seed's two networks, are not corrected for being "
-            "many; the t-test of primary contrasts is two-sided.",
+            "test of each seed's two networks, are not corrected for multiple "
+            "comparisons; the t-test of primary contrasts is two-sided.",
             tables.tabulate_contrasts(study).to_markdown(),
             *_tell_withheld(study),
             *_warn_of_machines(study.groups),
@@ -126,7 +126,7 @@ def _say_where(groups: Sequence[Group]) -> str:
             f"{record.backend} {record.versions.get(record.backend)}"
             for record in records
         },
-        {record.machines for record in records},
+        {name for record in records for name in record.machine_names},
         {
             f"commit {str(one)[:8]}"
             for record in records
