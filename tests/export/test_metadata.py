@@ -5,6 +5,7 @@ What MediaPipe makes of large images is what Classifier.kt shrinks them for.
 
 import importlib.util
 import io
+import re
 import subprocess
 import sys
 import zipfile
@@ -69,6 +70,20 @@ def _halved(image, side):
             Image.Resampling.BILINEAR,
         )
     return image
+
+
+def test_pixels_are_read_of_copies_in_memory_and_over_black():
+    """Android's decoder gives bitmaps of the GPU; getPixels undoes opacity."""
+    folder = ROOT / "tflite/android"
+    first_bitmap = (
+        r"Bitmap\.createBitmap\([^()]*\)\s*"
+        r"\.copy\(Bitmap\.Config\.ARGB_8888, false\)"
+    )
+    assert re.search(first_bitmap, (folder / "MiddleSquare.kt").read_text())
+    for file in folder.glob("*Classifier.kt"):
+        text = file.read_text()
+        assert "middleSquare(bitmap, side)" in text
+        assert ("getPixels" in text) == ("value * alpha" in text)
 
 
 @pytest.fixture(scope="module")

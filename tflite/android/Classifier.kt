@@ -20,8 +20,8 @@ class Classifier(context: Context, private val side: Int = 32) : AutoCloseable {
 
     /** The best class and its probability; MediaPipe has nothing left to scale. */
     fun classify(bitmap: Bitmap): Category {
-        val argb = middleSquare(bitmap, side).copy(Bitmap.Config.ARGB_8888, false)
-        val result = classifier.classify(BitmapImageBuilder(argb).build())
+        val small = middleSquare(bitmap, side)
+        val result = classifier.classify(BitmapImageBuilder(small).build())
         return result.classificationResult().classifications().first().categories().first()
     }
 

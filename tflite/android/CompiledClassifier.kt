@@ -26,7 +26,11 @@ class CompiledClassifier(
         small.getPixels(pixels, 0, side, 0, 0, side, side)
         val values = FloatArray(channels * pixels.size) { index ->
             val pixel = pixels[index / channels]
-            fun colour(number: Int) = (pixel shr (16 - 8 * number)) and 255 // red, green, blue
+            val alpha = pixel ushr 24 // over black, as in training; getPixels divides by it
+            fun colour(number: Int): Int { // red, green, blue
+                val value = (pixel shr (16 - 8 * number)) and 255
+                return (value * alpha + 127) / 255
+            }
             val grey = (299 * colour(0) + 587 * colour(1) + 114 * colour(2) + 500) / 1000
             (if (channels == 1) grey else colour(index % 3)).toFloat()
         }
