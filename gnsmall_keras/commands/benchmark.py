@@ -8,7 +8,7 @@ from rich.table import Table
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import OUR_FILES, OUR_INDEX
-from gnsmall_keras.devices.runtime import Runtime
+from gnsmall_keras.devices.runtime import Runtime, installed_runtimes
 from gnsmall_keras.lines import percent
 from gnsmall_keras.writing import check_writable, replacing
 
@@ -35,9 +35,11 @@ def benchmark(
 
     Args:
         files: classifiers, as `gnsmall export` writes them.
-        runtimes: by default all that are installed.
+        runtimes: by default all that are installed, but TensorFlow Lite Micro
+            for the files alone that it takes.
         threads: counts to measure.
-        rounds: turns of each file, of 20 ms or one call; with `adb` of 50.
+        rounds: turns of each file, of 20 ms or one call; with `adb` of 50
+            calls.
         profile: prints what the operators take as well.
         out: a JSON file for the report; of `board` a Markdown file, where it
             comes between two comments.
@@ -88,6 +90,8 @@ def benchmark(
         profile=profile,
     )
     _print_benchmark(report)
+    if not runtimes:
+        _tell_what_micro_refuses(report)
     _write(report, out)
     if exports is not None:
         record_latencies(report, exports)
@@ -183,13 +187,21 @@ def _print_benchmark(report):
     )
 
 
+def _tell_what_micro_refuses(report):
+    files = [file for file in report.files if file.arena_bytes is None]
+    if files and "tflite-micro" in installed_runtimes():
+        names = ", ".join(file.name for file in files)
+        printing.warn(f"note: TensorFlow Lite Micro does not run {names}.")
+
+
 def _print_phone(report):
     """Prints what files take on a phone, and their ratios."""
     times = Table("", "mean of a call", "of MLPerf Tiny's large ResNet-8")
     times.columns[0].overflow = "fold"
+    names = _names([each.name for each in report.latencies])
     for each in report.latencies:
         milliseconds = f"{each.milliseconds:.3f} ms"
-        times.add_row(each.name, milliseconds, f"{each.ratio:.2f}")
+        times.add_row(names[each.name], milliseconds, f"{each.ratio:.2f}")
     printing.console.print(times)
     printing.show(f"{report.phone}, {report.threads} thread(s), XNNPACK")
 

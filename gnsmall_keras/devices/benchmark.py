@@ -116,7 +116,8 @@ def benchmark(
 
     Args:
         paths: .tflite classifiers of any image size.
-        runtimes: names of `TFLiteModel`; by default all that are installed.
+        runtimes: names of `TFLiteModel`; by default all that are installed, but
+            TensorFlow Lite Micro for the files alone that it takes.
         threads: counts to measure; TensorFlow Lite Micro always has one.
         rounds: turns of each file, of 20 ms or one call.
         profile: measures LiteRT's operators as well, each alone.
@@ -127,12 +128,19 @@ def benchmark(
     """
     paths = [os.fspath(path) for path in paths]
     _check(paths, threads, rounds)
-    runtimes = tuple(runtimes) or tuple(installed_runtimes())
     with _reference_files() as references:
         everything = [*paths, *references]
-        seconds = _measure(everything, runtimes, threads, rounds)
+        arenas = {path: _arena(path) for path in everything}
+        pairs = _pairs(paths, references, tuple(runtimes), arenas)
+        seconds = _measure(pairs, threads, rounds)
         described = {
-            path: _describe(path, references, seconds, rounds if profile else 0)
+            path: _describe(
+                path,
+                references,
+                seconds,
+                arena_bytes=arenas[path],
+                profile_rounds=rounds if profile else 0,
+            )
             for path in everything
         }
     return BenchmarkReport(
@@ -218,17 +226,32 @@ def _reference_files() -> Iterator[dict[str, str]]:
         yield files
 
 
-def _measure(paths, runtimes, threads, rounds):
+def _pairs(paths, references, runtimes, arenas):
+    """Returns (path, runtime) of what is measured."""
+    everything = [*paths, *references]
+    chosen = runtimes or installed_runtimes()
+    pairs = [(path, runtime) for runtime in chosen for path in everything]
+    if runtimes or len(chosen) == 1:
+        return pairs
+    takes = [path for path in paths if arenas[path] is not None]
+    micro = [*takes, *references] if takes else []
+    return [
+        (path, runtime)
+        for path, runtime in pairs
+        if runtime != "tflite-micro" or path in micro
+    ]
+
+
+def _measure(pairs, threads, rounds):
     """Returns (path, runtime, threads) -> seconds of each call."""
     runners = {}
-    for runtime in runtimes:
+    for path, runtime in pairs:
         # The others have one thread, whatever they are offered.
         counts = threads if runtime in ("litert", "tflite-runtime") else (1,)
-        for path in paths:
-            for count in counts:
-                runner = TFLiteModel(path, runtime=runtime, num_threads=count)
-                runner.set_image(_image(runner.input_shape))
-                runners[path, runtime, count] = runner
+        for count in counts:
+            runner = TFLiteModel(path, runtime=runtime, num_threads=count)
+            runner.set_image(_image(runner.input_shape))
+            runners[path, runtime, count] = runner
     seconds = {key: [] for key in runners}
     for number in range(rounds + 1):
         for key, runner in runners.items():
@@ -258,7 +281,7 @@ def _image(shape):
     return generator.integers(0, 256, shape[1:], dtype=np.uint8)
 
 
-def _describe(path, references, seconds, profile_rounds):
+def _describe(path, references, seconds, *, arena_bytes, profile_rounds):
     data = Path(path).read_bytes()
     return FileBenchmark(
         name=references.get(path, path),
@@ -266,7 +289,7 @@ def _describe(path, references, seconds, profile_rounds):
         size_bytes=len(data),
         macs=count_macs(data),
         ops=sum(read_contents(data).ops.values()),
-        arena_bytes=_arena(path),
+        arena_bytes=arena_bytes,
         latencies=[
             _latency(key, references, seconds)
             for key in seconds

@@ -154,6 +154,43 @@ def test_files_for_the_edge_tpu_are_refused(edge_tpu_file):
         benchmark([edge_tpu_file], rounds=1)
 
 
+@pytest.fixture(scope="module")
+def hybrid_file(tmp_path_factory):
+    """Weights of int8, the rest floats, as "dynamic" writes them."""
+    import keras
+    import tensorflow as tf
+
+    pixels = keras.Input((32, 32, 3), batch_size=1)
+    logits = keras.layers.Dense(10)(keras.layers.Flatten()(pixels))
+    network = keras.Model(pixels, logits)
+    converter = tf.lite.TFLiteConverter.from_keras_model(network)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    path = tmp_path_factory.mktemp("hybrid") / "dynamic.tflite"
+    path.write_bytes(converter.convert())
+    return path
+
+
+def test_what_micro_refuses_is_measured_on_the_others(
+    hybrid_file, small_file, monkeypatch, capsys
+):
+    installed = ["litert", "tflite-micro"]
+    monkeypatch.setattr(timing, "installed_runtimes", lambda: installed)
+    words = ["benchmark", str(hybrid_file), "--rounds", "1"]
+    assert cli.main(words) == 0
+    told = capsys.readouterr()
+    assert "tflite-mi" not in told.out
+    assert "Micro does not run" in told.err
+    assert "dynamic.tflite" in told.err
+    report = benchmark([hybrid_file, small_file], rounds=1)
+    with_micro = [
+        "tflite-micro" in [each.runtime for each in file.latencies]
+        for file in (*report.files, *report.references)
+    ]
+    assert with_micro == [False, True, True, True]
+    with pytest.raises(ValueError, match="does not run on tflite-micro"):
+        benchmark([hybrid_file], runtimes=("tflite-micro",), rounds=1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
