@@ -20,6 +20,8 @@ from gnsmall_keras.devices.resnet8 import LARGE, RESNET8, resnet8
 
 _FOLDER = "/data/local/tmp/gnsmall"
 _RUNS = 50  # calls in a turn
+# Without the zeros a turn lasts half a second of warm-up and one of calls.
+_COUNTS = f"--num_runs={_RUNS} --min_secs=0 --warmup_runs=5 --warmup_min_secs=0"
 _TIMEOUT = 300  # seconds of a command on the phone
 _AVERAGE = re.compile(r"Inference \(avg\):\s*([0-9.e+]+)")
 
@@ -29,7 +31,7 @@ class PhoneLatency:
     """Of a file on a phone: the median of its turns' means.
 
     Attributes:
-        name: of the file, or of a network of MLPerf Tiny.
+        name: the path of the file, or the name of a network of MLPerf Tiny.
         milliseconds: of one call.
         ratio: to MLPerf Tiny's large ResNet-8 in the same run.
         turns: how many means.
@@ -67,17 +69,17 @@ def benchmark_on_phone(
         paths: .tflite files.
         binary: LiteRT's `benchmark_model` for the phone's processor.
         threads: of XNNPACK.
-        rounds: turns of each file, of 50 calls.
+        rounds: turns of each file, of 50 calls after 5 that are not counted.
 
     Raises:
         ValueError: if adb, the binary or a phone is missing, a count is out of
             range, or a file does not run there.
     """
-    files = {Path(path).name: Path(path) for path in paths}
+    files = {os.fspath(path): Path(path) for path in paths}
     if not files or len(files) < len(paths):
         raise ValueError(
-            "A benchmark needs one file or more, with different names. "
-            f"Received: {', '.join(map(str, paths)) or 'none'}."
+            "A benchmark needs one file or more, each once. Received: "
+            f"{', '.join(map(str, paths)) or 'none'}."
         )
     for path in (*files.values(), Path(binary)):
         if not path.is_file():
@@ -141,7 +143,7 @@ def _turn(number, name, threads):
     told = _adb(
         "shell",
         f"{_FOLDER}/benchmark_model --graph={_FOLDER}/{number}.tflite "
-        f"--num_threads={threads} --num_runs={_RUNS} --use_xnnpack=true 2>&1",
+        f"--num_threads={threads} {_COUNTS} --use_xnnpack=true 2>&1",
         fails=f"{name} did not run on the phone",
     )
     found = _AVERAGE.search(told)

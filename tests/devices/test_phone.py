@@ -58,7 +58,7 @@ def test_a_file_is_measured_in_turn_with_the_references(adb, file, binary):
     report = benchmark_on_phone([file], binary, rounds=3)
     assert report.phone == "Pixel"
     ours, *references = report.latencies
-    assert (ours.name, ours.turns) == ("model.tflite", 3)
+    assert (ours.name, ours.turns) == (str(file), 3)
     assert ours.milliseconds == pytest.approx(0.2505)
     assert ours.ratio == pytest.approx(0.501)
     assert [one.name for one in references] == [*RESNET8]
@@ -67,6 +67,9 @@ def test_a_file_is_measured_in_turn_with_the_references(adb, file, binary):
     assert len(turns) == 3 * 3
     assert "0.tflite" in turns[0]
     assert "0.tflite" in turns[3]
+    # Else a turn lasts a second and a half, thousands of calls.
+    for word in ("--num_runs=50", "--min_secs=0", "--warmup_min_secs=0"):
+        assert all(word in turn.split() for turn in turns)
     assert lines[-1] == "shell rm -r /data/local/tmp/gnsmall"
 
 
@@ -77,6 +80,29 @@ def test_the_command_writes_a_report(adb, file, binary, tmp_path, capsys):
     assert cli.main([*map(str, words)]) in (0, None)
     assert "Pixel, 1 thread(s)" in capsys.readouterr().out
     assert json.loads(out.read_text())["phone"] == "Pixel"
+
+
+def test_files_of_one_name_are_told_apart(adb, file, binary, tmp_path, capsys):
+    log = adb()
+    other = tmp_path / "other" / file.name
+    other.parent.mkdir()
+    other.write_bytes(b"another network")
+    words = ["benchmark", file, other, "--adb", binary, "--rounds", "1"]
+    assert cli.main([*map(str, words)]) == 0
+    printed = "".join(capsys.readouterr().out.split())
+    assert "other/model.tflite" in printed.replace("│", "")
+    pushed = [
+        line.split()[1:]
+        for line in log.read_text().splitlines()
+        if line.startswith("push")
+    ]
+    folder = "/data/local/tmp/gnsmall"
+    assert pushed[1:3] == [
+        [str(file), f"{folder}/0.tflite"],
+        [str(other), f"{folder}/1.tflite"],
+    ]
+    with pytest.raises(ValueError, match="each once"):
+        benchmark_on_phone([file, file], binary)
 
 
 @pytest.mark.parametrize(
