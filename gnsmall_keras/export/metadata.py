@@ -7,6 +7,7 @@ mediapipe reads what it writes in a test.
 """
 
 import io
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,15 +42,23 @@ def check_labels(labels: Sequence[str], classes: int) -> None:
 def check_beside(path: Path, labels: Sequence[str] | None) -> None:
     """Checks that `labels.txt` in a folder may become that of a new file.
 
+    Warns where there is one and the new file has no names of its own.
+
     Raises:
         ValueError: if it names the classes of another file there.
     """
     file = path.with_name(LABELS_FILE)
     others = {*path.parent.glob("*.tflite")} - {path}
-    if not labels or not file.is_file() or not others:
+    if not file.is_file():
         return
     known = file.read_text(encoding="utf-8").splitlines()
-    if known != [*labels]:
+    if not labels:
+        warnings.warn(
+            f"{file} will be taken for the classes of {path.name}, which has "
+            f"no `class_names`: {known}. Give `class_names`, or remove it.",
+            stacklevel=3,
+        )
+    elif others and known != [*labels]:
         raise ValueError(
             f"{file} names the classes of other files in its folder: {known}. "
             f"Received: {[*labels]}. Write to a folder of its own."

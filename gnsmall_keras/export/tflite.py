@@ -159,7 +159,8 @@ def export_tflite(
         evaluation_images: uint8, for accuracy and agreement.
         evaluation_labels: class indices of `evaluation_images`.
         class_names: one a class; a file for phones has them as metadata,
-            every file has them in `labels.txt` beside it.
+            every file has them in `labels.txt` beside it. Without them one
+            that is there already is warned of.
         aspect: how images became square, "crop", "pad" or "squash".
         source: the run that the model came of, by `describe_source`.
         layer_errors: whether to compare an int8 file with the float network

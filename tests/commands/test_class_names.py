@@ -96,6 +96,14 @@ def test_labels_of_another_file_are_not_overwritten(tmp_path):
     first.write_bytes(b"")
     check_beside(first, OTHERS)  # its own
     check_beside(second, OURS)
-    check_beside(second, None)
     with pytest.raises(ValueError, match="names the classes of other files"):
         check_beside(second, OTHERS)
+
+
+def test_labels_that_are_there_are_told_to_a_file_without_names(tmp_path):
+    """Of an older export, say: readers would give its names to the new one."""
+    path = tmp_path / "model.tflite"
+    check_beside(path, None)
+    write_beside(path, OURS)
+    with pytest.warns(UserWarning, match="Give `class_names`, or remove it"):
+        check_beside(path, None)
