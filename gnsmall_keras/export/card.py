@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Sequence
 
-from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.devices.ethosu import EthosUReport
 from gnsmall_keras.devices.targets import (
     TARGETS,
@@ -11,10 +10,11 @@ from gnsmall_keras.devices.targets import (
     find_budget,
     is_int8,
 )
+from gnsmall_keras.export.again import commands
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.lines import percent
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
-from gnsmall_keras.records.commands import USUAL, option, reproduce
+from gnsmall_keras.records.commands import USUAL
 from gnsmall_keras.records.run import RunRecord
 
 _SIDE = 32  # pixels, where a card does not say it
@@ -51,13 +51,13 @@ def make_card(
         f"{'probabilities' if for_people else 'logits'} of "
         f"{_classes(record)} out."
         + (f" Licence: {licence}." if licence else ""),
-        _table(_numbers(report, record)),
+        _table(_numbers(report, record, published=licence is not None)),
         "## Training",
         _training(report, record),
         "## Limits",
         _limits(report, record, published=licence is not None),
         "## Make it again",
-        _commands(report, [*teachers, record]),
+        commands(report, [*teachers, record]),
         "The weights are the same where backend, versions, processor and the "
         "number of threads are; so is the file then.",
     ]
@@ -74,7 +74,10 @@ def _summary(report):
         )
     text = f"{accuracy[0].upper()}{accuracy[1:]}; {report.size_bytes:,} bytes"
     if _arena(report):
-        text += f", {_arena(report):,} bytes of RAM on a microcontroller"
+        text += (
+            f", {_arena(report):,} bytes of arena, measured with TensorFlow "
+            "Lite Micro on a 64-bit PC"
+        )
     budget = find_budget(report.size_bytes, _arena(report))
     if budget and is_int8(report.quantization):
         text += f" (fits {budget})"
@@ -90,13 +93,9 @@ def _arena(report):
 
 
 def _input_of(report, record):
-    kind = "float32 pixels"  # whatever the weights are
-    if report.quantization == "int16x8":
-        kind = "int16"
-    elif is_int8(report.quantization):
-        kind = TARGETS[report.target].input_dtype
-        if kind == "int8":
-            kind = "int8 (pixel - 128)"
+    kind = _integer(report) or "float32 pixels"  # whatever the weights are
+    if kind == "int8":
+        kind = "int8 (pixel - 128)"
     colours, size = "RGB", ""
     if record.config.get("channels") == 1:
         colours = "grey"
@@ -107,6 +106,14 @@ def _input_of(report, record):
         _SQUARES.get(_aspect(report, record)),
     )
     return ", ".join(filter(None, (*parts, kind)))
+
+
+def _integer(report):
+    """The type of input and output; empty of a file of floats."""
+    if report.quantization == "int16x8":
+        return "int16"
+    integers = is_int8(report.quantization)
+    return TARGETS[report.target].input_dtype if integers else ""
 
 
 def _aspect(report, record):
@@ -121,7 +128,7 @@ def _classes(record):
     return ", ".join(known["class_names"])
 
 
-def _numbers(report, record):
+def _numbers(report, record, published):
     where = f"of {report.evaluated_images:,} test images"
     compared = f"{report.compared_images:,} test images"
     return {
@@ -145,7 +152,7 @@ def _numbers(report, record):
         ),
         "SHA-256": f"`{report.sha256}`",
         **_left_out(report),
-        **_devices(report, _aspect(report, record)),
+        **_devices(report, _aspect(report, record), published),
         **_ethos_u(report),
     }
 
@@ -177,7 +184,7 @@ def _left_out(report):
     return found
 
 
-def _devices(report, aspect):
+def _devices(report, aspect, published):
     """Where else it runs, and by which command."""
     reading = "" if aspect == USUAL["aspect"] else f" --aspect {aspect}"
     name = shlex.quote(report.path)
@@ -187,10 +194,20 @@ def _devices(report, aspect):
         "PC, Raspberry Pi": f"`python run_model.py {name} photo.png "
         f"--labels labels.txt{reading}`, in `tflite/`"
     }
+    if report.target == "edgetpu":
+        rows["Coral Edge TPU"] = (
+            f"`edgetpu_compiler -s {name}`, then `tflite/edgetpu/`"
+        )
     if integers and logits:
         rows["Cortex-M"] = f"`gnsmall c-array {name} --out DIR`"
         if not report.ethos_u:
-            rows["Arm Ethos-U"] = "not checked; export with --target ethos-u"
+            rows["Arm Ethos-U"] = (
+                "by Vela's model, not run: [ethos-u/README.md]"
+                "(ethos-u/README.md)"
+                if published
+                else "ask Arm's compiler: `pip install 'gnsmall-keras[vela]'`, "
+                "then export with --target ethos-u"
+            )
     if logits:
         rows["browser"] = "export with --target web"
     return rows
@@ -214,14 +231,14 @@ def _micro(report, compared):
     if steps == 0:
         parts.append(f"LiteRT's reference integers on {compared}")
     elif steps:  # None of a file that is not of integers
-        parts.append(f"{_steps(steps)} on {compared}")
+        parts.append(f"{_steps(report, steps)} on {compared}")
     return "; ".join(parts) or "runs it"
 
 
-def _steps(count):
+def _steps(report, count):
     return (
-        f"at most {count} steps of the output's int8 scale from LiteRT's "
-        "reference kernels"
+        f"at most {count} steps of the output's {_integer(report)} scale from "
+        "LiteRT's reference kernels"
     )
 
 
@@ -234,7 +251,7 @@ def _xnnpack(report, compared):
     if steps is None:
         return pieces
     return (
-        f"{_steps(steps)} on {compared}, the same class on "
+        f"{_steps(report, steps)} on {compared}, the same class on "
         f"{_percent(report.xnnpack_agreement)} of them; {pieces}"
     )
 
@@ -334,8 +351,8 @@ def _crops(aspect):
         return ""
     return (
         f"\n- It was trained with --aspect {aspect}. The examples for Android, "
-        "Edge TPU and microcontrollers crop: give them images that are square "
-        "already."
+        "browsers, Edge TPU and microcontrollers crop: give them images that "
+        "are square already."
     )
 
 
@@ -352,43 +369,6 @@ def _processors(report):
 def _ranges(report):
     if not report.quantization.startswith("int"):
         return ""
+    if report.quantization == "int8-tfmot":
+        return "\n- Ranges were learned with its rounding."
     return f"\n- Ranges are of {report.calibration_images:,} training images."
-
-
-def _commands(report, runs):
-    """Of the runs in their order, then of the file, with commits."""
-    record = runs[-1]
-    folder = f"runs/{record.slug}"
-    exporting = ["gnsmall", "export", f"{folder}/model.keras"]
-    exporting += ["--data", record.config["data"], "--target", report.target]
-    exporting += ["--quantization", report.quantization]
-    usual = ExportConfig()
-    if report.calibration not in (None, usual.calibration):
-        exporting += ["--calibration", report.calibration]
-    if report.calibration_images != usual.calibration_size:
-        exporting += ["--calibration-size", str(report.calibration_images)]
-    if report.float_layers:
-        exporting += ["--float-layers", *report.float_layers]
-    if report.head_units is not None:
-        exporting += ["--head-units", str(report.head_units)]
-    if report.compressed:
-        exporting += ["--compress", report.compressed]
-        if report.compress_images != usual.compress_images:
-            exporting += ["--compress-images", str(report.compress_images)]
-    if report.qat:
-        exporting += ["--qat-epochs", str(report.qat["epochs"])]
-        if report.qat["images"] < record.train_images:
-            exporting += ["--qat-images", str(report.qat["images"])]
-        if report.qat["label_weight"] and report.qat["teacher"]:
-            # Only its name is known.
-            exporting += ["--teacher", f"TEACHER ({report.qat['teacher']})"]
-    for name in ("aspect", "skip_broken"):
-        if record.config.get(name, USUAL[name]) != USUAL[name]:
-            exporting += option(name, record.config[name])
-    lines = [
-        f"KERAS_BACKEND={run.backend} {reproduce(run)}  "
-        f"# commit {run.commit[:7]}"
-        for run in runs
-    ]
-    lines.append(shlex.join(exporting))
-    return "\n".join(f"    {line}" for line in lines)

@@ -109,9 +109,9 @@ def test_card_has_the_numbers_of_the_report(report):
     assert "`ab12`" in card
     assert card.splitlines()[2] == (
         "86.08 % of 10,000 test images right, by LiteRT's XNNPACK on a PC; "
-        "492,592 bytes, 147,344 bytes of RAM on a microcontroller (fits "
-        "1,024 KB of flash, 256 KB of arena, with 72 KB of the flash for "
-        "code); TensorFlow Lite Micro gives the "
+        "492,592 bytes, 147,344 bytes of arena, measured with TensorFlow Lite "
+        "Micro on a 64-bit PC (fits 1,024 KB of flash, 256 KB of arena, with "
+        "72 KB of the flash for code); TensorFlow Lite Micro gives the "
         "reference's very integers."
     )
     assert "1,024 KB of flash, 256 KB of arena" in card
@@ -146,6 +146,49 @@ def test_card_names_the_devices_and_their_commands(report):
 
 
 @pytest.mark.parametrize(
+    ("target", "quantization", "kind"),
+    [
+        ("micro", "int8", "int8"),
+        ("micro", "int16x8", "int16"),
+        ("android", "int8-qat", "uint8"),
+        ("web", "int8", "uint8"),
+    ],
+)
+def test_steps_are_of_the_outputs_own_type(report, target, quantization, kind):
+    options = {"target": target, "quantization": quantization}
+    report = dataclasses.replace(report, **options, micro_difference_lsb=3)
+    card = make_card(report, EIGHT_EPOCHS)
+    for count in (3, 15):
+        assert f"at most {count} steps of the output's {kind} scale" in card
+
+
+def test_ranges_that_were_learned_are_of_no_images(report):
+    assert "Ranges are of 200 training images" in make_card(
+        report, EIGHT_EPOCHS
+    )
+    learned = dataclasses.replace(
+        report, quantization="int8-tfmot", calibration=None
+    )
+    card = make_card(learned, EIGHT_EPOCHS)
+    assert "- Ranges were learned with its rounding." in card
+    assert "Ranges are of" not in card
+
+
+def test_card_says_how_accelerators_take_the_file(report):
+    card = make_card(report, EIGHT_EPOCHS)
+    assert "| Arm Ethos-U | ask Arm's compiler: `pip install" in card
+    assert "Edge TPU" not in card
+    card = make_card(report, EIGHT_EPOCHS, licence="Apache-2.0")
+    assert (
+        "| Arm Ethos-U | by Vela's model, not run: [ethos-u/README.md](" in card
+    )
+    card = make_card(
+        dataclasses.replace(report, target="edgetpu"), EIGHT_EPOCHS
+    )
+    assert "| Coral Edge TPU | `edgetpu_compiler -s model.tflite`" in card
+
+
+@pytest.mark.parametrize(
     ("aspect", "input"),
     [("pad", "with black borders"), ("squash", "not square ones squashed")],
 )
@@ -162,7 +205,7 @@ def test_card_says_how_images_become_square(report, aspect, input):
         card = make_card(one, record)
         assert f"--labels labels.txt --aspect {aspect}`" in card
         assert input in card.split("\n\n")[2]
-        assert "Edge TPU and microcontrollers crop" in card
+        assert "Android, browsers, Edge TPU and microcontrollers crop" in card
 
 
 def test_card_of_a_file_that_is_not_of_integers(report):
