@@ -1,5 +1,7 @@
 """An int8 file as a program for a Cortex-M4, in an emulator."""
 
+import runpy
+
 import numpy as np
 import pytest
 from support import ROOT
@@ -44,6 +46,19 @@ def test_integers_are_litert_s_and_instructions_those_cited(name, tmp_path):
     assert run.instructions[0] == pytest.approx(cited, rel=0.25)
     assert run.code_bytes < 40_000
     assert run.arena_bytes + run.scratch_bytes < 60_000
+
+
+def test_make_mcu_downloads_nothing(monkeypatch):
+    path = ROOT / "benchmarks/cortex_m4.py"
+    some_images = runpy.run_path(str(path))["some_images"]
+
+    def load_data(name):
+        raise AssertionError(f"{name} would be downloaded")
+
+    monkeypatch.setitem(some_images.__globals__, "load_data", load_data)
+    monkeypatch.delenv("GNSMALL_DATA", raising=False)
+    images, whose = some_images(2)
+    assert (images.shape, whose) == ((2, 32, 32, 3), "random")
 
 
 def test_what_is_missing_is_named(monkeypatch):
