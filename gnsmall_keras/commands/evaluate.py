@@ -121,7 +121,7 @@ def classify(
             continue
         (values,) = predict(pixels[None])
         best = values.argsort()[: -_BEST - 1 : -1]
-        told = (f"{names[i] if names else i} {values[i]:.3f}" for i in best)
+        told = (f"{names[i] if names else i}: {values[i]:.3f}" for i in best)
         printing.show(f"{image}: {', '.join(told)}")
     if faults:
         raise ValueError(f"{'; '.join(faults)}. Give files of images.")
