@@ -12,6 +12,7 @@ from gnsmall_keras.records.run import RECORD_FILE, RunRecord
 
 SCHEMA = 1
 EXPORTS_FILE = "exports.jsonl"  # beside the index of runs
+_SIDE = 32  # pixels of runs and files that are older than the option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,19 @@ class ExportRecord:
         return self.report.get("head_units") or self.source["head_units"]
 
     @property
+    def image_size(self) -> int:
+        """Pixels of a side of the images that it takes."""
+        return self.source.get("image_size", _SIDE)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the export left out no units of the head and no gates."""
+        report = self.report
+        return report.get("head_units") is None and not report.get(
+            "folded_gates"
+        )
+
+    @property
     def sha256(self) -> str:
         """Of the file."""
         return self.report["sha256"]
@@ -95,7 +109,7 @@ def describe_source(record: RunRecord) -> dict[str, Any]:
     """Returns what links a file to the run and to the network it came of.
 
     With model, width and head, the number of deployed parameters says how many
-    classes there are.
+    classes there are, but nothing of the images' size.
     """
     sizes = ("model", "width", "head_units")
     return {
@@ -105,6 +119,7 @@ def describe_source(record: RunRecord) -> dict[str, Any]:
         "started_at": record.started_at,
         "data_digest": record.data_digest,
         **{name: record.config[name] for name in sizes},
+        "image_size": record.config.get("image_size", _SIDE),
         "deployed_parameters": record.deployed_parameters,
     }
 

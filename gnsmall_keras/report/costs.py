@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from gnsmall_keras.devices.targets import is_int8
-from gnsmall_keras.records.export import ExportRecord
+from gnsmall_keras.records.export import ExportRecord, describe_source
 from gnsmall_keras.records.run import RunRecord
 
 
@@ -41,7 +41,8 @@ def find_cost(
     """Returns the lowest cost of a run's int8 files that fit their target.
 
     Where the run has none, it is that of the same network's, from other runs:
-    weights change neither operators nor shapes.
+    weights change neither operators nor shapes. A file that lacks units of the
+    head or gates, which an export can leave out, stands for its run alone.
 
     Args:
         record: of the run.
@@ -106,9 +107,17 @@ def is_deployable(export: ExportRecord) -> bool:
 
 
 def _is_network(record, export):
-    """Whether a file is of a run's network; its size tells the classes."""
+    """Whether a file is of a run's network; its size tells the classes.
+
+    Of another run it is whole, and for images of the same size, which decide
+    arena and latency.
+    """
     source = export.source
-    return all(
+    same = all(
         source[name] == record.config.get(name)
         for name in ("model", "width", "head_units")
     ) and (source["deployed_parameters"] == record.deployed_parameters)
+    if not same or export.run_key == record.key:
+        return same
+    side = describe_source(record)["image_size"]
+    return export.is_whole and export.image_size == side
