@@ -16,28 +16,35 @@ def show_winner(reading, limits, runs):
         runs: folder of all runs, in which the file is looked for.
     """
     from gnsmall_keras.devices.targets import BUDGETS
-    from gnsmall_keras.report.costs import find_cost
+    from gnsmall_keras.report.costs import find_cost, find_fitting
     from gnsmall_keras.report.winner import count_unknown, find_winner
 
-    budget = BUDGETS.get(limits.pop("budget"))
-    exports = reading.exports
+    budget = BUDGETS.get(limits["budget"])
+    of_run = {name: limits[name] for name in ("max_parameters", "data")}
+    of_file = {"max_bytes": limits["max_bytes"], "max_arena_bytes": None}
     if budget:
         given = limits["max_bytes"]
-        limits["max_bytes"] = min(
-            budget.file_bytes if given is None else given, budget.file_bytes
+        of_file = {
+            "max_bytes": min(
+                budget.file_bytes if given is None else given, budget.file_bytes
+            ),
+            "max_arena_bytes": budget.arena_bytes,
+        }
+    exports = reading.exports
+    best = find_winner(reading.runs, exports=exports, **of_run, **of_file)
+    if of_file["max_bytes"] is None:
+        _print(best, find_cost(best, exports, "bytes"), runs)
+        return
+    unknown = count_unknown(
+        reading.runs, exports, **of_run, micro=budget is not None
+    )
+    if unknown:
+        kind = " for microcontrollers" if budget else ""
+        printing.warn(
+            f"warning: runs left out, as no file{kind} of their network has a "
+            f"record: {unknown}"
         )
-        limits["max_arena_bytes"] = budget.arena_bytes
-    best = find_winner(reading.runs, exports=exports, **limits)
-    if limits["max_bytes"] is not None:
-        unknown = count_unknown(reading.runs, exports)
-        if unknown:
-            printing.warn(
-                f"warning: runs left out, as no file of their network has a "
-                f"record: {unknown}"
-            )
-    if budget:  # whose files are for microcontrollers
-        exports = [each for each in exports if each.report["target"] == "micro"]
-    _print(best, find_cost(best, exports, "bytes"), runs)
+    _print(best, find_fitting(best, exports, **of_file), runs)
 
 
 def _print(record, cost, runs):

@@ -59,36 +59,56 @@ def find_cost(
     return min(known, key=lambda cost: (not cost.own, cost.value), default=None)
 
 
-def fits(
-    record: RunRecord,
-    exports: Iterable[ExportRecord],
-    *,
-    max_bytes: int | None,
-    max_arena_bytes: int | None,
-) -> bool:
-    """Returns whether one int8 file of a run's network is within all limits.
+def find_files(
+    record: RunRecord, exports: Iterable[ExportRecord], *, micro: bool
+) -> list[ExportRecord]:
+    """Returns the int8 files that say what a run's network needs.
 
-    An arena is looked for in files for microcontrollers alone. Files of the run
-    count before those of other runs of the network, as in `find_cost`.
+    Files of the run count before those of other runs of the network, as in
+    `find_cost`.
+
+    Args:
+        record: of the run.
+        exports: all that are known.
+        micro: whether only those for microcontrollers count, which alone say
+            the arena.
     """
     files = [
         export
         for export in exports
         if _is_network(record, export)
         and is_deployable(export)
-        and (max_arena_bytes is None or export.report["target"] == "micro")
+        and (not micro or export.report["target"] == "micro")
     ]
     own = [export for export in files if export.run_key == record.key]
-    return any(
-        all(
+    return own or files
+
+
+def find_fitting(
+    record: RunRecord,
+    exports: Iterable[ExportRecord],
+    *,
+    max_bytes: int | None,
+    max_arena_bytes: int | None,
+) -> Cost | None:
+    """Returns the smallest of a run's `find_files` that is within all limits.
+
+    With its bytes; None where there is none.
+    """
+    fitting = [
+        Cost(_bytes(export), export.run_key == record.key, export)
+        for export in find_files(
+            record, exports, micro=max_arena_bytes is not None
+        )
+        if all(
             most is None or (value is not None and value <= most)
             for value, most in (
                 (_bytes(export), max_bytes),
                 (_arena(export), max_arena_bytes),
             )
         )
-        for export in own or files
-    )
+    ]
+    return min(fitting, key=lambda cost: cost.value, default=None)
 
 
 def find_group_cost(

@@ -6,7 +6,7 @@ from typing import Any
 
 from gnsmall_keras.records.export import ExportRecord
 from gnsmall_keras.records.run import RunRecord
-from gnsmall_keras.report.costs import find_cost, fits, is_deployable
+from gnsmall_keras.report.costs import find_files, find_fitting, is_deployable
 from gnsmall_keras.report.groups import Group, data_name
 from gnsmall_keras.report.reading import Run
 
@@ -44,15 +44,9 @@ def find_winner(
     if limited:
         check_exports(exports)
     fitting = [
-        run.record
-        for run in runs
-        if run.record.validation_accuracy is not None
-        and data in (None, run.record.config["data"], data_name(run.record))
-        and (
-            max_parameters is None
-            or run.record.deployed_parameters <= max_parameters
-        )
-        and (not limited or fits(run.record, exports, **of_files))
+        record
+        for record in _choose(runs, max_parameters, data)
+        if not limited or find_fitting(record, exports, **of_files)
     ]
     limits = (
         f"max_parameters={max_parameters}, max_bytes={max_bytes}, "
@@ -68,6 +62,20 @@ def find_winner(
             record.slug,
         ),
     )
+
+
+def _choose(runs, max_parameters, data):
+    """Those to choose from, whatever is known of their files."""
+    return [
+        run.record
+        for run in runs
+        if run.record.validation_accuracy is not None
+        and data in (None, run.record.config["data"], data_name(run.record))
+        and (
+            max_parameters is None
+            or run.record.deployed_parameters <= max_parameters
+        )
+    ]
 
 
 def check_exports(exports: Sequence[ExportRecord]) -> None:
@@ -118,6 +126,25 @@ def find_winners(groups: Iterable[Group], **limits: Any) -> list[RunRecord]:
     return found
 
 
-def count_unknown(runs: Iterable[Run], exports: Sequence[ExportRecord]) -> int:
-    """Returns how many runs are of a network of which no file is known."""
-    return sum(not find_cost(run.record, exports, "bytes") for run in runs)
+def count_unknown(
+    runs: Iterable[Run],
+    exports: Sequence[ExportRecord],
+    *,
+    max_parameters: int | None = None,
+    data: str | None = None,
+    micro: bool = False,
+) -> int:
+    """Returns how many runs `find_winner` leaves out for want of a file.
+
+    Args:
+        runs: to choose from.
+        exports: what is known of files.
+        max_parameters: as `find_winner` has it.
+        data: likewise.
+        micro: whether the arena is limited, which files for microcontrollers
+            alone say.
+    """
+    return sum(
+        not find_files(record, exports, micro=micro)
+        for record in _choose(runs, max_parameters, data)
+    )

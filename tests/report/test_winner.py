@@ -156,6 +156,58 @@ def test_the_command_names_the_winner_by_its_file(
     assert captured.err.strip().endswith("record: 1")
 
 
+@pytest.mark.parametrize(
+    ("options", "left_out"),
+    [
+        (["--max-bytes", "500000"], 2),  # the large one, and the digits'
+        (["--max-bytes", "500000", "--data", "cifar10"], 1),
+        (["--max-bytes", "500000", "--max-parameters", "200000"], 1),
+        # Of the better one, the file for phones alone is known.
+        (["--budget", "1m", "--data", "cifar10"], 2),
+    ],
+)
+def test_runs_without_a_file_are_told_of_if_they_are_asked_for(
+    three, make_record, make_export, write_index, capsys, options, left_out
+):
+    small = three[0]
+    size = {"deployed_parameters": 100_000}
+    better = make_record(0.65, 0.65, width=0.4, record=size)
+    others = (
+        make_record(0.9, 0.9, data="digits", record={"data_digest": "digits"}),
+        make_record(0.9, protocol="paper"),
+    )
+    others = [
+        dataclasses.replace(one, deployed_parameters=150_000) for one in others
+    ]
+    exports = [
+        make_export(small, 300_000),
+        make_export(better, 200_000, target="android"),
+    ]
+    index = write_index(*three, better, *others, exports=exports)
+    arguments = ["report", "--index", str(index), "--winner"]
+    assert cli.main([*arguments, *options]) == 0
+    captured = capsys.readouterr()
+    best = three[1] if "--budget" in options else better
+    assert captured.out.startswith(best.slug)
+    assert captured.err.strip().endswith(f"record: {left_out}")
+    assert ("for microcontrollers" in captured.err) == ("--budget" in options)
+
+
+def test_the_file_that_is_shown_is_within_the_limits(
+    three, make_export, write_index, capsys
+):
+    _, again, _ = three
+    exports = [
+        make_export(again, 80_000, arena_bytes=70_000),
+        make_export(again, 90_000, arena_bytes=60_000),
+    ]
+    index = write_index(again, exports=exports)
+    arguments = ["report", "--index", str(index), "--winner"]
+    for options, size in (([], 80_000), (["--budget", "256k"], 90_000)):
+        assert cli.main([*arguments, *options]) == 0
+        assert f"int8 file: {size:,} bytes" in capsys.readouterr().out
+
+
 def test_the_command_says_where_the_winner_s_own_file_is(
     three, make_export, write_index, capsys
 ):
