@@ -271,7 +271,7 @@ def report(
         out=out,
         figures=figures,
         readme=readme,
-        dataset=_load(images) if images else None,
+        dataset=_load(images, reading) if images else None,
     )
     printing.wrote(*written)
 
@@ -355,7 +355,24 @@ def _check_report(files, study, winner, limits, images):
         )
 
 
-def _load(data):
+def _load(data, reading):
+    """The images as they were read for the winner that was tested on them."""
+    from gnsmall_keras.config import KNOWN_DATA, complete
     from gnsmall_keras.data.sources import load_data
+    from gnsmall_keras.report.groups import group_runs
+    from gnsmall_keras.report.winner import find_winners
+    from gnsmall_keras.training.experiment import Images
 
-    return load_data(data)
+    def differs(winner):  # a folder may have another name by now
+        given = winner.config["data"]
+        return given != data, (given in KNOWN_DATA) != (data in KNOWN_DATA)
+
+    winners = sorted(find_winners(group_runs(reading.runs)), key=differs)
+    digests = {winner.data_digest for winner in winners}
+    configs = [complete(winner.config) for winner in winners]
+    readings = [Images(*map(config.get, Images._fields)) for config in configs]
+    for images in dict.fromkeys(one._replace(data=data) for one in readings):
+        dataset = load_data(data, **images.options)
+        if dataset.digest in digests:
+            return dataset
+    return load_data(data)  # which is refused

@@ -12,6 +12,7 @@ from scipy.special import softmax
 from gnsmall_keras import cli
 from gnsmall_keras.data.cifar import CLASSES_10
 from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.devices.targets import find_budget
 from gnsmall_keras.report import tables
 from gnsmall_keras.report.costs import find_cost
@@ -390,6 +391,26 @@ def test_images_are_shown_where_they_are_the_runs(wrong):
         np.testing.assert_array_equal(image, images[one["index"]])
     other = dataclasses.replace(data, test_images=images + 1)
     assert mistakes.draw_mistakes("mine", record, other) is None
+
+
+def test_images_are_read_as_for_the_winner_on_them(
+    make_record, predict, write_index, no_figures, tmp_path
+):
+    reading = {"image_size": 64, "channels": 1}
+    digits = make_record(
+        *(0.6, 0.5),
+        **reading,
+        data="digits",
+        record={
+            "data_digest": load_data("digits", **reading).digest,
+            "test_images": 360,
+        },
+    )
+    others = make_record(0.7)  # on CIFAR-10, as usual
+    index = write_index(others, predict(digits)[0])
+    out = tmp_path / "report.html"
+    arguments = ["report", "--index", str(index), "--images", "digits"]
+    assert cli.main([*arguments, "--out", str(out)]) == 0
 
 
 def test_images_of_another_run_are_refused(wrong, write_index, capsys):
