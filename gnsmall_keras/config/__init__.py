@@ -8,6 +8,7 @@ from gnsmall_keras.config.export import TRAINED as TRAINED
 from gnsmall_keras.config.export import ExportConfig as ExportConfig
 from gnsmall_keras.config.export import check_compression as check_compression
 from gnsmall_keras.config.images import Facts as Facts
+from gnsmall_keras.config.images import count_fitted as count_fitted
 from gnsmall_keras.config.images import settle_images as settle_images
 from gnsmall_keras.config.kinds import KERNELS as KERNELS
 from gnsmall_keras.config.kinds import KERNELS_VARIABLE as KERNELS_VARIABLE

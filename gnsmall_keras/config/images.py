@@ -20,7 +20,18 @@ class Facts(NamedTuple):
 
     digest: str
     own: bool  # neither CIFAR nor digits
-    images: int  # to fit on
+    images: int  # to fit on: `count_fitted`, where some of them are held out
+
+
+def count_fitted(config: RunConfig, images: int, classes: int) -> int:
+    """Returns how many training images are left without those held out.
+
+    At least one for each class is held out; none under protocol "paper".
+    """
+    if config.protocol == "paper":
+        return images
+    left = int(images * (1 - config.validation_fraction))
+    return min(left, images - classes)
 
 
 def settle_images(config: RunConfig, facts: Facts) -> RunConfig:

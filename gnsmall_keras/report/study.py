@@ -12,6 +12,7 @@ from gnsmall_keras.config import (
     Facts,
     RunConfig,
     complete,
+    count_fitted,
     settle_images,
 )
 from gnsmall_keras.records.run import RunRecord
@@ -170,13 +171,12 @@ def _settle(records: Sequence[RunRecord], config: RunConfig) -> RunConfig:
 
 
 def _facts(config: RunConfig, record: RunRecord) -> Facts:
-    """What a record knows of its images; as `splits.settled` counts them."""
+    """What a record knows of its images."""
+    images = record.images or {}
     count = record.train_images
-    given = (record.images or {}).get("validation_given", False)
-    if not given:
+    if not images.get("validation_given", False):
         count += record.validation_images
-        if config.protocol != "paper":
-            count = int(count * (1 - config.validation_fraction))
+        count = count_fitted(config, count, len(images.get("class_names", ())))
     own = bool(record.config.get("data_digest"))
     return Facts(record.data_digest, own, count)
 

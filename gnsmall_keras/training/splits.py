@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gnsmall_keras.config import Facts, RunConfig, settle_images
+from gnsmall_keras.config import Facts, RunConfig, count_fitted, settle_images
 from gnsmall_keras.data.augment import Views
 from gnsmall_keras.data.batches import TrainingBatches
 from gnsmall_keras.data.dataset import Dataset, split_indices
@@ -69,9 +69,8 @@ def places(
 def settled(config: RunConfig, dataset: Dataset) -> RunConfig:
     """Returns a config with what its images decide: `config.settle_images`."""
     count = len(dataset.train_images)
-    if config.protocol != "paper" and dataset.validation_images is None:
-        most = count - dataset.classes  # one of each is held out
-        count = min(int(count * (1 - config.validation_fraction)), most)
+    if dataset.validation_images is None:
+        count = count_fitted(config, count, dataset.classes)
     own = dataset.origin != "known"
     return settle_images(config, Facts(dataset.digest, own, count))
 

@@ -1,11 +1,14 @@
 """Studies on images of one's own, whose runs are named by these."""
 
 import dataclasses
+import shutil
 
 import pytest
 from data import photos
 
 from gnsmall_keras.cli import main
+from gnsmall_keras.data.dataset import split_indices
+from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.report.pages.markdown import RESULTS
 from gnsmall_keras.report.study import read_study
 from gnsmall_keras.sweeps.plan import read_sweep
@@ -45,15 +48,16 @@ def sweep(tmp_path, monkeypatch):
     return path
 
 
-def _records(plan, make_record):
+def _records(plan, make_record, images=(24, 3), classes="abc"):
     """A record of each run of a plan, of the number of images it had."""
     return [
         make_record(
             0.6,
             record={
                 "data_digest": config.data_digest,
-                "train_images": 24,
-                "validation_images": 3,
+                "train_images": images[0],
+                "validation_images": images[1],
+                "images": {"class_names": list(classes)},
             },
             **{
                 field.name: getattr(config, field.name)
@@ -83,6 +87,27 @@ def test_runs_are_found_where_the_images_are_not(
         ("kd", 2),
     ]
     assert [arm.done for arm in study.teachers] == [2]
+
+
+def test_runs_are_found_where_a_tenth_is_fewer_than_the_classes(
+    sweep, make_record, runs_of
+):
+    """Which are held out then; it decides the epochs, and so the name."""
+    folder = sweep.parent / "photos"
+    classes = [f"class {number}" for number in range(20)]
+    shutil.rmtree(folder)
+    for name, data in photos.files(*classes, count=7).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    plan = with_images(read_sweep(sweep))
+    _, held_out = split_indices(
+        load_data(folder).train_labels, fraction=0.1, seed=0
+    )
+    assert len(held_out) == 20
+    records = _records(plan, make_record, (100, 20), classes)
+    study = read_study(sweep, runs_of(*records))
+    assert [arm.done for arm in study.arms] == [2, 2]
 
 
 def test_a_study_without_a_run_is_said(sweep, write_index, capsys):
