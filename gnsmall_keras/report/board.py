@@ -49,7 +49,8 @@ def measure_networks(
     processor = report.hardware["processor"]
     timed = [
         one._replace(
-            latencies={**one.latencies, processor: _ratio(file)}, older=""
+            latencies={**one.latencies, processor: _ratio(file)},
+            older={k: v for k, v in one.older.items() if k != processor},
         )
         for one, file in zip(
             networks.ours, report.files[len(given) :], strict=True

@@ -40,7 +40,8 @@ class Network(NamedTuple):
     epochs: int | None = None  # of ours
     file: str = ""
     target: str = ""
-    older: str = ""  # processors with latencies of earlier files
+    # By processor, of latencies of an earlier file: its size.
+    older: Mapping[str, str] = MappingProxyType({})
     operators: int | None = None
     evidence: str = ""  # MEASURED, CITED or GIVEN
 
@@ -154,8 +155,8 @@ def _name(run: RunRecord, export: ExportRecord) -> str:
 def _latencies(export, exports: Sequence[ExportRecord], cited):
     """Of the file where known, else of its network's files from other runs.
 
-    Those of fewer operators or units are left out, as faster than it. And on
-    which processors it is another file's, and how many it had.
+    Those of fewer operators or units are left out, as faster than it. And by
+    processor, where it is another file's, how many it had.
     """
     same = ("model", "width", "head_units", "deployed_parameters")
     operators, head = _size(export)
@@ -180,13 +181,12 @@ def _latencies(export, exports: Sequence[ExportRecord], cited):
         found.update(one.latencies)
         for processor in one.latencies:
             sizes.pop(processor, None)
-    older = []
+    older: dict[str, str] = {}
     for processor, (count, units) in sizes.items():
         more = [f"{count} operators, now {operators}"] * (count > operators)
         more += [f"a head of {units:,}, now {head:,}"] * (units > head)
-        size = "; ".join(more) or "of the same operators"
-        older.append(f"{_short(processor)} ({size})")
-    return found, "; ".join(older)
+        older[processor] = "; ".join(more) or "of the same operators"
+    return found, older
 
 
 def _size(export):
@@ -287,10 +287,9 @@ def describe_networks(networks: Networks) -> list[str]:
             ]
             if alike:
                 told.append(_compare(max(alike, key=_accuracy), peer))
-    older = [one for one in networks.ours if one.older]
+    older = [_tell_older(one) for one in networks.ours if one.older]
     if older:
-        names = "; ".join(f"{one.name} on {one.older}" for one in older)
-        told.append(f"Latencies of earlier files: {names}.")
+        told.append(f"Latencies of earlier files: {'; '.join(older)}.")
     if networks.demonstrations:
         names = ", ".join(
             f"{one.name} ({_class_of(one)})" for one in networks.demonstrations
@@ -301,6 +300,11 @@ def describe_networks(networks: Networks) -> list[str]:
             "and are not compared here."
         )
     return told
+
+
+def _tell_older(network: Network) -> str:
+    places = (f"{_short(one)} ({size})" for one, size in network.older.items())
+    return f"{network.name} on {'; '.join(places)}"
 
 
 def _class_of(network: Network) -> str:

@@ -21,7 +21,13 @@ from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.export.operators import count_macs
 from gnsmall_keras.report import board
 from gnsmall_keras.report.board import measure_networks
-from gnsmall_keras.report.networks import CITED, GIVEN, Network, Networks
+from gnsmall_keras.report.networks import (
+    CITED,
+    GIVEN,
+    Network,
+    Networks,
+    describe_networks,
+)
 
 pytestmark = pytest.mark.export
 SMALLEST = "gns-w0.25-h320-cifar10-micro.tflite"
@@ -106,7 +112,7 @@ def _networks(size, macs=None):
         1,
         file=SMALLEST,
         latencies={"Other": 0.5},
-        older="200 operators",
+        older={"Other": "200 operators", "Some(R) Processor": "300"},
     )
     return Networks([ours], [], [peer])
 
@@ -134,6 +140,8 @@ def test_a_file_takes_the_row_of_its_size(file, dataset, macs):
     assert row.evidence == GIVEN
     (ours,) = measured.ours
     assert ours.latencies == {"Other": 0.5, "Some(R) Processor": 0.2}
+    older = "Latencies of earlier files: GN-S on Other (200 operators)."
+    assert older in describe_networks(measured)
 
 
 def test_the_command_shows_a_file_beside_the_records(
