@@ -54,7 +54,11 @@ def benchmark(
         published: of `board`, the folder of our files and their reports, by
             default tflite.
     """
-    from gnsmall_keras.devices.benchmark import benchmark, record_latencies
+    from gnsmall_keras.devices.benchmark import (
+        benchmark,
+        check_recordable,
+        record_latencies,
+    )
 
     for name, file in (("out", out), ("exports", exports)):
         if file is not None:
@@ -82,6 +86,8 @@ def benchmark(
             files, rounds, index or OUR_INDEX, published or OUR_FILES, out
         )
         return
+    if exports is not None:
+        check_recordable(files, exports, runtimes=runtimes, threads=threads)
     report = benchmark(
         files,
         runtimes=runtimes,

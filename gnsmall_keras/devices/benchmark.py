@@ -20,11 +20,16 @@ from typing import Any
 import numpy as np
 
 from gnsmall_keras.devices.checks import read_contents
+from gnsmall_keras.devices.engines import read_file
 from gnsmall_keras.devices.resnet8 import LARGE, RESNET8, resnet8
 from gnsmall_keras.devices.runtime import TFLiteModel, installed_runtimes
 from gnsmall_keras.export.operators import count_macs, split
 from gnsmall_keras.quiet import LITERT_REMARKS, quiet_stderr
-from gnsmall_keras.records.export import LatencyRecord, append_latency
+from gnsmall_keras.records.export import (
+    LatencyRecord,
+    append_latency,
+    find_export,
+)
 from gnsmall_keras.records.provenance import (
     describe_hardware,
     package_versions,
@@ -153,31 +158,56 @@ def benchmark(
     )
 
 
+def check_recordable(
+    paths: Sequence[str | os.PathLike],
+    records: str | os.PathLike,
+    *,
+    runtimes: Sequence[str] = (),
+    threads: Sequence[int] = (1,),
+) -> None:
+    """Checks that `record_latencies` will take what `benchmark` measures.
+
+    Args:
+        paths: as `benchmark` has them.
+        records: the JSON-lines file of export records.
+        runtimes: as `benchmark` has them.
+        threads: likewise.
+
+    Raises:
+        ValueError: if the latency that records have is not measured, or a file
+            has no record.
+    """
+    runtime, count = _RECORDED
+    runtimes = runtimes or installed_runtimes()
+    if runtime not in runtimes or count not in threads:
+        raise ValueError(
+            f"Records have latencies on the runtime {runtime!r} with one "
+            f"thread. Received: runtimes={tuple(runtimes)}, "
+            f"threads={tuple(threads)}. Add them to `runtimes` and `threads`."
+        )
+    for path in paths:
+        find_export(records, hashlib.sha256(read_file(path)).hexdigest())
+
+
 def record_latencies(
     report: BenchmarkReport, records: str | os.PathLike
 ) -> None:
     """Appends the latencies on LiteRT with one thread to export records.
 
     Args:
-        report: with these, of files that have records.
+        report: of what passed `check_recordable`.
         records: the JSON-lines file of export records.
 
     Raises:
-        ValueError: if one was not measured, or a file has no record.
+        ValueError: if a file has no record.
     """
     for file in report.files:
-        found = [
+        latency = next(
             each
             for each in file.latencies
             if (each.runtime, each.threads) == _RECORDED
-        ]
-        if not found:
-            raise ValueError(
-                "Records have latencies on the runtime 'litert' with one "
-                f"thread. Received: {file.name} without. Add them to "
-                "`runtimes` and `threads`."
-            )
-        append_latency(records, file.sha256, _recorded(found[0], report))
+        )
+        append_latency(records, file.sha256, _recorded(latency, report))
 
 
 def _recorded(latency, report):

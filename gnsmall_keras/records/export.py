@@ -176,6 +176,25 @@ def _records_of(
     ]
 
 
+def find_export(exports: str | os.PathLike[str], sha256: str) -> ExportRecord:
+    """Returns the last record of a file.
+
+    Args:
+        exports: the JSON-lines file of export records.
+        sha256: of the .tflite file.
+
+    Raises:
+        ValueError: if no record is of that file.
+    """
+    known = _records_of(sha256, exports) if Path(exports).exists() else []
+    if not known:
+        raise ValueError(
+            f"{exports} has no record of the file with SHA-256 {sha256}. "
+            "Export it from the folder of its run."
+        )
+    return known[-1]
+
+
 def append_latency(
     exports: str | os.PathLike[str], sha256: str, latency: LatencyRecord
 ) -> None:
@@ -189,13 +208,7 @@ def append_latency(
     Raises:
         ValueError: if no record is of that file.
     """
-    known = _records_of(sha256, exports)
-    if not known:
-        raise ValueError(
-            f"{exports} has no record of the file with SHA-256 {sha256}. "
-            "Export it from the folder of its run."
-        )
     measured = dataclasses.replace(
-        known[-1], latency=dataclasses.asdict(latency)
+        find_export(exports, sha256), latency=dataclasses.asdict(latency)
     )
     append_line(measured.to_json(), exports)

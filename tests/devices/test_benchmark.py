@@ -113,6 +113,33 @@ def test_report_has_ratios_to_both_references(small_file, tmp_path, capsys):
     assert recorded["median_ms"] == measured["median_ms"]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "has no record of the file"),
+        (["--runtimes", "litert-reference"], "on the runtime 'litert' with"),
+        (["--threads", "2"], "on the runtime 'litert' with one thread"),
+    ],
+)
+def test_what_records_cannot_take_is_said_before_measuring(
+    small_file, tmp_path, monkeypatch, capsys, options, message
+):
+    def measure(*_, **__):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(timing, "benchmark", measure)
+    records = tmp_path / "exports.jsonl"
+    sha256 = hashlib.sha256(small_file.read_bytes()).hexdigest()
+    source = {"slug": "a", "started_at": "now"}
+    append_export({"sha256": sha256, "source": source}, records)
+    known = records.read_bytes()
+    other = ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite"
+    arguments = ["benchmark", str(small_file), str(other), *options]
+    assert cli.main([*arguments, "--exports", str(records)]) == 2
+    assert message in capsys.readouterr().err
+    assert records.read_bytes() == known
+
+
 def _edited(data, edit):
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     edit(model.subgraphs[0])
