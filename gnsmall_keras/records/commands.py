@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from gnsmall_keras import fields
-from gnsmall_keras.config import Distilling
+from gnsmall_keras.config import TEACHING, Distilling
 from gnsmall_keras.records.run import RunRecord
 
 USUAL = fields.defaults(Distilling)  # what a command does not name
@@ -40,7 +40,7 @@ def reproduce(record: RunRecord) -> str:
     for name, value in USUAL.items():
         if name == "data_digest":  # the images say it themselves
             continue
-        if name == "strategy" and alone:  # of `train` as it is
+        if alone and name in TEACHING:  # a sweep may share it; `train` refuses
             continue
         given = record.config.get(name, value)
         if given != value:

@@ -7,7 +7,7 @@ import pytest
 import tyro
 from support import ROOT
 
-from gnsmall_keras import cli
+from gnsmall_keras import cli, fields
 from gnsmall_keras.config import Distilling, RunConfig
 from gnsmall_keras.export.card import make_card
 from gnsmall_keras.export.tflite import ExportReport
@@ -66,6 +66,17 @@ def test_options_of_every_kind_are_written():
     record.config.update(changed)
     config = _config_of(reproduce(record))
     assert {name: getattr(config, name) for name in changed} == changed
+
+
+def test_a_baseline_is_not_told_what_a_sweep_shares_with_its_students():
+    """`gnsmall train` refuses it, as it does nothing there."""
+    config = RunConfig(seed=1, label_weight=0.9, temperature=1.0, loss="dist")
+    record = dataclasses.replace(
+        RECORDS[0], config=fields.plain(config), slug=config.slug
+    )
+    found = _config_of(reproduce(record))
+    assert found.ignored == {}
+    assert found.slug == record.slug
 
 
 @pytest.fixture
