@@ -62,24 +62,25 @@ def find_networks(
     """Finds the published files' records, and those of others' networks.
 
     Args:
-        folder: the published .tflite files with their reports, `NAME.json`.
+        folder: the published .tflite files with their reports, `NAME.json`;
+            other .json files in it are left alone.
         reading: records of runs and of exported files.
         cited: of others, and of what was measured elsewhere.
 
     Raises:
-        ValueError: if there are no reports, or one is of a file or of a run
-            without a record.
+        ValueError: if there are no reports, one is of a file or of a run
+            without a record, or a .json file is damaged.
     """
-    paths = sorted(Path(folder).glob("*.json"))
-    if not paths:
+    reports = _find_reports(folder)
+    if not reports:
         raise ValueError(
             f"Published files have reports beside them. Received: "
-            f"{os.fspath(folder)!r} without a .json file. Give --published "
+            f"{os.fspath(folder)!r} without a report. Give --published "
             "the folder of exported files."
         )
     found = Networks([], [], [])
-    for path in paths:
-        network = _read(path, reading, cited)
+    for path, sha256 in reports.items():
+        network = _read(path, sha256, reading, cited)
         few = (network.epochs or 0) < DEMONSTRATION_EPOCHS
         (found.demonstrations if few else found.ours).append(network)
     found.peers.extend(
@@ -103,8 +104,23 @@ def find_networks(
     return found
 
 
-def _read(path, reading, cited):
-    sha256 = json.loads(path.read_text("utf-8"))["sha256"]
+def _find_reports(folder):
+    """Reports of exports, each with its file's digest."""
+    found = {}
+    for path in sorted(Path(folder).glob("*.json")):
+        try:
+            values = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"A published file's report is JSON. Received: {path} ({error})"
+                ". Export the file again, or take this one away."
+            ) from None
+        if isinstance(values, dict) and "sha256" in values:
+            found[path] = values["sha256"]
+    return found
+
+
+def _read(path, sha256, reading, cited):
     exports = [one for one in reading.exports if one.sha256 == sha256]
     runs = [
         run.record

@@ -137,6 +137,25 @@ def test_a_file_without_records_is_an_error(tmp_path):
         find_networks(tmp_path / "none", Reading([], [], [], [], []), [])
 
 
+@pytest.mark.parametrize("other", ['{"slug": "a"}', "[]", "3", "null"])
+def test_other_json_files_are_no_reports(networks, tmp_path, other):
+    """Such as record.json, where the files are in the folder of a run."""
+    reading = read_runs(ROOT / "papermill_runs/index.jsonl")
+    name = f"{networks.ours[0].file.removesuffix('.tflite')}.json"
+    (tmp_path / "record.json").write_text(other)
+    with pytest.raises(ValueError, match="without a report"):
+        find_networks(tmp_path, reading, [])
+    (tmp_path / name).write_bytes((TFLITE / name).read_bytes())
+    found = find_networks(tmp_path, reading, [])
+    assert [one.name for one in found.ours] == [networks.ours[0].name]
+
+
+def test_a_damaged_report_is_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"sha256"')
+    with pytest.raises(ValueError, match=r"report is JSON.*a\.json"):
+        find_networks(tmp_path, Reading([], [], [], [], []), [])
+
+
 def test_cited_values_are_of_the_file_with_their_digest(networks):
     """Not of a file of the same name that was made again."""
     reading = read_runs(ROOT / "papermill_runs/index.jsonl")
