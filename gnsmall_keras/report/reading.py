@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from gnsmall_keras.lines import one_line
@@ -14,27 +16,8 @@ from gnsmall_keras.records.run import FAILED_FILE, RunRecord, scan_records
 
 _LONGEST = 240  # characters of a fault
 _MOST = 1e12  # of anything that is drawn
-_CONFIG = {
-    "model": str,
-    "data": str,
-    "recipe": str,
-    "protocol": str,
-    "width": (int, float),
-    "seed": int,
-}
-_NUMBER = (int, float)
-_EXPORT = {
-    "source": {
-        **dict.fromkeys(("slug", "digest", "started_at", "model"), str),
-        **dict.fromkeys(("width", "head_units"), _NUMBER),
-        "deployed_parameters": int,
-    },
-    "report": {
-        **dict.fromkeys(("path", "sha256", "target", "quantization"), str),
-        "size_bytes": int,
-        "faults": list,
-    },
-}
+# Rules of values, each with the names of those that it is of.
+_Rules = Mapping[Callable[[Any], bool], tuple[str, ...]]
 
 
 class Run(NamedTuple):
@@ -100,10 +83,8 @@ def _read_failures(path: Path, reading: Reading) -> None:
 def _parse_failure(line: str) -> tuple[str, str]:
     """The name of a run, and its error."""
     values = json.loads(line)
-    return (
-        _field(values, "failure", "slug", str),
-        _field(values, "failure", "error", str),
-    )
+    _check({"failure": values}, _FAILURE)
+    return values["slug"], values["error"]
 
 
 def _read_exports(path, reading):
@@ -147,36 +128,11 @@ def _checked_export(record: ExportRecord | ValueError) -> ExportRecord:
     """
     if isinstance(record, ValueError):
         raise record
-    for part, fields in _EXPORT.items():
-        values = getattr(record, part)
-        for name, kind in fields.items():
-            value = _field(values, part, name, kind)
-            if kind is not str and kind is not list and not 0 < value < _MOST:
-                raise _fault(f"{part}.{name}", value)
-    for name in ("accuracy", "float_accuracy"):
-        value = record.report.get(name)
-        if value is not None and not _is_share(value):
-            raise _fault(f"report.{name}", value)
+    values = {"source": record.source, "report": record.report}
+    _check(values, _EXPORT, _EXPORT_OPTIONAL)
     if record.latency is not None:
-        _check_latency(record.latency)
+        _check({"latency": record.latency}, _LATENCY)
     return record
-
-
-def _check_latency(latency: Any) -> None:
-    for name in ("threads", "median_ms", "ratio"):
-        value = _field(latency, "latency", name, (int, float))
-        if not 0 < value < _MOST:
-            raise _fault(f"latency.{name}", value)
-    _field(latency, "latency", "runtime", str)
-    _field(latency.get("hardware"), "latency.hardware", "processor", str)
-
-
-def _field(values: Any, part: str, name: str, kind: Any) -> Any:
-    """Returns one of the values; a fault, unless it is of its kind."""
-    value = values.get(name) if _is(values, dict) else None
-    if not _is(value, kind):
-        raise _fault(f"{part}.{name}", value)
-    return value
 
 
 def _checked(record: RunRecord | ValueError) -> RunRecord:
@@ -187,61 +143,44 @@ def _checked(record: RunRecord | ValueError) -> RunRecord:
     """
     if isinstance(record, ValueError):
         raise record
-    for name, kind in _CONFIG.items():
-        _field(record.config, "config", name, kind)
-    if not 0 < record.config["width"] < _MOST:
-        raise _fault("config.width", record.config["width"])
-    if record.config["protocol"] not in ("validation", "paper"):
-        raise _fault("config.protocol", record.config["protocol"])
-    epochs = record.recipe.get("epochs") if _is(record.recipe, dict) else None
-    if not _is(epochs, int) or not 1 <= epochs < _MOST:
-        raise _fault("recipe.epochs", epochs)
-    for name in ("slug", "digest", "data_digest", "backend", "started_at"):
-        if not _is(getattr(record, name), str):
-            raise _fault(name, getattr(record, name))
-    for name in ("hardware", "versions"):
-        if not _is(getattr(record, name), dict):
-            raise _fault(name, getattr(record, name))
-    sizes = ("deployed_parameters", "deployed_macs", "test_images")
-    for name in (*sizes, "validation_images", "train_seconds"):
-        value = getattr(record, name)
-        if not _is(value, (int, float)) or not 0 <= value < _MOST:
-            raise _fault(name, value)
-    for name in ("validation_accuracy", "test_accuracy", "best_test_accuracy"):
-        value = getattr(record, name)
-        if value is not None and not _is_share(value):
-            raise _fault(name, value)
-    _check_history(record.history)
-    _check_distillation(record)
+    _check(vars(record), _RUN, _RUN_OPTIONAL)
+    _check_distillation(record.distillation)
     _check_predictions(record)
     return record
 
 
-def _check_history(history: Any) -> None:
-    if not _is(history, dict):
-        raise _fault("history", history)
-    for name in ("accuracy", "val_accuracy"):
-        values = history.get(name, [])
-        if not _is(values, list) or not all(map(_is_share, values)):
-            raise _fault(f"history.{name}", values)
+def _check(
+    values: Mapping[str, Any],
+    needed: _Rules,
+    optional: _Rules = MappingProxyType({}),
+) -> None:
+    """Checks values by their rules; those of `optional` may be missing."""
+    for rules, default in ((needed, None), (optional, _MISSING)):
+        for rule, names in rules.items():
+            for name in names:
+                value = _find(values, name, default)
+                if value is not _MISSING and not rule(value):
+                    raise _fault(name, value)
 
 
-def _check_distillation(record: RunRecord) -> None:
-    for name in ("teachers", "assistants"):
-        values = record.config.get(name, [])
-        if not _is(values, list) or not all(_is(one, str) for one in values):
-            raise _fault(f"config.{name}", values)
-    for name in ("strategy", "cache"):
-        if not _is(record.config.get(name, ""), str):
-            raise _fault(f"config.{name}", record.config[name])
-    if record.distillation is None:
+def _find(values: Any, name: str, default: Any) -> Any:
+    """A value by its name: "config.width" is the width in the config."""
+    for key in name.split("."):
+        if not isinstance(values, dict) or key not in values:
+            return default
+        values = values[key]
+    return values
+
+
+def _check_distillation(distillation: Any) -> None:
+    if distillation is None:
         return
     try:
-        teachers = record.distillation["teachers"]
+        teachers = distillation["teachers"]
         names = [(one["name"], one["weights_digest"]) for one in teachers]
     except (TypeError, KeyError):
-        raise _fault("distillation", record.distillation) from None
-    if not all(_is(text, str) for pair in names for text in pair):
+        raise _fault("distillation", distillation) from None
+    if not all(_is_text(text) for pair in names for text in pair):
         raise _fault("distillation.teachers", names)
 
 
@@ -253,7 +192,7 @@ def _check_predictions(record: RunRecord) -> None:
         names, rows = kept["class_names"], kept["confusion"]
         classes = range(len(names))
         whole = all(
-            _is(name, str) and len(row) == len(names)
+            _is_text(name) and len(row) == len(names)
             for name, row in zip(names, rows, strict=True)
         )
         counts = [count for row in rows for count in row]
@@ -263,7 +202,7 @@ def _check_predictions(record: RunRecord) -> None:
         ]
     except (TypeError, KeyError, ValueError):
         raise _fault("test_predictions", kept) from None
-    if not whole or not all(_is(n, int) and n >= 0 for n in counts):
+    if not whole or not all(_is_whole(n) and n >= 0 for n in counts):
         raise _fault("test_predictions.confusion", rows)
     if sum(counts) != record.test_images:
         raise _fault("test_predictions.confusion's sum", sum(counts))
@@ -276,20 +215,110 @@ def _check_predictions(record: RunRecord) -> None:
     for label, predicted, index, probability in worst:
         images = range(record.test_images)
         if not (
-            all(_is(number, int) for number in (label, predicted, index))
+            all(map(_is_whole, (label, predicted, index)))
             and (label in classes and predicted in classes and index in images)
             and _is_share(probability)
         ):
             raise _fault("test_predictions.worst", worst)
 
 
-def _is(value: Any, kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or _is_whole(value)
+
+
+def _is_drawable(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < _MOST
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_drawable(value) and value > 0
+
+
+def _is_count(value: Any) -> bool:
+    return _is_whole(value) and _is_positive(value)
 
 
 def _is_share(value: Any) -> bool:
-    return _is(value, (int, float)) and 0 <= value <= 1
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_share_or_none(value: Any) -> bool:
+    return value is None or _is_share(value)
+
+
+def _is_protocol(value: Any) -> bool:
+    return value in ("validation", "paper")
+
+
+def _are_texts(value: Any) -> bool:
+    return _is_list(value) and all(map(_is_text, value))
+
+
+def _are_shares(value: Any) -> bool:
+    return _is_list(value) and all(map(_is_share, value))
 
 
 def _fault(name: str, value: Any) -> ValueError:
     return ValueError(f"Not what a run writes: {name} = {value!r}.")
+
+
+_MISSING = object()
+_RUN: _Rules = {
+    _is_text: (
+        *("config.model", "config.data", "config.recipe"),
+        *("slug", "digest", "data_digest", "backend", "started_at"),
+    ),
+    _is_whole: ("config.seed",),
+    _is_count: ("recipe.epochs",),
+    _is_positive: ("config.width",),
+    _is_protocol: ("config.protocol",),
+    _is_object: ("hardware", "versions", "history"),
+    _is_drawable: (
+        *("deployed_parameters", "deployed_macs", "test_images"),
+        *("validation_images", "train_seconds"),
+    ),
+    _is_share_or_none: (
+        "validation_accuracy",
+        "test_accuracy",
+        "best_test_accuracy",
+    ),
+}
+_RUN_OPTIONAL: _Rules = {
+    _are_shares: ("history.accuracy", "history.val_accuracy"),
+    _are_texts: ("config.teachers", "config.assistants"),
+    _is_text: ("config.strategy", "config.cache"),
+}
+_EXPORT: _Rules = {
+    _is_text: (
+        *("source.slug", "source.digest", "source.started_at"),
+        *("source.model", "report.path", "report.sha256"),
+        *("report.target", "report.quantization"),
+    ),
+    _is_positive: ("source.width", "source.head_units"),
+    _is_count: ("source.deployed_parameters", "report.size_bytes"),
+    _is_list: ("report.faults",),
+}
+_EXPORT_OPTIONAL: _Rules = {
+    _is_share_or_none: ("report.accuracy", "report.float_accuracy"),
+}
+_LATENCY: _Rules = {
+    _is_positive: ("latency.threads", "latency.median_ms", "latency.ratio"),
+    _is_text: ("latency.runtime", "latency.hardware.processor"),
+}
+_FAILURE: _Rules = {_is_text: ("failure.slug", "failure.error")}
