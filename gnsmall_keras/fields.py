@@ -50,7 +50,7 @@ class Range:
     """What helps, at the end of the rule."""
 
     def __contains__(self, value: float) -> bool:
-        return math.isfinite(value) and not (
+        return math.isfinite(_as_float(value)) and not (
             (self.least is not None and value < self.least)
             or (self.above is not None and value <= self.above)
             or (self.most is not None and value > self.most)
@@ -160,10 +160,18 @@ def _plain(hint: Any, value: Any) -> Any:
     if isinstance(value, bool):
         return value
     if kind is float and isinstance(value, numbers.Real):
-        return float(value)
+        return _as_float(value)
     if kind is int and isinstance(value, numbers.Integral):
         return int(value)
     return value
+
+
+def _as_float(value: Any) -> float:
+    """The number; infinite where a whole one is larger than any float."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def settle(frozen: Any) -> None:

@@ -87,6 +87,13 @@ def test_a_line_has_the_fields_of_its_schema():
     assert fields.names(RunRecord, 4) - fields.names(RunRecord, 3) == {"images"}
 
 
+@pytest.mark.parametrize("name", ["seed", "epochs", "width", "temperature"])
+@pytest.mark.parametrize("value", [10**400, -(10**400)], ids=["+", "-"])
+def test_numbers_larger_than_any_float_are_refused_as_others(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        RunConfig(strategy="kd", teachers=("a",), **{name: value})
+
+
 @pytest.mark.parametrize("module", ["gnsmall_keras", "gnsmall_keras.config"])
 @pytest.mark.parametrize("name", ["TrainConfig", "DistillConfig"])
 def test_older_names_warn_and_make_a_run_config(module, name):
