@@ -30,11 +30,11 @@ if (im := ImageOps.exif_transpose(im)).mode[0] in "IF":  # 16 bits, never 32
     im = Image.fromarray(np.uint8(np.array(im).astype("u2", "K", "safe") >> 8))
 im = Image.fromarray(np.array(im.convert("RGBA").convert("RGBa"))[..., :3])
 im = fits[given.aspect](im.convert(mode), (shape[1], shape[1]), Image.BOX)
-pixels = np.array(im, int).reshape(shape) - 128 * (taken["dtype"] == np.int8)
-runner.set_tensor(taken["index"], pixels.astype(taken["dtype"]))
+(unit, zero), (scale, zero_point) = taken["quantization"], made["quantization"]
+pixels = np.rint(np.array(im).reshape(shape) / (unit or 1)).clip(max=32767)
+runner.set_tensor(taken["index"], (pixels + zero).astype(taken["dtype"]))
 runner.invoke()
 raw = runner.get_tensor(made["index"]).ravel().astype(float)  # no overflow
-scale, zero_point = made["quantization"]
 path = given.labels or os.path.join(os.path.dirname(given.model), "labels.txt")
 text = open(path, "rb").read() if given.labels or os.path.exists(path) else b""
 if not given.labels and zipfile.is_zipfile(given.model):  # metadata come first

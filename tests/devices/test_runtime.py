@@ -5,14 +5,17 @@ import runpy
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from data import photos
 from PIL import Image
 from support import ROOT
 
+from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.data.decoding import decode
 from gnsmall_keras.devices.runtime import TFLiteModel
+from gnsmall_keras.export.convert import convert
 
 pytestmark = pytest.mark.export
 # Images that the script is given, one by one, and the package's runner.
@@ -204,6 +207,29 @@ def test_the_edge_tpus_script_runs_without_one(
 
 def test_the_script_is_short():
     assert len(SCRIPT.read_text().splitlines()) <= 45
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("quantization", ["int16x8", "float32"])
+def test_the_script_reads_the_scale_of_the_input(tmp_path, quantization):
+    """Of files that take neither int8 nor uint8."""
+    dense = keras.layers.Dense(10, kernel_initializer="he_normal")
+    shape, few = (8, 8, 3), np.random.default_rng(0).integers(0, 200, (9, 192))
+    images = few.astype(np.uint8).reshape(-1, *shape)
+    layers = [keras.Input(shape), keras.layers.Flatten(), dense]
+    config = ExportConfig(quantization=quantization)
+    made = convert(keras.Sequential(layers), config, calibration_images=images)
+    model, photo = tmp_path / "model.tflite", tmp_path / "photo.png"
+    model.write_bytes(made.data)
+    images[0, :4] = 255  # more than the calibration saw
+    Image.fromarray(images[0]).save(photo)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(SCRIPT), str(model), str(photo)])
+        patch.setattr(sys, "excepthook", sys.excepthook)
+        raw = runpy.run_path(str(SCRIPT))["raw"]
+    expected = TFLiteModel(model).predict_raw(images[:1])[0]
+    np.testing.assert_array_equal(raw, expected)
 
 
 # The script ends after one image; of a GIF Pillow keeps the file open.
