@@ -8,6 +8,7 @@ import numpy as np
 
 from gnsmall_keras.export.graph import Graph
 
+_CONVERTING = ("QUANTIZE", "DEQUANTIZE")  # between layers of other types
 _ENDS = 127  # of weights
 _LEAST_SHARED = 8  # weights for each value
 
@@ -15,14 +16,18 @@ _LEAST_SHARED = 8  # weights for each value
 def share_scales(network: Graph, data: bytes) -> bytes:
     """Returns an int8 file whose kernels of few values have one scale each.
 
+    Those of layers that stayed float are left as they are.
+
     Args:
         network: float, of the same operators in the same order.
         data: the file that was made of it.
     """
     graph = Graph(data)
-    steps = [op for op in graph.operators if op.kind != "QUANTIZE"]
-    for given, made in zip(network.operators, steps, strict=False):
+    steps = [op for op in graph.operators if op.kind not in _CONVERTING]
+    for given, made in zip(network.operators, steps, strict=True):
         if given.kind != made.kind or given.kind != "CONV_2D":
+            continue
+        if graph.dtype(made.inputs[1]) != "INT8":
             continue
         values = network.constant(given.inputs[1])
         if values is not None and has_few(values):

@@ -5,6 +5,7 @@ import pytest
 
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.quantization.few_values import share_scales
+from gnsmall_keras.quantization.post_training import to_integers
 
 pytestmark = pytest.mark.export
 
@@ -63,4 +64,37 @@ def test_a_file_without_such_kernels_stays(converted):
     ):
         np.testing.assert_array_equal(
             before.constant(old.inputs[1]), found.constant(new.inputs[1])
+        )
+
+
+@pytest.mark.parametrize("input_dtype", ["int8", "uint8"])
+def test_layers_that_stay_float_keep_their_kernels_apart(
+    model, converted, input_dtype
+):
+    """What converts between them is no operator of the float network."""
+    names = [layer.name for layer in model.layers]
+    floats = Graph(converted.floats, names)
+    given = floats.of_kind("CONV_2D")
+    for operator in given:
+        kernel = floats.constant(operator.inputs[1])
+        step = np.abs(kernel).max() / 2
+        floats.set_constant(operator.inputs[1], np.rint(kernel / step) * step)
+    data = to_integers(
+        floats,
+        input_dtype=input_dtype,
+        float_layers=[given[0].layer, given[9].layer],
+    )
+    found = Graph(share_scales(floats, data))
+    for number, (old, new) in enumerate(
+        zip(given, found.of_kind("CONV_2D"), strict=True)
+    ):
+        expected = floats.constant(old.inputs[1])
+        values = found.constant(new.inputs[1])
+        is_float = found.dtype(new.inputs[1]) == "FLOAT32"
+        assert is_float == (number in (0, 9))
+        if not is_float:
+            axes = found.scales(new.inputs[1]).reshape(-1, 1, 1, 1)
+            values = values * axes
+        np.testing.assert_allclose(
+            values, expected, atol=1e-6 + np.abs(expected).max() / 127
         )
