@@ -11,7 +11,11 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from gnsmall_keras.models.keras_private import operation_of, readers_of
+from gnsmall_keras.models.keras_private import (
+    is_called_once,
+    operation_of,
+    readers_of,
+)
 
 # By how much the answers of a gate that is folded may differ; sigmoids are
 # in [0, 1].
@@ -48,7 +52,8 @@ def fold_gates(model: keras.Model) -> tuple[keras.Model, list[str]]:
     """Returns a fused model without the gates that are constant.
 
     A gate is constant if no input of a magnitude up to 10^6 changes its answer
-    by more than 1e-6, by interval arithmetic.
+    by more than 1e-6, by interval arithmetic. Gates stay where a layer that
+    computes, gates or reads them is called more than once.
 
     Args:
         model: fused, of `keras.layers` alone.
@@ -72,11 +77,13 @@ def _read_gate(layer):
     """A product of an image and a gate that is computed from a pool of it."""
     if not isinstance(layer, keras.layers.Multiply):
         return None
+    if not is_called_once(layer):
+        return None
     inputs = layer.input
     for position, tensor in enumerate(inputs):
         steps = []
         step = operation_of(tensor)
-        while isinstance(step, (*_SPANS, *_POOLS)):
+        while isinstance(step, (*_SPANS, *_POOLS)) and is_called_once(step):
             steps.insert(0, step)
             if isinstance(step, _POOLS):
                 if len(inputs) != 2 or not _has_sigmoid(steps):
@@ -179,6 +186,8 @@ def _readers(model, product):
             return None  # an output; or a product with itself
         passed.append(layer)
         for reader in readers:
+            if not is_called_once(reader):
+                return None
             if type(reader) in (
                 keras.layers.Conv2D,
                 keras.layers.DepthwiseConv2D,

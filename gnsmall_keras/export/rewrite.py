@@ -110,11 +110,13 @@ def drop_scalings(graph: Graph) -> None:
             or not _ends_with_int8(graph, conv)
         ):
             continue
-        for constant in conv.inputs[1:]:
-            quantization = graph.tensors[constant].quantization
+        for position in range(1, len(conv.inputs)):
+            constant = graph.tensors[graph.own_input(conv, position)]
+            quantization = copy.copy(constant.quantization)
             quantization.scale = (quantization.scale * factor).astype(
                 np.float32
             )
+            constant.quantization = quantization
         activations = graph.schema.ActivationFunctionType
         conv.options.fusedActivationFunction = activations.RELU
         conv.outputs = product.outputs

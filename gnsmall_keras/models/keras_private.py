@@ -48,6 +48,11 @@ def readers_of(layer: keras.Operation) -> list[keras.Operation]:
     return list(dict.fromkeys(readers))
 
 
+def is_called_once(layer: keras.Operation) -> bool:
+    """Whether a layer has one symbolic input, in whatever models it is."""
+    return len(layer._inbound_nodes) == 1
+
+
 def nodes_of(model: keras.Model) -> list[Any]:
     """Returns the calls of a functional model's operations; else none."""
     by_depth = getattr(model, "_nodes_by_depth", {})

@@ -76,13 +76,49 @@ def test_a_border_counts(network):
     assert fold_gates(network)[1] == []
 
 
+def _constant_gate(x):
+    gate = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = keras.layers.Conv2D(4, 1, kernel_initializer="zeros")(gate)
+    return keras.layers.Activation("sigmoid")(gate)
+
+
+@pytest.mark.parametrize("shared", ["kernel", "relu", "product", "sigmoid"])
+def test_gates_of_layers_that_are_called_twice_stay(shared):
+    """Their other call is of something else."""
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 4))
+    kernel, other = layers.Conv2D(4, 1), layers.Conv2D(4, 1)
+    relu, product = layers.ReLU(), layers.Multiply()
+    gate = _constant_gate(inputs)
+    if shared == "kernel":
+        x = layers.Add()([kernel(product([inputs, gate])), kernel(inputs)])
+    elif shared == "relu":
+        x = kernel(relu(product([inputs, gate])))
+        x = layers.Add()([x, other(relu(inputs))])
+    elif shared == "product":
+        x = kernel(product([inputs, gate]))
+        x = product([x, layers.Conv2D(4, 1)(inputs)])
+    else:
+        sigmoid = layers.Activation("sigmoid")
+        pooled = layers.GlobalAveragePooling2D(keepdims=True)(inputs)
+        zeros = layers.Conv2D(4, 1, kernel_initializer="zeros")(pooled)
+        x = layers.Multiply()([inputs, sigmoid(zeros)])
+        moved = sigmoid(layers.Conv2D(4, 1)(pooled))
+        x = layers.Conv2D(4, 1)(layers.Multiply()([kernel(x), moved]))
+    model = keras.Model(inputs, x)
+    images = np.random.default_rng(0).normal(size=(4, 8, 8, 4))
+    images = images.astype(np.float32)
+    folded, _ = fold_gates(model)
+    found, expected = (
+        run(each, images, training=False) for each in (folded, model)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("reader", ["add", "output", "square"])
 def test_what_is_no_factor_of_a_kernel_stays(reader):
     inputs = keras.Input((8, 8, 4))
-    gate = keras.layers.GlobalAveragePooling2D(keepdims=True)(inputs)
-    gate = keras.layers.Conv2D(4, 1, kernel_initializer="zeros")(gate)
-    gate = keras.layers.Activation("sigmoid")(gate)
-    x = keras.layers.Multiply()([inputs, gate])
+    x = keras.layers.Multiply()([inputs, _constant_gate(inputs)])
     if reader == "square":
         pooled = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
         x = keras.layers.Multiply()([x, pooled])

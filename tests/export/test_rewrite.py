@@ -1,5 +1,6 @@
 """What rewriting leaves of a file: the same integers from fewer operators."""
 
+import keras
 import numpy as np
 import pytest
 import tflite_micro
@@ -13,6 +14,7 @@ from gnsmall_keras.devices.checks import (
 from gnsmall_keras.devices.edgetpu import predict_mapping
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export import rewrite as rules
+from gnsmall_keras.export.convert import convert
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.export.rewrite import rewrite
 from gnsmall_keras.export.rounding import settled_scale, settled_sigmoid
@@ -67,6 +69,31 @@ def test_every_rule_leaves_the_integers_as_they_are(converted, images):
             np.testing.assert_array_equal(
                 _run(graph.to_bytes(), images), expected
             )
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_kernel_that_is_called_twice_takes_each_factor_alone(images):
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((32, 32, 3))
+    shared, act = layers.Conv2D(4, 3), keras.activations.hard_sigmoid
+    gates = [
+        layers.Activation(act)(shared(x))
+        for x in (inputs, layers.MaxPooling2D(2)(inputs))
+    ]
+    pooled = [layers.GlobalAveragePooling2D()(gate) for gate in gates]
+    x = layers.Dense(10)(layers.Concatenate()(pooled))
+    model = keras.Model(inputs, x)
+    data = convert(model, calibration_images=images).data
+    before, graph = Graph(data), Graph(data)
+    kernels = {op.inputs[1] for op in before.of_kind("CONV_2D")}
+    assert len(kernels) == 1
+    rules.drop_scalings(graph)
+    assert len(before.of_kind("MUL")) - len(graph.of_kind("MUL")) == 2
+    expected = _run(data, images)
+    assert len(np.unique(expected)) > 20
+    found = _run(graph.to_bytes(), images)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1)
 
 
 # Bytes of the file, and bytes of weights on the Edge TPU from and to: at least

@@ -50,6 +50,13 @@ def test_a_symbolic_tensor_names_those_before_it():
     assert keras_private.tensors_before(other) == []
 
 
+def test_a_layer_says_whether_it_is_called_once():
+    last = _model().get_layer("last")
+    assert keras_private.is_called_once(last)
+    last(keras.Input((3,)))
+    assert not keras_private.is_called_once(last)
+
+
 def test_a_model_names_its_inputs_as_its_data_are():
     one, other = keras.Input((3,), name="a"), keras.Input((3,), name="b")
     added = keras.layers.Add()([one, other])
