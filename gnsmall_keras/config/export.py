@@ -13,9 +13,15 @@ Quantization = Literal[
 ]
 QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 TRAINED = ("int8-qat", "int8-tfmot")  # that learn from images with labels
-
-
 _PEOPLE = ("android", "web")  # that get probabilities
+_INTEGERS: tuple[Quantization, ...] = ("int8", "int8-qat", "int8-tfmot")
+_TAKEN: dict[Target, tuple[Quantization, ...]] = {
+    "android": ("float32", "float16", "dynamic", "int8", "int8-qat"),
+    "edgetpu": _INTEGERS,
+    "ethos-u": ("int16x8", *_INTEGERS),
+    "micro": QUANTIZATIONS,  # a report says what its runtime does not run
+    "web": ("int8", "int8-qat"),  # the page gives uint8 pixels
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,8 @@ class ExportConfig:
     """"float32"; "float16": weights in 16 bits; "dynamic": weights in 8 bits;
     "int8": full integer, post-training; "int16x8": activations in 16 bits;
     "int8-qat": full integer, after quantisation-aware training; "int8-tfmot":
-    the same by tensorflow-model-optimization, to compare with."""
+    the same by tensorflow-model-optimization, to compare with. Edge TPUs and
+    browsers take int8 alone, Ethos-U also int16x8, phones all but that."""
     calibration: Literal["mse", "minmax"] = "mse"
     """Of int8: "mse" makes channels' ranges alike and clips rare values where
     that lessens the squared error; "minmax" keeps all that was seen."""
@@ -83,6 +90,12 @@ class ExportConfig:
             raise ValueError(
                 "quantization='int8-tfmot' makes files of logits, for 'micro', "
                 f"'edgetpu' and 'ethos-u'. Received: target={self.target!r}."
+            )
+        taken = _TAKEN[self.target]
+        if self.quantization not in taken:
+            raise ValueError(
+                f"`quantization` of a file for {self.target!r} must be one of "
+                f"{taken}. Received: {self.quantization!r}."
             )
         if self.compress:
             check_compression(self.compress)

@@ -45,6 +45,17 @@ class EdgeTpuReport:
     parameter_bytes: int
     parameters_fit: bool
 
+    @property
+    def faults(self) -> list[str]:
+        """Why the whole file is not on the Edge TPU; empty if it is."""
+        if self.cut_point is None:
+            return []
+        first, count = self.operators[self.cut_point], len(self.operators)
+        return [
+            f"{first.operator}: left to the CPU by the Edge TPU, from operator "
+            f"{self.cut_point + 1} of {count} on: {first.reason}"
+        ]
+
 
 def predict_mapping(data: bytes) -> EdgeTpuReport:
     """Predicts what the Edge TPU's compiler does with a .tflite file.

@@ -365,6 +365,9 @@ def _training(training, converted):
 def _describe(data, config, deployed) -> dict[str, Any]:
     """What the bytes of a file say."""
     contents, target = read_contents(data), TARGETS[config.target]
+    edge_tpu = predict_mapping(data) if target.name == "edgetpu" else None
+    islands = bool(config.float_layers)
+    faults = find_faults(contents, target, config.quantization, islands=islands)
     return {
         "target": config.target,
         "quantization": config.quantization,
@@ -378,13 +381,8 @@ def _describe(data, config, deployed) -> dict[str, Any]:
         "float_layers": list(config.float_layers),
         "ops": contents.ops,
         "dtypes": contents.dtypes,
-        "edge_tpu": predict_mapping(data) if target.name == "edgetpu" else None,
-        "faults": find_faults(
-            contents,
-            target,
-            config.quantization,
-            islands=bool(config.float_layers),
-        ),
+        "edge_tpu": edge_tpu,
+        "faults": [*faults, *(edge_tpu.faults if edge_tpu else ())],
     }
 
 

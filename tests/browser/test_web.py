@@ -106,7 +106,7 @@ def test_what_is_transparent_is_black_and_not_the_picture_before(page, address):
 def test_files_and_images_that_do_not_fit_are_told(page, address):
     page.goto(f"{address}?model=../gns-w0.5-cifar10-micro.tflite")
     page.wait_for_selector("#error:not(:empty)")
-    assert "--target web" in page.inner_text("#error")
+    assert "--target web --quantization int8" in page.inner_text("#error")
     page.goto(f"{address}?model=../none.tflite")
     page.wait_for_selector("#error:not(:empty)")
     assert "No file at ../none.tflite" in page.inner_text("#error")

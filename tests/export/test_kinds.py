@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support import run
 
-from gnsmall_keras.config import ExportConfig
+from gnsmall_keras.config import QUANTIZATIONS, ExportConfig
 from gnsmall_keras.data.augment import normalize
 from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.export import tflite
@@ -129,6 +129,43 @@ def test_options_that_do_not_go_together_are_refused():
         ExportConfig(quantization="float16", calibration="minmax")
     with pytest.raises(ValueError, match="int4"):
         ExportConfig(quantization="int4")  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("target", "refused"),
+    [
+        ("android", {"int16x8", "int8-tfmot"}),
+        ("edgetpu", {"float32", "float16", "dynamic", "int16x8"}),
+        ("ethos-u", {"float32", "float16", "dynamic"}),
+        ("micro", set()),
+        ("web", {"float32", "float16", "dynamic", "int16x8", "int8-tfmot"}),
+    ],
+)
+def test_what_a_target_does_not_take_is_refused(target, refused):
+    for quantization in QUANTIZATIONS:
+        if quantization in refused:
+            with pytest.raises(ValueError, match=target):
+                ExportConfig(target=target, quantization=quantization)
+        else:
+            ExportConfig(target=target, quantization=quantization)
+
+
+def test_what_an_edge_tpu_leaves_to_the_cpu_is_a_violation(images, tmp_path):
+    layers = keras.layers
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Resizing(48, 48, interpolation="nearest")(inputs)
+    x = layers.Conv2D(4, 3)(x)
+    x = layers.Dense(10)(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, x)
+    for target, expected in (("micro", []), ("edgetpu", ["RESIZE_NEAREST"])):
+        report = export_tflite(
+            model,
+            tmp_path / f"{target}.tflite",
+            target=target,
+            calibration_images=images,
+        )
+        assert [each[:14] for each in report.faults] == expected
+    assert "operator 2 of 5 on: half-pixel" in report.faults[0]
 
 
 def test_a_full_disk_leaves_nothing(

@@ -39,7 +39,7 @@ async function load(path) {
   const refused = (type) =>
     new Error(
       `${path} takes ${type} pixels, the page gives uint8. Export with ` +
-        "gnsmall export --target web.",
+        "gnsmall export --target web --quantization int8.",
     );
   let model;
   try {
