@@ -27,8 +27,6 @@ from gnsmall_keras.export.arguments import (
     checked_path,
 )
 from gnsmall_keras.export.convert import convert
-from gnsmall_keras.export.equalized import with_equalized_channels
-from gnsmall_keras.export.gates import fold_gates
 from gnsmall_keras.export.measure import measure
 from gnsmall_keras.export.metadata import (
     check_beside,
@@ -36,11 +34,10 @@ from gnsmall_keras.export.metadata import (
     write_beside,
 )
 from gnsmall_keras.export.rewrite import rewrite
+from gnsmall_keras.export.smaller import make_packable, make_small
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.quantization.calibration import calibration_split
-from gnsmall_keras.quantization.compression import Compression, compress
-from gnsmall_keras.quantization.head import narrow_head
 from gnsmall_keras.quantization.layer_errors import (
     LayerError,
     find_layer_errors,
@@ -141,6 +138,7 @@ def export_tflite(
     source: dict[str, Any] | None = None,
     layer_errors: bool = False,
     compressed: str = "",
+    folded_gates: Sequence[str] = (),
     **options: Any,
 ) -> ExportReport:
     """Writes `model` as a .tflite file, and what it contains beside it.
@@ -165,7 +163,10 @@ def export_tflite(
         source: the run that the model came of, by `describe_source`.
         layer_errors: whether to compare an int8 file with the float network
             operator by operator, on the first 20 calibration images.
-        compressed: how the weights were made to pack better, for the report.
+        compressed: how the weights were made to pack better, for the report;
+            such a model is converted as it is.
+        folded_gates: names of those that it was freed of before, for the
+            report.
         **options: fields of an `ExportConfig`, such as `target="android"`.
 
     Returns:
@@ -196,12 +197,14 @@ def export_tflite(
     check_beside(path, class_names)
     check_logits(model)
     deployed = to_deploy(model)
-    folded, gates = _made_small(deployed, config, calibration_images)
+    small, gates = deployed, list(folded_gates)
+    if not compressed:  # a factor would give kernels of few values many
+        small, gates = make_small(deployed, config, calibration_images)
     converted, data = _make(
-        folded, config, calibration_images, training, class_names
+        small, config, calibration_images, training, class_names
     )
     layers = _layers(converted, calibration_images) if layer_errors else None
-    described = _describe(data, config, folded)
+    described = _describe(data, config, small)
     report_path = path.with_suffix(".json")
     with replacing(path) as file, replacing(report_path) as report_file:
         file.write_bytes(data)
@@ -271,8 +274,9 @@ def export_network(
     training = None
     if config.quantization in TRAINED:  # by the network as it is
         training = prepare_training(network, dataset, config, run)
+    gates: Sequence[str] = ()
     if config.compress:
-        network = _compressed(network, dataset, config, run)
+        network, gates = make_packable(network, dataset, config, run)
     report = export_tflite(
         network,
         path,
@@ -286,37 +290,11 @@ def export_network(
         source=source,
         layer_errors=layer_errors,
         compressed=config.compress,
+        folded_gates=gates,
     )
     if source:
         append_export(dataclasses.asdict(report), exports)
     return report
-
-
-def _made_small(deployed, config, images):
-    """Without units and gates; returns also the gates' names."""
-    return fold_gates(_narrowed(deployed, config, images))
-
-
-def _narrowed(deployed, config, images):
-    if config.head_units is None:
-        return deployed
-    return narrow_head(deployed, config.head_units, images)
-
-
-def _compressed(network, dataset, config, run):
-    """The fused network with weights that pack better, the float one taught."""
-    teaching = dataclasses.replace(
-        config,
-        compress="",
-        quantization="int8-qat",
-        qat_images=config.compress_images,
-    )
-    training = prepare_training(network, dataset, teaching, run)
-    images = calibration_split(dataset, config.calibration_size)
-    fused = _narrowed(to_deploy(network), config, images)
-    if config.calibration == "mse":
-        fused = with_equalized_channels(fused, images)
-    return compress(fused, Compression.parse(config.compress), training)
 
 
 def _check_data(network, dataset, run):

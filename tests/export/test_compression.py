@@ -8,6 +8,8 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras.config import ExportConfig
+from gnsmall_keras.data.sources import load_data
+from gnsmall_keras.export import smaller, tflite
 from gnsmall_keras.export.equalized import with_equalized_channels
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.models.deploy import to_deploy
@@ -65,6 +67,60 @@ def test_channels_are_made_alike_and_the_outputs_stay(network):
     )
     ratios = after / before
     assert np.ptp(ratios) > 0.1  # of inputs and outputs alike
+
+
+def _with_a_constant_gate():
+    layers = keras.layers
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Conv2D(8, 3, name="first")(inputs)
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(
+        8,
+        1,
+        kernel_initializer="zeros",
+        bias_initializer="random_uniform",
+    )(gate)
+    gate = layers.Activation("sigmoid")(gate)
+    x = layers.Multiply(name="product")([x, gate])
+    x = layers.Conv2D(16, 3, name="behind")(x)
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    return keras.Model(inputs, layers.Dense(10)(x))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_kernels_of_few_values_take_no_factors_of_gates(tmp_path, monkeypatch):
+    equalized = []
+
+    def equalize(model, images):
+        equalized.append({layer.name for layer in model.layers})
+        return model
+
+    def cluster(model, *_):
+        layer = model.get_layer("behind")
+        kernel, bias = layer.get_weights()
+        layer.set_weights([np.rint(4 * kernel / kernel.max()), bias])
+        return model
+
+    monkeypatch.setattr(smaller, "prepare_training", lambda *_: None)
+    monkeypatch.setattr(smaller, "with_equalized_channels", equalize)
+    monkeypatch.setattr(smaller, "compress", cluster)
+    path = tmp_path / "model.tflite"
+    report = tflite.export_network(
+        _with_a_constant_gate(),
+        path,
+        load_data("digits"),
+        ExportConfig(compress="cluster:9"),
+        exports=tmp_path / "exports.jsonl",
+    )
+    assert report.folded_gates == ["product"]
+    assert [names & {"first", "product"} for names in equalized] == [{"first"}]
+    graph = Graph(path.read_bytes())
+    kernels = [
+        np.asarray(graph.constant(operator.inputs[1]))
+        for operator in graph.of_kind("CONV_2D")
+    ]
+    (few,) = (each for each in kernels if len(each) == 16)
+    assert len(np.unique(few)) <= 9
 
 
 @pytest.mark.parametrize("how", ["cluster:16", "prune:0.5"])

@@ -15,7 +15,7 @@ from support import run
 from gnsmall_keras.config import QUANTIZATIONS, ExportConfig
 from gnsmall_keras.data.augment import normalize
 from gnsmall_keras.devices.runtime import TFLiteModel
-from gnsmall_keras.export import tflite
+from gnsmall_keras.export import smaller, tflite
 from gnsmall_keras.export.convert import convert
 from gnsmall_keras.export.measure import measure
 from gnsmall_keras.export.tflite import export_tflite
@@ -47,7 +47,7 @@ def test_a_float16_file_is_for_phones_and_not_for_microcontrollers(
         made.append(narrow_head(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(tflite, "narrow_head", recorded)
+    monkeypatch.setattr(smaller, "narrow_head", recorded)
     report = export_tflite(
         model,
         path,
