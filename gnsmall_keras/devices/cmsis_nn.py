@@ -163,16 +163,28 @@ class _Writer:
         return write(number, operator)
 
     def _conv(self, number, operator):
-        image, kernel, bias = operator.inputs
+        image, kernel, bias = self._weighted(operator)
         (out,) = operator.outputs
         options = operator.options
         if options.dilationHFactor != 1 or options.dilationWFactor != 1:
             _refuse(operator, "its kernel must not be dilated")
+        channels = self._shape(image)[-1]
+        plain = operator.kind == "CONV_2D"
+        if plain and self._shape(kernel)[-1] != channels:
+            _refuse(operator, "it must not have groups of channels")
         weights = self._weights(number, image, kernel, bias, out)
         window = self._shape(kernel)[1:3]
         self._describe_window(number, operator, window, weights)
-        name = "RunConv" if operator.kind == "CONV_2D" else "RunDepthwise"
+        name = "RunConv" if plain else "RunDepthwise"
         return f"{name}(&o{number}, {self._place(image)}, {self._place(out)});"
+
+    def _weighted(self, operator):
+        """An operator's image, kernel and bias; the last two are constants."""
+        image, *constants = operator.sources
+        values = map(self._graph.constant, constants)
+        if len(constants) != 2 or any(each is None for each in values):
+            _refuse(operator, "it must have a constant kernel and bias")
+        return image, *constants
 
     def _weights(self, number, image, kernel, bias, out):
         """Writes the arrays of a kernel; returns how `Conv` names them."""
@@ -196,10 +208,12 @@ class _Writer:
 
     def _dense(self, number, operator):
         """Of one pixel, as a convolution."""
-        image, kernel, bias = operator.inputs
+        image, kernel, bias = self._weighted(operator)
         (out,) = operator.outputs
-        weights = self._weights(number, image, kernel, bias, out)
         units, channels = self._shape(kernel)
+        if self._sizes[image] != channels:
+            _refuse(operator, "its input must be one pixel")
+        weights = self._weights(number, image, kernel, bias, out)
         low, high = self._limits(operator)
         self._constants.append(
             f"static const Conv o{number} = {{.in = {{1, 1, {channels}}}, "
@@ -255,8 +269,10 @@ class _Writer:
     def _binary(self, number, operator):
         graph, kind = self._graph, operator.kind
         (out,) = operator.outputs
+        if not self._sizes.keys() >= {*operator.inputs}:
+            _refuse(operator, "none of its operands may be a constant")
         pair = sorted(operator.inputs, key=lambda each: -self._sizes[each])
-        spread = self._sizes[pair[0]] != self._sizes[pair[1]]
+        spread = self._shape(pair[0]) != self._shape(pair[1])
         first, second, to = map(graph.scale, (*pair, out))
         channels = self._shape(out)[-1]
         if spread and (kind == "ADD" or self._sizes[pair[1]] != channels):
@@ -288,7 +304,8 @@ class _Writer:
         (out,) = operator.outputs
         parts = operator.inputs
         axis = operator.options.axis % len(self._shape(out))
-        if len(parts) != 2 or axis != len(self._shape(out)) - 1:
+        images = len(parts) == 2 and self._sizes.keys() >= {*parts}
+        if not images or axis != len(self._shape(out)) - 1:
             _refuse(operator, "it must join two images along their channels")
         if not all(self._same_scale(part, out) for part in parts):
             _refuse(operator, "its output must have its inputs' scale")

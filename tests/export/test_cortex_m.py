@@ -82,6 +82,62 @@ def test_other_operators_are_refused():
         write_sources(ANDROID.read_bytes())
 
 
+def _without_bias(graph, operator):
+    operator.inputs[2] = -1
+
+
+def _of_groups(graph, operator):
+    kernel = graph.constant(operator.inputs[1])
+    half = kernel[..., : kernel.shape[-1] // 2]
+    operator.inputs[1] = graph.add_constant(operator.inputs[1], half)
+
+
+def _of_rows(graph, operator):
+    shape = (1, 2, *graph.shape(operator.inputs[0])[1:])
+    graph.tensors[operator.inputs[0]].shape = np.array(shape, np.int32)
+
+
+def _of_a_column(graph, operator):
+    _, height, width, channels = graph.shape(operator.inputs[0])
+    shape = (1, height * width, 1, channels)
+    graph.tensors[operator.inputs[0]].shape = np.array(shape, np.int32)
+
+
+def _with_a_constant(graph, operator):
+    given = operator.inputs[-1]
+    values = np.ones(graph.shape(given), np.int8)
+    operator.inputs[-1] = graph.add_constant(given, values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("CONV_2D", _without_bias, "constant kernel and bias"),
+        ("FULLY_CONNECTED", _without_bias, "constant kernel and bias"),
+        ("DEPTHWISE_CONV_2D", _without_bias, "constant kernel and bias"),
+        ("CONV_2D", _of_groups, "groups"),
+        ("FULLY_CONNECTED", _of_rows, "one pixel"),
+        ("MUL", _with_a_constant, "constant"),
+        ("ADD", _with_a_constant, "constant"),
+        ("ADD", _of_a_column, "one shape"),
+        ("CONCATENATION", _with_a_constant, "join two images"),
+    ],
+)
+def test_what_cmsis_nn_would_compute_otherwise_is_refused(
+    kind, change, message
+):
+    """Operators that are known, in a form that is not."""
+    data = SMALLEST.read_bytes()
+    if kind == "FULLY_CONNECTED":
+        data = resnet8(RESNET8["resnet8-16-32-64"], softmax=False)
+    write_sources(data)
+    graph = Graph(data)
+    operator = graph.of_kind(kind)[-1]
+    change(graph, operator)
+    with pytest.raises(ValueError, match=f"Received: {kind}: .*{message}"):
+        write_sources(graph.to_bytes())
+
+
 @pytest.mark.parametrize("value", [0.75, 1.0, 1e-3, 3.0, 0.9999999999999])
 def test_multipliers_are_the_values(value):
     multiplier, shift = quantize_multiplier(value)
