@@ -224,6 +224,11 @@ def complete(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return {**defaults(kind), **values}
 
 
+def is_boolean(hint: Any) -> bool:
+    """Returns whether a type's values are true or false, and perhaps None."""
+    return _rule(hint).kind is bool
+
+
 def names(kind: type, schema: int) -> set[str]:
     """Returns the fields that a line of a schema has."""
     return {

@@ -66,7 +66,8 @@ GROUPS: dict[Any, dict[str, tuple[str, str]]] = {
 ADVANCED = {
     "fit": "max_bytes max_arena sizes channels aspect skip_broken seed",
     "cache-teacher": (
-        "recipe protocol validation_fraction image_size channels reading"
+        "recipe protocol validation_fraction image_size channels aspect flip "
+        "skip_broken"
     ),
     "export": "exports layer_errors layer_figure card reading",
     "evaluate": "limit reading",
@@ -150,12 +151,14 @@ def check_flags(name: str, command: Callable, arguments: Sequence[str]) -> None:
     Raises:
         ValueError: if there is one, with the one that may have been meant.
     """
-    names = []
+    kinds = {}
     for parameter, kind in _parameters(command):
-        groups = GROUPS.get(kind)
-        names += [*fields.rules(kind)] if groups else [parameter]
-    words = [name.replace("_", "-") for name in names]
-    known = [f"--{no}{word}" for word in words for no in ("", "no-")]
+        kinds |= fields.rules(kind) if kind in GROUPS else {parameter: kind}
+    known = []
+    for option, kind in kinds.items():
+        word = option.replace("_", "-")
+        known += [f"--{word}"]
+        known += [f"--no-{word}"] if fields.is_boolean(kind) else []
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
         if flag.startswith("--") and flag not in (*known, *_HELP):

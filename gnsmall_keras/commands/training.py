@@ -7,7 +7,6 @@ from typing import Literal
 
 from gnsmall_keras.commands import printing
 from gnsmall_keras.commands.arguments import (
-    IMAGE_OPTIONS,
     Flat,
     ImageOptions,
     RunOptions,
@@ -15,6 +14,7 @@ from gnsmall_keras.commands.arguments import (
 )
 from gnsmall_keras.commands.images import check_data, load_for
 from gnsmall_keras.config import (
+    Aspect,
     Distilling,
     ExportConfig,
     Protocol,
@@ -135,7 +135,9 @@ def cache_teacher(
     validation_fraction: float = 0.1,
     image_size: int = 32,
     channels: Literal[3, 1] = 3,
-    reading: Flat[ImageOptions] = IMAGE_OPTIONS,
+    aspect: Aspect = "crop",
+    flip: bool | None = None,
+    skip_broken: bool = False,
 ) -> None:
     """Stores a teacher's logits of the training images, for `--cache`.
 
@@ -156,7 +158,9 @@ def cache_teacher(
         validation_fraction: of the training that will use it.
         image_size: of the training that will use it.
         channels: of the training that will use it.
-        reading: how images are read.
+        aspect: of the training that will use it.
+        flip: of the training that will use it (--flip, --no-flip).
+        skip_broken: of the training that will use it.
     """
     check_data(data)
     views = _views(views, augment)
@@ -174,12 +178,14 @@ def cache_teacher(
         validation_fraction=validation_fraction,
         image_size=image_size,
         channels=channels,
-        aspect=reading.aspect or "crop",
-        skip_broken=reading.skip_broken,
+        aspect=aspect,
+        flip=flip,
+        skip_broken=skip_broken,
     )
     experiment = resolve(config)
     shape = (image_size, image_size, channels)
-    dataset = load_for(data, shape, reading)
+    reading = ImageOptions(aspect=aspect, skip_broken=skip_broken)
+    dataset = load_for(data, shape, reading, {"flip": flip})
     images, labels = split(dataset, experiment.partition).fitting
     network = load_teacher(
         teacher,

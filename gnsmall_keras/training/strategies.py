@@ -251,15 +251,13 @@ def _from_cache(name, student, dataset, fitting):
         cached = CachedTeacher.load(
             name, images=fitting.images, labels=fitting.labels
         )
-        _check_views(name, cached, student.experiment)
+        _check_views(name, cached, student.experiment, dataset)
     described = {"name": name, "weights_digest": cached.teacher_digest}
     return Taught(None, {"teachers": [described], "stages": []}, cached)
 
 
-def _check_views(path, cached, experiment):
-    """Whether images may be mirrored, the cache says itself."""
-    wanted = dataclasses.asdict(experiment.learning.views)
-    del wanted["flip"]
+def _check_views(path, cached, experiment, dataset):
+    wanted = dataclasses.asdict(views_of(experiment.learning, dataset))
     names = wanted if wanted["augment"] else ["augment"]
     other = {
         name: getattr(cached, name)
@@ -267,11 +265,13 @@ def _check_views(path, cached, experiment):
         if getattr(cached, name) != wanted[name]
     }
     if other:
+        options = f"--recipe {experiment.values['recipe']}"
+        if "flip" in other:
+            options += " --flip" if wanted["flip"] else " --no-flip"
         raise ValueError(
             f"The cache {path} was made with {other}. Received: "
             f"{ {name: wanted[name] for name in other} }. Make another with "
-            "`gnsmall cache-teacher --recipe "
-            f"{experiment.values['recipe']}`, or train with the cache's."
+            f"`gnsmall cache-teacher {options}`, or train with the cache's."
         )
 
 

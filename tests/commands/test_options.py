@@ -71,6 +71,8 @@ def test_defaults_are_the_recipes(name, capsys):
         (["train", "--widht", "0.5"], "Did you mean --width?"),
         (["train", "--widht=0.5"], "Did you mean --width?"),
         (["train", "--no-shufle"], "Did you mean --no-shuffle?"),
+        (["train", "--no-epochs", "3"], "no option --no-epochs."),
+        (["cache-teacher", "--no-recipe"], "Did you mean --recipe?"),
         (["distill", "--label-wight", "0"], "Did you mean --label-weight?"),
         (
             ["export", "a.keras", "--layer-error"],

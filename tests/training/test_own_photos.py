@@ -9,6 +9,7 @@ import pytest
 from data import photos
 from support import tiny_network
 
+from gnsmall_keras import cli
 from gnsmall_keras.config import Facts, RunConfig, settle_images
 from gnsmall_keras.data.augment import moments, normalize
 from gnsmall_keras.data.sources import load_data
@@ -232,6 +233,35 @@ def test_values_outside_their_range_are_refused(values, told):
 def test_crops_grow_with_the_image():
     views = resolve(RunConfig(image_size=96)).learning.views
     assert views.padding == 3 * resolve(RunConfig()).learning.views.padding
+
+
+@pytest.mark.parametrize(
+    ("made", "other"), [("--no-flip", True), ("--flip", False)]
+)
+def test_a_cache_is_mirrored_as_its_student_is(
+    folder, tmp_path, monkeypatch, made, other
+):
+    teacher = tiny_network("gns", classes=len(NAMES))
+    teacher.save(tmp_path / "teacher.keras")
+    cache = tmp_path / "cache"
+    arguments = ["--teacher", f"{tmp_path}/teacher.keras", "--views", "1"]
+    arguments += ["--data", str(folder), "--out", str(cache), made]
+    assert cli.main(["cache-teacher", *arguments]) == 0
+    config = RunConfig(
+        data=str(folder),
+        recipe="quick",
+        epochs=1,
+        batch_size=8,
+        strategy="kd",
+        cache=str(cache),
+        flip=not other,
+    )
+    record = _train(config, tmp_path, monkeypatch)
+    assert record.images["flippable"] is not other
+    config = dataclasses.replace(config, flip=other)
+    told = f"made with {{'flip': {not other}}}.*--recipe quick --(no-)?flip`"
+    with pytest.raises(ValueError, match=told):
+        _train(config, tmp_path, monkeypatch)
 
 
 def test_a_record_and_a_model_have_the_classes(folder, tmp_path, monkeypatch):
