@@ -168,7 +168,7 @@ def records(
     Args:
         action: "merge" is of runs' records, "merge-exports" of files'.
         indices: JSON-lines files, earlier ones first.
-        out: the new file; may be one of them.
+        out: the new file; may be one of them, if all its lines are records.
     """
     from gnsmall_keras.records.export import ExportRecord
     from gnsmall_keras.records.jsonl import merge_records

@@ -1,11 +1,13 @@
 """Lines of JSON in a file: appended by one process at a time, read, merged."""
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar, cast
 
 from gnsmall_keras import fields
 from gnsmall_keras.writing import lock, naming, replacing
@@ -102,6 +104,22 @@ class Merged(NamedTuple):
     faults: list[str]  # lines that are no records, with file and number
 
 
+@contextlib.contextmanager
+def _alone(path: Path) -> Generator[BinaryIO]:
+    """Opens a file to read and append, by one process at a time."""
+    while True:
+        with path.open("ab+") as file:
+            lock(file)
+            # A merge may have put another in its place meanwhile.
+            try:
+                same = os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except FileNotFoundError:
+                same = False
+            if same:
+                yield file
+                return
+
+
 def append_line(text: str, lines: str | os.PathLike[str]) -> bool:
     """Appends `text` to the file `lines`, if it is not there.
 
@@ -113,8 +131,7 @@ def append_line(text: str, lines: str | os.PathLike[str]) -> bool:
     path = Path(lines)
     path.parent.mkdir(parents=True, exist_ok=True)
     line = text.encode() + b"\n"
-    with naming(path), path.open("ab+") as file:
-        lock(file)
+    with naming(path), _alone(path) as file:
         file.seek(0)
         last = b"\n"
         for last in file:
@@ -167,22 +184,44 @@ def merge_records(
 
     Args:
         indices: the files, earlier ones first.
-        out: the new file; may be one of them.
+        out: the new file; may be one of them, if all its lines are records.
         parse: from a line to a record.
+
+    Raises:
+        ValueError: if `out` is there and would lose lines.
     """
+    path = Path(out)
+    taken = [Path(index) for index in indices if _is_same(index, path)]
+    if path.exists() and not taken:
+        raise ValueError(
+            "`out` must be a new file, or one of those that are merged. "
+            f"Received: {out}, which is there. Name it before --out too, to "
+            "keep its lines, or give another."
+        )
     found: dict[str, Keyed] = {}
     count = 0
     faults: list[str] = []
-    for index in indices:
-        for _, record in scan_lines(index, parse):
-            if isinstance(record, ValueError):
+    # What others append has to wait. On Windows no open file can be replaced.
+    held = taken and sys.platform != "win32"
+    with _alone(path) if held else contextlib.nullcontext():
+        for index in indices:
+            for _, record in scan_lines(index, parse):
+                if not isinstance(record, ValueError):
+                    count += 1
+                    found.setdefault(record.key, record)
+                    continue
+                if Path(index) in taken:
+                    raise ValueError(
+                        f"A merge into {out} would delete what is no record "
+                        f"there. {record} Correct it, or give another --out."
+                    )
                 faults.append(str(record))
-            else:
-                count += 1
-                found.setdefault(record.key, record)
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as unfinished:
-        lines = (record.to_json() + "\n" for record in found.values())
-        unfinished.write_text("".join(lines), encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as unfinished:
+            lines = (record.to_json() + "\n" for record in found.values())
+            unfinished.write_text("".join(lines), encoding="utf-8")
     return Merged(len(found), count - len(found), faults)
+
+
+def _is_same(index: str | os.PathLike[str], path: Path) -> bool:
+    return path.exists() and path.samefile(index)

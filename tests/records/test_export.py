@@ -156,7 +156,8 @@ def test_files_of_exports_are_merged(tmp_path, capsys):
     assert "b.jsonl, line 2" in captured.err
     assert [record.sha256 for record in _read(out)] == ["ab", "cd"]
     # Which are not of runs.
-    assert merge_records([first], out, parse=RunRecord.from_json).faults
+    other = tmp_path / "other.jsonl"
+    assert merge_records([first], other, parse=RunRecord.from_json).faults
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
 
 import pytest
 from support import ROOT
@@ -67,6 +68,55 @@ def test_a_merge_has_each_run_once(tmp_path, records):
     assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "b.jsonl"}
 
 
+def test_a_merge_keeps_a_file_that_it_does_not_read(tmp_path, records, capsys):
+    first = _write(tmp_path / "a.jsonl", records[:3])
+    second = _write(tmp_path / "b.jsonl", records[1:5])
+    before = first.read_bytes()
+    command = ["records", "merge", str(second), "--out", str(first)]
+    assert cli.main(command) == 2
+    told = capsys.readouterr().err
+    assert f"Received: {first}, which is there. Name it before" in told
+    assert told.count("\n") == 1
+    assert first.read_bytes() == before
+    command[2:2] = [f"{tmp_path}/../{tmp_path.name}/a.jsonl"]
+    assert cli.main(command) == 0
+    assert list(read_records(first)) == records[:5]
+
+
+def test_a_merge_into_a_file_keeps_its_lines_of_a_newer_schema(
+    tmp_path, records, capsys
+):
+    first = _write(tmp_path / "a.jsonl", records[:2])
+    second = _write(tmp_path / "b.jsonl", records[1:3])
+    newer = json.loads(records[3].to_json()) | {"schema": SCHEMA + 1}
+    with second.open("a") as file:
+        file.write(json.dumps(newer) + "\n")
+    before = second.read_bytes()
+    both = ["records", "merge", str(first), str(second), "--out"]
+    assert cli.main([*both, str(second)]) == 2
+    told = capsys.readouterr().err
+    assert f"would delete what is no record there. {second}, line 3" in told
+    assert "pip install -U" in told
+    assert second.read_bytes() == before
+    assert cli.main([*both, str(first)]) == 1  # `second` stays as it is
+    assert list(read_records(first)) == records[:3]
+
+
+def test_what_is_appended_during_a_merge_stays(tmp_path, records):
+    index = _write(tmp_path / "a.jsonl", records[:2])
+    append = threading.Thread(target=append_record, args=(records[2], index))
+
+    def parse(line):
+        if not append.ident:
+            append.start()
+            append.join(0.5)  # it waits for the merge
+        return RunRecord.from_json(line)
+
+    merge_records([index], index, parse=parse)
+    append.join()
+    assert list(read_records(index)) == records[:3]
+
+
 def test_a_merge_names_damaged_lines_and_keeps_the_rest(tmp_path, records):
     damaged = tmp_path / "damaged.jsonl"
     old = json.loads(records[1].to_json()) | {"schema": 1}
@@ -98,6 +148,7 @@ def test_the_command_counts_and_ends_with_1_where_lines_are_damaged(
         capsys.readouterr().out
     )
     good.write_text("no record\n")
+    out.unlink()
     assert cli.main(arguments) == 1
     captured = capsys.readouterr()
     assert f"{good}, line 1: Not a JSON record" in captured.err
