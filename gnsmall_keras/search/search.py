@@ -142,9 +142,8 @@ class _Search:
         trials = self._trials(fitting)
         long = self._long(trials)
         widest = max(one.size.width for one in fitting)
-        taught = self._taught(long or trials[0], widest)
-        done = [one for one in (long, taught) if one]
-        final = ranked(done or trials[:1])
+        taught = self._taught(long, widest)
+        final = ranked([long, taught] if taught else [long])
         entries = [self._export(record) for record in final]
         return Fitted(
             folder=self._folder,
@@ -225,8 +224,8 @@ class _Search:
             "which are kept. Give the command again with twice the time."
         )
 
-    def _long(self, trials: list[RunRecord]) -> RunRecord | None:
-        """A long training of the most promising size."""
+    def _long(self, trials: list[RunRecord]) -> RunRecord:
+        """A long training of the most promising size, or the best trial."""
         trial = most_promising(trials)
         size = _size(trial)
         config = self._of_size(size, trial.config["head_units"])
@@ -254,7 +253,7 @@ class _Search:
         macs = int(macs * (self._config.image_size / 32) ** 2)
         wanted = base.resolved_recipe.epochs
         epochs = self._affordable("teacher", wanted, macs, _SHARE_TEACHER)
-        if epochs < wanted // 3:
+        if epochs < max(1, wanted // 3):
             self._tell("no time for a teacher")
             return None
         self._tell(f"teacher: {wider[0]}, epochs {epochs}")
@@ -269,7 +268,7 @@ class _Search:
             alone.deployed_macs + macs // 3,
             _SHARE_STUDENT,
         )
-        if epochs < alone.recipe["epochs"] // 3:
+        if epochs < max(1, alone.recipe["epochs"] // 3):
             self._tell("no time to learn from it")
             return None
         size = _size(alone)

@@ -188,6 +188,30 @@ def test_stages_that_have_no_time_are_left_out_and_told(search):
     assert found.best.size.width == 0.25
 
 
+@pytest.mark.parametrize(
+    ("stage", "line"),
+    [
+        ("teacher", "no time for a teacher"),
+        ("student", "no time to learn from it"),
+    ],
+)
+def test_a_stage_of_no_epochs_is_left_out(search, monkeypatch, stage, line):
+    def affordable(self, name, wanted, macs, share):
+        return 0 if name == stage else 1
+
+    monkeypatch.setattr(searching, "_TRIAL", 0.0)  # one epoch
+    monkeypatch.setattr(searching._Search, "_affordable", affordable)
+    of_size = searching._Search._of_size
+
+    def short(self, size, head):
+        return dataclasses.replace(of_size(self, size, head), epochs=2)
+
+    monkeypatch.setattr(searching._Search, "_of_size", short)
+    found, told = search(Pretend({0.25: 0.8, 0.375: 0.7, 0.5: 0.9}))
+    assert line in told
+    assert len(found.entries) == 1
+
+
 def test_it_goes_on_where_it_was_stopped(search):
     pretend = Pretend({0.25: 0.8, 0.375: 0.7, 0.5: 0.5})
     pretend.stops_at = 2
@@ -322,7 +346,7 @@ def test_from_images_to_a_checked_file(folder, tmp_path, monkeypatch, capsys):
         return dataclasses.replace(of_size(self, width, head), epochs=2)
 
     monkeypatch.setattr(searching._Search, "_of_size", short)
-    monkeypatch.setattr(searching._Search, "_taught", lambda self, alone: None)
+    monkeypatch.setattr(searching._Search, "_taught", lambda *_: None)
     arguments = ["--max-bytes", "60000", "--max-arena", "100000"]
     arguments += ["--sizes", "1", "--time", "2h", "--channels", "1"]
     out = str(tmp_path / "runs")
