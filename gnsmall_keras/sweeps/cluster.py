@@ -20,6 +20,7 @@ from gnsmall_keras.records.run import (
     append_record,
     scan_records,
 )
+from gnsmall_keras.sweeps import process
 from gnsmall_keras.sweeps.connection import (
     check_address,
     connect,
@@ -34,7 +35,7 @@ from gnsmall_keras.sweeps.jobs import (
     Queue,
     check_workers,
 )
-from gnsmall_keras.sweeps.process import SHARING, Ending, execute
+from gnsmall_keras.sweeps.process import SHARING, Ending
 from gnsmall_keras.sweeps.worker import LOCK_FILE
 from gnsmall_keras.writing import replacing
 
@@ -221,13 +222,16 @@ def _perform(task: _Task) -> _Result:
             _write_files(task.files, job.executed.parent)
             for slug, model in task.models.items():
                 _write_files({MODEL_FILE: model}, own / "runs" / slug)
-        ending = execute(
+        run = process.start(
             job,
             _environment(task.variables),
             folder=Path(task.folder) if Path(task.folder).is_dir() else own,
         )
+        with contextlib.suppress(KeyboardInterrupt):  # Ray's; files go back
+            process.wait(run)
         return _Result(
-            ending, None if shared else _read_files(job.executed.parent)
+            process.ending_of(run),
+            None if shared else _read_files(job.executed.parent),
         )
 
 

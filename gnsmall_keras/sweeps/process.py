@@ -92,15 +92,18 @@ def execute(
 ) -> Ending:
     """Executes a job to its end; an interrupted one writes a checkpoint."""
     run = start(job, environment, folder=folder)
+    wait(run)
+    return ending_of(run)
+
+
+def wait(run: RunningJob) -> None:
+    """Waits for the end of what runs; an interruption ends it as well."""
     try:
         # A wait without end would not see Ray's interruption.
         while run.process.poll() is None:
             time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
-        pass
     finally:
         stop([run])
-    return ending_of(run)
 
 
 def stop(running: Iterable[RunningJob]) -> None:

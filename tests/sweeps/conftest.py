@@ -1,10 +1,15 @@
 """A short notebook in the place of the training's."""
 
+import subprocess
+import sys
+import types
+
 import nbformat
 import pytest
 from support import ROOT
 
 from gnsmall_keras.records.run import INDEX_FILE
+from gnsmall_keras.sweeps import process
 from gnsmall_keras.sweeps.notebook import find_notebook
 from gnsmall_keras.sweeps.plan import read_sweep
 
@@ -86,3 +91,28 @@ def notebook(tmp_path):
     real.cells = [*cells, nbformat.v4.new_code_cell(body)]
     nbformat.write(real, tmp_path / "short.ipynb")
     return tmp_path / "short.ipynb"
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Has Ctrl-C come while the first notebook runs; returns what started.
+
+    Workers end with status 3 when their standard input does.
+    """
+    started = []
+    code = "import sys; sys.stdin.read(); sys.exit(3)"
+
+    def start(job, environment, *, folder):
+        worker = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE
+        )
+        log = job.executed.with_suffix(".log")
+        started.append(process.RunningJob(job, worker, log))
+        return started[-1]
+
+    def sleep(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "start", start)
+    monkeypatch.setattr(process, "time", types.SimpleNamespace(sleep=sleep))
+    return started

@@ -215,6 +215,16 @@ def test_a_machine_without_the_folder_sends_the_files_home(tmp_path, notebook):
     assert record.digest == task.job.config.digest
 
 
+def test_an_interrupted_task_sends_its_files_home(
+    tmp_path, notebook, interrupted
+):
+    task = _task(tmp_path, notebook, "other", checkpoint=b"1")
+    result = cluster._perform(task)
+    assert "exit status 3" in result.ending.error
+    assert result.files == {"checkpoint": b"1"}
+    assert len(interrupted) == 1
+
+
 def test_variables_that_decide_results_are_the_sweep_s(monkeypatch):
     for name, value in {
         "KERAS_BACKEND": "jax",

@@ -1,5 +1,6 @@
 """Runs of a sweep that train together: groups, failures, and refusals."""
 
+import functools
 import os
 
 import keras
@@ -33,8 +34,16 @@ def _end_all(engine, queue):
 
 
 @pytest.fixture
+def at_once(monkeypatch):
+    """Notebooks end at once."""
+    monkeypatch.setattr(
+        process, "execute", lambda *args, **kwargs: process.Ending(None)
+    )
+
+
+@pytest.fixture
 def groups(monkeypatch):
-    """The seeds of each group that trains; notebooks end at once."""
+    """The seeds of each group that trains, which it does at once."""
     found = []
     monkeypatch.setattr(backend, "jax_sees_gpu", lambda: True)
 
@@ -43,14 +52,13 @@ def groups(monkeypatch):
         return "no memory" if 9 in found[-1] else None
 
     monkeypatch.setattr(together, "_train", pretend)
-    monkeypatch.setattr(
-        process, "execute", lambda *args, **kwargs: process.Ending(None)
-    )
     return found
 
 
 @on_jax
-def test_runs_of_one_shape_train_together_after_their_teacher(tmp_path, groups):
+def test_runs_of_one_shape_train_together_after_their_teacher(
+    tmp_path, groups, at_once
+):
     teacher = RunConfig(seed=5, width=0.5)
     students = [
         RunConfig(
@@ -59,18 +67,29 @@ def test_runs_of_one_shape_train_together_after_their_teacher(tmp_path, groups):
         for seed, width in ((0, 0.25), (1, 0.25), (2, 0.5), (3, 0.25), (4, 0.5))
     ]
     queue = Queue(_jobs(tmp_path, [teacher, *students]))
-    ended = _end_all(together.together_engine(2), queue)
-    assert [seed for seed, _ in ended] == [5, 0, 1, 2, 4, 3]
+    found = _end_all(together.together_engine(2), queue)
+    assert [seed for seed, _ in found] == [5, 0, 1, 2, 4, 3]
     assert groups == [[0, 1], [2, 4]]  # one alone trains in its notebook
-    assert {error for _, error in ended} == {None}
+    assert {error for _, error in found} == {None}
 
 
 @on_jax
-def test_a_program_that_fails_is_the_failure_of_its_runs(tmp_path, groups):
+def test_a_program_that_fails_is_the_failure_of_its_runs(
+    tmp_path, groups, at_once
+):
     configs = [RunConfig(seed=seed) for seed in (8, 9, 10, 11)]
     queue = Queue(_jobs(tmp_path, configs))
-    ended = _end_all(together.together_engine(2), queue)
-    assert ended == [(8, "no memory"), (9, "no memory"), (10, None), (11, None)]
+    found = _end_all(together.together_engine(2), queue)
+    assert found == [(8, "no memory"), (9, "no memory"), (10, None), (11, None)]
+
+
+def test_ctrl_c_in_a_notebook_stops_the_sweep(tmp_path, interrupted, groups):
+    queue = Queue(_jobs(tmp_path, [RunConfig(seed=s) for s in (0, 1, 2)]))
+    with pytest.raises(KeyboardInterrupt):
+        _end_all(functools.partial(together._run, runs=2), queue)
+    (run,) = interrupted
+    assert run.job.config.seed == 0
+    assert run.process.returncode == 3
 
 
 @on_jax
