@@ -68,8 +68,9 @@ def find_networks(
         cited: of others, and of what was measured elsewhere.
 
     Raises:
-        ValueError: if there are no reports, one is of a file or of a run
-            without a record, or a .json file is damaged.
+        ValueError: if there are no reports, a .json file is damaged, or a
+            report is of a file or of a run without a record, or of a file
+            without an accuracy.
     """
     reports = _find_reports(folder)
     if not reports:
@@ -137,6 +138,12 @@ def _read(path, sha256, reading, cited):
     export, run = exports[0], runs[0]
     known = [one for one in cited if one.sha256 == sha256]
     report = export.report
+    if report.get("accuracy") is None:
+        raise ValueError(
+            "A published file is shown with its accuracy. Received: "
+            f"{path.name}, whose file was measured on no test images. Export "
+            "it with --data that has a test split."
+        )
     latencies, older = _latencies(export, reading.timed, known)
     return Network(
         _name(run, export),

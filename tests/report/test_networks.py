@@ -22,7 +22,7 @@ from gnsmall_keras.report.networks import (
 )
 from gnsmall_keras.report.pages.markdown import BOARD, NETWORKS, insert_results
 from gnsmall_keras.report.pages.networks import make_board, make_networks
-from gnsmall_keras.report.reading import Reading, read_runs
+from gnsmall_keras.report.reading import Reading, Run, read_runs
 
 README = ROOT / "README.md"
 TFLITE = ROOT / "tflite"
@@ -154,6 +154,18 @@ def test_a_damaged_report_is_named(tmp_path):
     (tmp_path / "a.json").write_text('{"sha256"')
     with pytest.raises(ValueError, match=r"report is JSON.*a\.json"):
         find_networks(tmp_path, Reading([], [], [], [], []), [])
+
+
+def test_a_file_that_was_not_measured_is_an_error(
+    tmp_path, make_record, make_export
+):
+    record = make_record(0.6)
+    none = {"accuracy": None, "float_accuracy": None, "evaluated_images": 0}
+    export = make_export(record, 300_000, **none)
+    (tmp_path / "a.json").write_text(json.dumps({"sha256": export.sha256}))
+    reading = Reading([Run(1, record)], [], [export], [], [])
+    with pytest.raises(ValueError, match=r"a.json, .* on no test images"):
+        find_networks(tmp_path, reading, [])
 
 
 def test_cited_values_are_of_the_file_with_their_digest(networks):
