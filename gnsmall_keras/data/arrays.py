@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from gnsmall_keras.data.dataset import Dataset
+from gnsmall_keras.data.dataset import Dataset, some
 from gnsmall_keras.data.decoding import (
     MAX_FILE_BYTES,
     MAX_PIXELS,
@@ -174,6 +174,7 @@ def _label_names(labels, names, where):
             result[split] = [str(value) for value in values]
             for name in set(result[split]):
                 check_label(name)
+            _check_known(result[split], names, split, where)
         elif values.dtype.kind in "iu":
             _check_range(values, len(names) if names else None, split, where)
             result[split] = [
@@ -185,6 +186,15 @@ def _label_names(labels, names, where):
                 f"{values.dtype} for {split} in {where}."
             )
     return result
+
+
+def _check_known(labels, names, split, where):
+    unknown = sorted(set(labels) - set(names or labels))
+    if unknown:
+        raise ValueError(
+            f"Labels must be of `class_names`, {some(names)}. {where} has "
+            f"{some(unknown)} for {split}. Correct the labels or the names."
+        )
 
 
 def _check_range(values, classes, split, where):

@@ -145,6 +145,10 @@ def test_grey_images(kind):
         ({"labels": LABELS[:, None]}, r"has the shape \(30, 1\)"),
         ({"labels": LABELS % 2}, r"has none for: \['z'\]"),
         ({"labels": LABELS * 0}, "At least 2 classes"),
+        (
+            {"labels": np.array(["x", "y", "c"])[LABELS]},
+            r"of `class_names`, \['x', 'y', 'z'\]. .* has \['c'\] for train",
+        ),
         ({"images": IMAGES / 255}, "must be uint8.* Received: float64"),
         ({"images": IMAGES[..., :2]}, r"Received: uint8 \(40, 40, 2\)"),
         ({"images": IMAGES[0, 0]}, r"Received: uint8 \(3,\)"),
