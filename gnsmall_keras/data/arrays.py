@@ -22,11 +22,16 @@ from gnsmall_keras.data.files.listing import check_count, shown
 from gnsmall_keras.data.parts import Options, assemble, check_classes
 
 SPLITS = {"train": "", "validation": "val_", "test": "test_"}
+_PAIR = ("images", "labels")  # of each split
 KEYS = (
     "An .npz has `images`, uint8 (n, h, w) or (n, h, w, 1|3|4), and `labels` "
     "(n,), if need be `class_names` (classes,), and test_images, test_labels, "
     "val_images and val_labels."
 )
+_NAMES = {
+    "class_names",
+    *(prefix + name for prefix in SPLITS.values() for name in _PAIR),
+}
 
 
 class Given(NamedTuple):
@@ -71,22 +76,30 @@ def load_npz(path: Path, options: Options) -> Dataset:
     Images are read a few at a time; nothing is unpickled.
 
     Raises:
-        ValueError: if it has no such arrays, or they are too large or objects.
+        ValueError: if it has no such arrays, or others, or they are too large
+            or objects.
     """
     where = shown(str(path))
     with contextlib.ExitStack() as stack:
         stack.enter_context(opened(path))  # refuses bombs
         archive = stack.enter_context(zipfile.ZipFile(path))
-        names = {name.removesuffix(".npy") for name in archive.namelist()}
-        missing = {"images", "labels"} - names
+        files = archive.namelist()
+        names = {name.removesuffix(".npy") for name in files}
+        missing = {*_PAIR} - names
         if missing:
             raise ValueError(
                 f"{where} lacks {sorted(missing)}; it has "
                 f"{sorted(names)[:10]}. {KEYS}"
             )
+        unknown = {name for name in names - _NAMES if f"{name}.npy" in files}
+        if unknown:
+            raise ValueError(
+                f"{where} has arrays that are not read: "
+                f"{some(sorted(unknown))}. {KEYS} Rename or remove the others."
+            )
         given = {}
         for split, prefix in SPLITS.items():
-            if f"{prefix}images" in names:
+            if any(f"{prefix}{name}" in names for name in _PAIR):
                 images = _stored_images(archive, f"{prefix}images", where)
                 stack.enter_context(contextlib.closing(images))
                 labels = _stored(archive, f"{prefix}labels", where)
@@ -94,6 +107,12 @@ def load_npz(path: Path, options: Options) -> Dataset:
         class_names = None
         if "class_names" in names:
             stored = _stored(archive, "class_names", where)
+            if stored.dtype.kind not in "Uiu" or stored.ndim != 1:
+                raise ValueError(
+                    "`class_names` must be texts (classes,). Received: "
+                    f"{stored.dtype} {stored.shape} in {where}. Save "
+                    "np.array(names, dtype=str)."
+                )
             class_names = [str(name) for name in stored]
         name = path.resolve().name.split(".")[0]
         return _dataset(name, given, class_names, options, where)

@@ -208,6 +208,35 @@ def test_an_npz_of_something_else_is_explained(tmp_path):
         load_data(path)
 
 
+@pytest.mark.parametrize(
+    "names", [np.array([b"x", b"y", b"z"]), np.array("x"), np.eye(3)]
+)
+def test_names_of_classes_that_are_no_texts_are_refused(tmp_path, names):
+    path = _saved(tmp_path, images=IMAGES, labels=LABELS, class_names=names)
+    with pytest.raises(ValueError, match="must be texts .* Received: ") as told:
+        load_data(path)
+    assert f"{names.dtype} {names.shape} in " in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        (
+            {"validation_images": IMAGES, "validation_labels": LABELS},
+            r"\['validation_images', 'validation_labels'\]\. .*, val_images",
+        ),
+        ({"val_labels": LABELS}, "`val_images` of .* cannot be read"),
+        ({"test_images": IMAGES}, "`test_labels` of .* cannot be read"),
+    ],
+)
+def test_arrays_of_an_npz_that_would_be_ignored_are_refused(
+    tmp_path, others, message
+):
+    path = _saved(tmp_path, images=IMAGES, labels=LABELS, **others)
+    with pytest.raises(ValueError, match=message):
+        load_data(path)
+
+
 def test_an_npz_that_promises_more_than_it_has(tmp_path):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
