@@ -168,10 +168,12 @@ def split_indices(
         seed: names the split.
 
     Returns:
-        `(train, validation)`: sorted indices that share no element.
+        `(train, validation)`: sorted indices that share no element. Where
+        others have many images, a class of few may be in one part alone.
 
     Raises:
-        ValueError: if a class is too small to be in both parts.
+        ValueError: if a class has one image, or a part would have fewer images
+            than there are classes.
     """
     # A path is checked before this takes its second.
     from sklearn.model_selection import train_test_split

@@ -15,7 +15,7 @@ from gnsmall_keras.models.spec import check_image_size
 
 # A record keeps counts for each pair of classes, in one line of text.
 MAX_CLASSES = 256
-LEAST = 2  # images of a class: one to train on, one to validate
+LEAST = 2  # images of a class; with one, nothing can be held out
 TEST_FRACTION = 0.2
 _NAMED = 3  # pairs of equal images in a note
 

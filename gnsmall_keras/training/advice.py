@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gnsmall_keras.data.dataset import some
 from gnsmall_keras.lines import percent
 from gnsmall_keras.training.experiment import Learning
 
@@ -23,6 +24,7 @@ def find_warnings(
     labels: np.ndarray,
     accuracy: float | None,
     losses: Sequence[float],
+    absent: Sequence[str] = (),
 ) -> list[str]:
     """Returns warnings with their cures; an empty list if all went well.
 
@@ -33,6 +35,7 @@ def find_warnings(
         labels: of the validation images.
         accuracy: on these, in [0, 1]; None without any.
         losses: on the monitored images, after each epoch.
+        absent: classes without a validation image, where there are others'.
     """
     found: list[str] = []
     steps = images // learning.batch_size
@@ -48,6 +51,11 @@ def find_warnings(
             f"{len(labels):,} images, is not above guessing. Train longer or "
             "at a lower rate (--recipe finetune, --peak-learning-rate 0.01), "
             "or look at images and labels."
+        )
+    if absent:
+        found.append(
+            f"no validation image is of {some(absent)}: the validation "
+            "accuracy says nothing of these classes. Add images of them."
         )
     limit = _EXPLODED * math.log(max(classes, 2))
     if losses and not losses[-1] <= limit:

@@ -297,6 +297,7 @@ def _record(experiment, dataset, splits, model, done, **circumstances):
         labels=splits.validation.labels,
         accuracy=validated,
         losses=done.history.get("val_loss", ()),
+        absent=splits.absent_from_validation(dataset.class_names),
     )
     return RunRecord(
         **experiment.name._asdict(),

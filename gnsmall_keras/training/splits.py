@@ -1,6 +1,7 @@
 """The images of a run: fitted on, held out, monitored, and read at the end."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,13 @@ class Splits(NamedTuple):
     fitting: Split
     validation: Split  # held out; empty under protocol "paper"
     monitored: Split  # evaluated after every epoch
+
+    def absent_from_validation(self, class_names: Sequence[str]) -> list[str]:
+        """Returns the classes without a held out image, if there are any."""
+        found = set(self.validation.labels.tolist())
+        if not found:
+            return []
+        return [n for i, n in enumerate(class_names) if i not in found]
 
 
 def split(dataset: Dataset, partition: Partition) -> Splits:

@@ -351,6 +351,20 @@ def _warnings(**given):
     return find_warnings(learning, **usual | given)
 
 
+def test_classes_without_a_validation_image_are_named(
+    folder, tmp_path, monkeypatch, capsys
+):
+    """Of 10, 2 and 10 images three are held out, stratified by class."""
+    for file in (folder / "right").glob("*.png"):
+        if int(file.stem) > 2:
+            file.unlink()
+    config = RunConfig(data=str(folder), recipe="quick", epochs=1, batch_size=8)
+    record = _train(config, tmp_path / "runs", monkeypatch)
+    told = "no validation image is of ['right']: "
+    assert [told in line for line in record.images["warnings"]].count(True) == 1
+    assert f"warning: {told}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
