@@ -271,6 +271,7 @@ def export_network(
     """
     source = describe_source(run) if run else None
     _check_data(network, dataset, run)
+    check_beside(checked_path(path), dataset.class_names)  # before any training
     training = None
     if config.quantization in TRAINED:  # by the network as it is
         training = prepare_training(network, dataset, config, run)

@@ -148,6 +148,26 @@ def test_tfmot_s_own_training_makes_an_int8_file(network):
     assert graph.shape(graph.outputs[0])[-1] == 10
 
 
+@pytest.mark.parametrize("name", ["a.bin", "none/a.tflite", "b.tflite"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_training(
+    network, tmp_path, monkeypatch, name
+):
+    trained = []
+    monkeypatch.setattr(tflite, "_compressed", lambda *_: trained.append(1))
+    (tmp_path / "a.tflite").touch()
+    (tmp_path / "labels.txt").write_text("of\na\n")
+    config = ExportConfig(compress="prune:0.5")
+    with pytest.raises(ValueError, match=r"end in|not exist|of other files"):
+        tflite.export_network(
+            network,
+            tmp_path / name,
+            load_data("digits"),
+            config,
+            exports=tmp_path / "exports.jsonl",
+        )
+    assert not trained
+
+
 def test_a_layer_that_has_no_twin_is_named():
     _skip_without_tfmot()
     inputs = keras.Input((32, 32, 3))
