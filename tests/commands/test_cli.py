@@ -1,5 +1,6 @@
 """The command line: one line and exit status 2 for every bad input."""
 
+import re
 import subprocess
 import sys
 
@@ -221,3 +222,9 @@ def test_evaluate_needs_enough_images_for_a_test_split(capsys, tmp_path):
         tmp_path / "images",
     )
     assert "one of them to be split off as test" in error
+
+
+def test_the_commands_that_take_jax_are_named():
+    text = (ROOT / "docs/commands.md").read_text("utf-8")
+    names = re.findall(r"sees a GPU, (.*) take JAX and say so", text)[0]
+    assert set(re.findall(r"`(.*?)`", names)) == cli._TRAINING
