@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BACKEND ?= tensorflow
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := pyproject.toml gnsmall_keras/__init__.py
+SOURCES := pyproject.toml gnsmall_keras/version.py
 LOCKS := export dev
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
   --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \

@@ -7,6 +7,7 @@ package loads no framework and chooses no backend.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gnsmall_keras import version
 from gnsmall_keras.quiet import quieten_notebook
 from gnsmall_keras.registration import register_layers
 
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
     from gnsmall_keras.sweeps.plan import read_sweep as read_sweep
     from gnsmall_keras.training.run import train as train
 
-__version__ = "0.1.0"
+__version__ = version.__version__
 
 register_layers()
 quieten_notebook()

@@ -25,6 +25,7 @@ LEVELS = {
     "models.catalogue": 0,
     "devices.targets": 0,
     "recipes": 0,
+    "version": 0,
     "records.jsonl": 0,
     "records.provenance": 0,
     "fields": -1,  # rules of values

@@ -1,4 +1,7 @@
-"""The locks of the two README commands hold what pyproject.toml asks for."""
+"""The locks of the two README commands hold what pyproject.toml asks for.
+
+And `make` installs the package anew when the file with its version changes.
+"""
 
 import re
 import tomllib
@@ -7,8 +10,11 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import gnsmall_keras
+
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = SETTINGS["project"]
 
 
 def requirements_of(extra: str) -> list[Requirement]:
@@ -46,3 +52,11 @@ def test_a_lock_has_each_requirement_with_its_hashes(extra):
             assert requirement.specifier.contains(version, prereleases=True), (
                 f"{requirement} but {version} in the lock: run `make lock`"
             )
+
+
+def test_the_version_is_in_the_file_that_an_installation_reads():
+    path = SETTINGS["tool"]["hatch"]["version"]["path"]
+    version = gnsmall_keras.__version__
+    assert f'\n__version__ = "{version}"\n' in (ROOT / path).read_text()
+    make = (ROOT / "Makefile").read_text()
+    assert f"SOURCES := pyproject.toml {path}\n" in make
