@@ -153,7 +153,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_training(
     network, tmp_path, monkeypatch, name
 ):
     trained = []
-    monkeypatch.setattr(tflite, "_compressed", lambda *_: trained.append(1))
+    monkeypatch.setattr(tflite, "make_packable", lambda *_: trained.append(1))
     (tmp_path / "a.tflite").touch()
     (tmp_path / "labels.txt").write_text("of\na\n")
     config = ExportConfig(compress="prune:0.5")
