@@ -10,12 +10,7 @@ import operator
 
 import keras
 
-from gnsmall_keras.data.batches import (
-    IMAGES,
-    TEACHER_LOGITS,
-    TrainingBatches,
-    labels_of,
-)
+from gnsmall_keras.data.batches import IMAGES, TrainingBatches, labels_of
 from gnsmall_keras.distill.compiled import check_loss, check_metrics
 from gnsmall_keras.distill.labels import (
     are_indices,
@@ -28,7 +23,7 @@ from gnsmall_keras.distill.labels import (
     shape_of,
 )
 from gnsmall_keras.distill.losses import LabelCrossEntropy
-from gnsmall_keras.distill.teachers import WEIGHTS
+from gnsmall_keras.distill.targets import has_targets
 from gnsmall_keras.models import keras_private
 from gnsmall_keras.native import choice
 
@@ -173,7 +168,8 @@ class Running:
                 number, or a row of another length or of more than 1 in all:
                 of arrays and of this package's batches before the first step,
                 of other data with their batch (numbers on TensorFlow not where
-                XLA compiles, sums of rows not there).
+                XLA compiles, sums of rows not there). So it is with those of
+                validation, here and in `evaluate`.
         """
         bound = _FIT.bind(self, x, y, *args, **kwargs)
         given = dict(list(bound.arguments.items())[1:])  # without self
@@ -188,10 +184,16 @@ class Running:
         with self._at_work(), self._refusing_labels():
             return super().fit(**given)
 
-    def evaluate(self, *args, **kwargs):
-        """Evaluates; see `keras.Model.evaluate`."""
-        with self._at_work():
-            return super().evaluate(*args, **kwargs)
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """Evaluates; see `keras.Model.evaluate`, and `fit` on labels."""
+        known = y if y is not None else labels_of(x)
+        self._check_labels(known)
+        with (
+            self._at_work(),
+            self._having_checked(known is not None),
+            self._refusing_labels(),
+        ):
+            return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, *args, **kwargs):
         """Predicts; see `keras.Model.predict`."""
@@ -213,6 +215,24 @@ class Running:
         self._check_labels(y)
         self._frozen.labels_checked = True
         return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        """Evaluates one batch; see `keras.Model.test_on_batch` and `fit`."""
+        self._check_labels(y)
+        with self._having_checked(True):
+            return super().test_on_batch(x, y, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def _having_checked(self, checked):
+        """Says of labels to evaluate by; of those of a fit it holds again."""
+        before, self._frozen.labels_checked = (
+            self._frozen.labels_checked,
+            checked,
+        )
+        try:
+            yield
+        finally:
+            self._frozen.labels_checked = before
 
     def _check_validation(self, data):
         labels = labels_of(data)
@@ -322,39 +342,6 @@ class Running:
         return classes > 1 and are_indices(labels)
 
 
-def check_dict(batch, student):
-    """Checks a batch's first part that is a dict: what it has, its classes.
-
-    Args:
-        batch: the dict, which may also be the inputs of such a student.
-        student: the student.
-
-    Raises:
-        ValueError: if images or a teacher's logits are missing, or these are of
-            other classes than the student's.
-    """
-    inputs = getattr(student, "inputs", None) or ()
-    own = {tensor.name for tensor in inputs if len(inputs) == 1}
-    alone = (IMAGES in batch) != (TEACHER_LOGITS in batch)
-    if alone and len(inputs) < 2 and not own & set(batch):
-        raise ValueError(
-            f"A batch with cached targets must have {IMAGES!r} and "
-            f"{TEACHER_LOGITS!r}. Received: {[*batch]}. Name its parts so, or "
-            "pass the images alone."
-        )
-    if not has_targets(batch):
-        return
-    shape = shape_of(batch[TEACHER_LOGITS])
-    rank = 3 if WEIGHTS in batch else 2
-    classes = student.output_shape[-1]
-    if shape and (len(shape) != rank or shape[-1] not in (None, classes)):
-        raise ValueError(
-            f"{TEACHER_LOGITS!r} must be (batch, classes), of the student's "
-            f"{classes} classes. Received: {shape}. Take a cache of the same "
-            "data, or a student of as many classes."
-        )
-
-
 def _counting(batches, callbacks):
     """Callbacks that also tell batches which epoch begins.
 
@@ -368,11 +355,6 @@ def _counting(batches, callbacks):
         together.callbacks = [start, *callbacks.callbacks]
         return together
     return [start, *keras.tree.flatten(callbacks or [])]
-
-
-def has_targets(x):
-    """Whether a teacher's logits are in a batch, beside the images."""
-    return isinstance(x, dict) and TEACHER_LOGITS in x
 
 
 def _is_symbolic(images):

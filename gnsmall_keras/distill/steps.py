@@ -72,7 +72,8 @@ class TensorFlowStep:
         try:
             yield
         except tf.errors.InvalidArgumentError as error:
-            found = re.search(rf"\[{RULE}\] \[([^\]]*)\]", str(error))
+            # As a graph writes it, or TensorFlow without one.
+            found = re.search(rf"{RULE}(?:\] \[|'\n)([-+.\w]+)", str(error))
             if found is None:
                 raise
             classes = self.student.output_shape[-1]
@@ -80,6 +81,7 @@ class TensorFlowStep:
 
     def test_step(self, data):
         """Evaluates one batch; the teacher runs where it counts."""
+        data = self._with_checked_labels(data)
         if self._asks_teacher():
             data = self._with_targets(data)
         return super().test_step(data)
@@ -108,6 +110,7 @@ class TorchStep:
 
     def test_step(self, data):
         """Evaluates one batch; the teacher runs where it counts."""
+        self._check_batch(data)
         if self._asks_teacher():
             data = self._with_targets(data)
         return super().test_step(data)
@@ -147,9 +150,19 @@ class JaxStep:
         before = self.train_function
         super().make_train_function(force)
         step = self.train_function
-        if step is before:
-            return
-        self.train_function = lambda state, batches: step(
+        if step is not before:
+            self.train_function = self._checking(step)
+
+    def make_test_function(self, force=False):
+        """Prepares `evaluate`, which looks at the labels as well."""
+        before = self.test_function
+        super().make_test_function(force)
+        step = self.test_function
+        if step is not before:
+            self.test_function = self._checking(step)
+
+    def _checking(self, step):
+        return lambda state, batches: step(
             state, self._with_checked_labels(batches)
         )
 

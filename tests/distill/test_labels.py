@@ -125,6 +125,43 @@ def test_rows_of_more_than_one_label_are_refused(row, way):
         calls[way]()
 
 
+class _Batches(keras.utils.PyDataset):
+    """Data that nobody has seen as a whole."""
+
+    def __init__(self, *batch):
+        super().__init__()
+        self._batch = batch
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self._batch
+
+
+@pytest.mark.parametrize("way", ["validation", "evaluate", "arrays", "batch"])
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("label", [-1, 3])
+def test_evaluation_refuses_them_too(label, eager, way):
+    """Their loss is 0: it looked perfect."""
+    x, y = np.ones((4, 4), "float32"), np.array([0, 1, 2, 2])
+    wrong = np.full(4, label)
+    distiller = _taught()
+    distiller.compile("sgd", loss=LabelCrossEntropy(), run_eagerly=eager)
+    distiller.fit(x, y, verbose=0)
+    calls = {
+        "validation": lambda: distiller.fit(
+            x, y, validation_data=_Batches(x, wrong), verbose=0
+        ),
+        "evaluate": lambda: distiller.evaluate(_Batches(x, wrong), verbose=0),
+        "arrays": lambda: distiller.evaluate(x, wrong, verbose=0),
+        "batch": lambda: distiller.test_on_batch(x, wrong),
+    }
+    with pytest.raises(ValueError, match=f"from 0 to 2.*Received: {label}"):
+        calls[way]()
+    assert distiller.evaluate(_Batches(x, y), verbose=0) > 0
+
+
 def test_other_rows_of_labels_are_taken():
     """In half precision, mixed, and none, whose image does not count."""
     rows = np.array([[0.1] * 3, [0.7, 0.3, 0], [0, 0, 0], [1, 0, 0]], "float16")
