@@ -113,10 +113,31 @@ class Running:
             self._choose_kernels()
         return super().make_predict_function(force)
 
+    def test_step(self, *batch):
+        """Evaluates one batch; see `keras.Model.test_step`."""
+        with self._answering():
+            return super().test_step(*batch)
+
+    def predict_step(self, *batch):
+        """Predicts for one batch; see `keras.Model.predict_step`."""
+        with self._answering():
+            return super().predict_step(*batch)
+
+    @contextlib.contextmanager
+    def _answering(self):
+        """Lets native kernels answer, which have no gradient or graph."""
+        before, self._frozen.answers = self._frozen.answers, True
+        try:
+            yield
+        finally:
+            self._frozen.answers = before
+
     def _student_logits(self, images, training):
         """The student's logits, by the kernels that were chosen."""
         frozen = self._frozen
-        native = frozen.native if training else frozen.inference
+        native = frozen.native if training else None
+        if frozen.answers and not training:
+            native = frozen.inference
         if training and not hasattr(native, "train"):
             native = None  # it has a whole step, `_native_step`
         if native is None or _is_symbolic(images):

@@ -20,6 +20,7 @@ class Untracked:
         self.inference = None  # and to answer
         self.has_metrics = False  # compiled ones, which need labels
         self.labels_checked = False  # those of the present call, all at once
+        self.answers = False  # a step of `evaluate` or `predict`
         self.at_work = False  # a call of `fit`, `evaluate` or `predict`
 
 

@@ -251,6 +251,35 @@ def test_answers_are_keras_s():
         )
 
 
+def test_a_call_of_ones_own_is_keras_s():
+    """Whatever has run before: it has a gradient, and can be exported."""
+    if ON_JAX:
+        pytest.skip("one network, each operation compiled by itself")
+    distiller = _compiled("native")
+    images, _ = _batch()
+    distiller.predict(images, verbose=0)
+    assert distiller._frozen.inference
+    if ON_TENSORFLOW:
+        import tensorflow as tf
+
+        @tf.function
+        def slope(images):
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                total = tf.reduce_sum(distiller(images, training=False))
+            return tape.gradient(total, images)
+
+        graph = slope.get_concrete_function(tf.constant(images)).graph
+        assert "PyFunc" not in {each.type for each in graph.get_operations()}
+        assert graph.structured_outputs is not None
+        return
+    import torch
+
+    values = torch.tensor(images, requires_grad=True)
+    distiller(values).sum().backward()
+    assert values.grad.abs().max() > 0
+
+
 @slow_on_tensorflow
 def test_a_training_that_goes_on_ends_the_same():
     """Weights and the optimiser's variables, put into a new Distiller."""
