@@ -226,7 +226,7 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
         )
         return logits
 
-    def _with_targets(self, data):
+    def _with_targets(self, data, training):
         """Puts what the teacher says beside the images of a batch."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._check_given(x, y)
@@ -234,7 +234,7 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
             check_dict(x, self.student)
             return data
         if self.teacher is None:
-            if self.expects_teacher:
+            if self.expects_teacher and training:
                 raise ValueError(
                     "This Distiller has no teacher: files hold the student "
                     "alone. Call `distiller.set_teacher(teacher)` first, or "

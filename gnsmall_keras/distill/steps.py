@@ -22,7 +22,8 @@ class TensorFlowStep:
 
     def train_step(self, data):
         """Trains on one batch."""
-        data = self._with_targets(self._with_checked_labels(data))
+        data = self._with_checked_labels(data)
+        data = self._with_targets(data, training=True)
         if self._frozen.native:
             return self._native_step(data)
         return super().train_step(data)
@@ -83,7 +84,7 @@ class TensorFlowStep:
         """Evaluates one batch; the teacher runs where it counts."""
         data = self._with_checked_labels(data)
         if self._asks_teacher():
-            data = self._with_targets(data)
+            data = self._with_targets(data, training=False)
         return super().test_step(data)
 
     def _replicas(self):
@@ -103,7 +104,7 @@ class TorchStep:
         self._check_batch(data)
         self._follow_freezing()
         with torch.no_grad():
-            data = self._with_targets(data)
+            data = self._with_targets(data, training=True)
         if self._frozen.native:
             return self._native_step(data)
         return super().train_step(data)
@@ -112,7 +113,7 @@ class TorchStep:
         """Evaluates one batch; the teacher runs where it counts."""
         self._check_batch(data)
         if self._asks_teacher():
-            data = self._with_targets(data)
+            data = self._with_targets(data, training=False)
         return super().test_step(data)
 
     def _check_batch(self, data):
@@ -137,12 +138,13 @@ class JaxStep:
 
     def train_step(self, state, data):
         """Trains on one batch."""
-        return super().train_step(state, self._taught(state, data))
+        data = self._taught(state, data, training=True)
+        return super().train_step(state, data)
 
     def test_step(self, state, data):
         """Evaluates one batch; the teacher runs where it counts."""
         if self._asks_teacher():
-            data = self._taught(state, data)
+            data = self._taught(state, data, training=False)
         return super().test_step(state, data)
 
     def make_train_function(self, force=False):
@@ -176,10 +178,10 @@ class JaxStep:
     def _refusing_labels(self):
         return contextlib.nullcontext()
 
-    def _taught(self, state, data):
+    def _taught(self, state, data, training):
         pairs = zip(self.non_trainable_variables, state[1], strict=True)
         with keras.StatelessScope(state_mapping=list(pairs)):
-            return self._with_targets(data)
+            return self._with_targets(data, training)
 
     @property
     def non_trainable_variables(self):

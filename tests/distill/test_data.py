@@ -211,11 +211,17 @@ def test_regularisers_are_added_whole():
     assert logs["loss"] == pytest.approx(total, rel=1e-4)
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_an_agreement_that_nothing_measured_is_not_reported(cached):
+@pytest.mark.parametrize(
+    ("cached", "expects"), [(True, True), (True, False), (False, False)]
+)
+def test_an_agreement_that_nothing_measured_is_not_reported(cached, expects):
     """Validation has no cached targets, plain training no teacher."""
     images, labels = examples(BATCH)
-    distiller = Distiller(make_student(), track_agreement=True)
+    distiller = Distiller(
+        make_student(),
+        track_agreement=True,
+        expects_teacher=expects,
+    )
     distiller.compile("sgd", loss=LabelCrossEntropy())
     data = images
     if cached:
@@ -224,6 +230,18 @@ def test_an_agreement_that_nothing_measured_is_not_reported(cached):
     history = fit(distiller, data, labels, validation_data=(images, labels))
     reported = {"val_loss", *TERMS, "teacher_agreement"} if cached else None
     assert history.keys() == (reported or {"loss", "val_loss"})
+
+
+def test_what_was_read_from_a_file_is_evaluated_without_its_teacher(tmp_path):
+    distiller = Distiller(make_student(), make_teacher(), track_agreement=True)
+    distiller.compile("sgd", loss=LabelCrossEntropy())
+    distiller.save(tmp_path / "distiller.keras")
+    read = keras.saving.load_model(tmp_path / "distiller.keras")
+    images, labels = examples(BATCH)
+    found = read.evaluate(images, labels, verbose=0, return_dict=True)
+    assert found.keys() == {"loss"}
+    with pytest.raises(ValueError, match="set_teacher"):
+        fit(read, images, labels)
 
 
 class _Shown(keras.callbacks.Callback):
