@@ -70,7 +70,8 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
         student: from images, or any other inputs, to logits; trained in
             place.
         teacher: a Keras model, `FrozenTeacher`, `TeacherEnsemble`, or None. It
-            is never changed, saved or trained.
+            is never changed, saved or trained. On JAX, callbacks of batches
+            must not call it but by `self.model.teacher`, which has its weights.
         label_weight: in [0, 1], of the labels' loss. A variable, to which
             callbacks may assign: `distiller.label_weight = 0.1`. Without a
             compiled loss the distillation loss still counts `1 - label_weight`.

@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from gnsmall_keras.models import keras_private
+
 
 class Untracked:
     """What Keras must neither save nor train."""
@@ -28,7 +30,8 @@ class Setting:
     """A scalar variable of a model; what is assigned to it is checked.
 
     The model holds the variable under the same name after "_". On JAX the
-    model's state is brought first: within `fit` Keras keeps it elsewhere.
+    model's state is brought first, unless a step asks, which has its own:
+    within `fit` Keras keeps it elsewhere.
     """
 
     def __init__(self, check: Callable[[Any], Any]):
@@ -38,7 +41,11 @@ class Setting:
         self._name = f"_{name}"
 
     def __get__(self, model, owner=None) -> Any:
-        return self if model is None else getattr(model, self._name)
+        if model is None:
+            return self
+        if keras.config.backend() == "jax" and not keras_private.is_stateless():
+            model.jax_state_sync()
+        return getattr(model, self._name)
 
     def __set__(self, model, value):
         if hasattr(value, "shape"):  # a tensor or variable

@@ -69,6 +69,13 @@ def scale_loss(model: keras.Model, loss):
     return model._aggregate_additional_loss(loss)
 
 
+def is_stateless() -> bool:
+    """Whether variables have the values of a `keras.StatelessScope` here."""
+    from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+    return in_stateless_scope()
+
+
 def is_synced(model: keras.Model) -> bool:
     """Whether a model on JAX has its weights, not a step that is running."""
     return model._jax_state_synced

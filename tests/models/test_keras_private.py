@@ -218,6 +218,13 @@ def test_an_optimiser_moves_all_variables_in_one_call():
     assert Recorded(0.1).averages == []
 
 
+def test_a_scope_without_state_is_known_as_one():
+    assert not keras_private.is_stateless()
+    with keras.StatelessScope():
+        assert keras_private.is_stateless()
+    assert not keras_private.is_stateless()
+
+
 @pytest.mark.any_backend
 def test_no_other_module_reads_private_names_of_objects():
     found = {
