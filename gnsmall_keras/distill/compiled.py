@@ -31,6 +31,7 @@ _CLASSES_OF_PROBABILITIES = (
 )
 _METRICS_OF_PROBABILITIES = (
     keras.metrics.KLDivergence,
+    keras.metrics.Poisson,
     keras.metrics.PrecisionAtRecall,
     keras.metrics.RecallAtPrecision,
     keras.metrics.SensitivityAtSpecificity,
@@ -38,6 +39,14 @@ _METRICS_OF_PROBABILITIES = (
 )
 # They count what is above 0.5, unless they are told otherwise.
 _HITS = (keras.metrics.Precision, keras.metrics.Recall)
+_COUNTS = (
+    keras.metrics.TruePositives,
+    keras.metrics.TrueNegatives,
+    keras.metrics.FalsePositives,
+    keras.metrics.FalseNegatives,
+)
+_CUT = (keras.metrics.BinaryAccuracy, keras.metrics.BinaryIoU)
+_LARGEST = (keras.metrics.F1Score, keras.metrics.FBetaScore)  # without one
 
 
 def check_loss(loss: Any) -> None:
@@ -131,6 +140,8 @@ def _cure_of(metric):
         except (TypeError, ValueError):  # `fit` has the words for it
             return ""
     if not isinstance(metric, keras.metrics.Metric):
+        if metric is keras.metrics.binary_accuracy:
+            return "keras.metrics.BinaryAccuracy(threshold=0)"
         known = callable(metric) and _takes_probabilities(metric)
         return "Keras's metric of this name, from_logits=True" if known else ""
     kind = type(metric)
@@ -142,6 +153,18 @@ def _cure_of(metric):
     cut = [options.get(name) for name in ("thresholds", "top_k")]
     if isinstance(metric, _HITS) and cut == [None, None]:
         return f"keras.metrics.{kind.__name__}(top_k=1)"
+    if isinstance(metric, _COUNTS) and cut[0] is None:
+        return f"keras.metrics.{kind.__name__}(thresholds=0)"
+    if _cuts_probabilities(options.get("threshold")):
+        if isinstance(metric, _CUT):
+            return f"keras.metrics.{kind.__name__}(threshold=0)"
+        if isinstance(metric, _LARGEST):  # which take no threshold of 0
+            return f"keras.metrics.{kind.__name__} without `threshold`"
     if isinstance(metric, _METRICS_OF_PROBABILITIES):
         return "a metric of your own, which takes the softmax first"
     return ""
+
+
+def _cuts_probabilities(threshold):
+    """Whether it is between what two probabilities may be."""
+    return threshold is not None and 0 < threshold < 1

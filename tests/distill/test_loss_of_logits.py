@@ -106,6 +106,17 @@ def test_several_losses_are_refused(loss, received):
         (keras.metrics.Recall(), "Recall(top_k=1)"),
         (keras.metrics.KLDivergence(), "the softmax first"),
         (keras.metrics.PrecisionAtRecall(0.5), "the softmax first"),
+        ("poisson", "the softmax first"),
+        ("binary_accuracy", "BinaryAccuracy(threshold=0)"),
+        (keras.metrics.binary_accuracy, "BinaryAccuracy(threshold=0)"),
+        (keras.metrics.BinaryAccuracy(), "BinaryAccuracy(threshold=0)"),
+        (keras.metrics.BinaryIoU(threshold=0.9), "BinaryIoU(threshold=0)"),
+        (keras.metrics.F1Score(threshold=0.5), "F1Score without `threshold`"),
+        (keras.metrics.FBetaScore(threshold=0.5), "FBetaScore without"),
+        ("TruePositives", "TruePositives(thresholds=0)"),
+        (keras.metrics.TrueNegatives(), "TrueNegatives(thresholds=0)"),
+        (keras.metrics.FalsePositives(), "FalsePositives(thresholds=0)"),
+        (keras.metrics.FalseNegatives, "FalseNegatives(thresholds=0)"),
     ],
 )
 @pytest.mark.parametrize("kind", ["metrics", "weighted_metrics"])
@@ -129,6 +140,11 @@ class _OwnArea(keras.metrics.AUC):
         keras.metrics.SparseCategoricalCrossentropy(from_logits=True),
         keras.metrics.Precision(thresholds=0),
         keras.metrics.F1Score(),
+        keras.metrics.FBetaScore(),
+        keras.metrics.BinaryAccuracy(threshold=0),
+        keras.metrics.BinaryIoU(threshold=0),
+        keras.metrics.TruePositives(thresholds=0),
+        keras.metrics.FalseNegatives(thresholds=[0.0]),
         _OwnArea(),
     ],
 )
@@ -142,6 +158,27 @@ def test_the_cure_counts_the_largest_logit(kind):
     labels = np.eye(2, dtype="float32")[[0, 1, 1]]
     metric = getattr(keras.metrics, kind)(top_k=1)
     assert float(metric(labels, logits)) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("BinaryAccuracy", 0.75),
+        ("BinaryIoU", 0.5),
+        ("TruePositives", 1),
+        ("FalseNegatives", 0),
+        ("FalsePositives", 1),
+        ("TrueNegatives", 2),
+    ],
+)
+def test_a_threshold_of_0_is_that_of_logits(name, expected):
+    cut = {"thresholds" if "tives" in name else "threshold": 0}
+    metric = getattr(keras.metrics, name)(**cut)
+    if name == "BinaryIoU":
+        metric = keras.metrics.BinaryIoU(target_class_ids=[1], threshold=0)
+    labels = np.array([1.0, 0.0, 0.0, 0.0], "float32")
+    logits = np.array([0.2, 0.1, -0.1, -3.0], "float32")
+    assert float(metric(labels, logits)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("end", ["softmax", "sigmoid"])
