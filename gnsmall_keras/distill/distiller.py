@@ -380,6 +380,7 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
             "adapters": keras.saving.serialize_keras_object(
                 list(self._adapters) if self._adapters else None
             ),
+            "kernels": self._kernels,  # older files have none
         }
 
     @classmethod

@@ -359,6 +359,15 @@ class TestFiles:
         assert logs[0]["dkd_loss"] == pytest.approx(logs[1]["dkd_loss"])
         _assert_equal(read.get_weights(), distiller.get_weights(), 1e-6)
 
+    def test_kernels_are_kept(self, tmp_path):
+        distiller = Distiller(_network(8, 1), kernels="keras")
+        distiller.save(tmp_path / "distiller.keras")
+        read = keras.saving.load_model(tmp_path / "distiller.keras")
+        assert read.get_config()["kernels"] == "keras"
+        config = distiller.get_config()
+        del config["kernels"]
+        assert Distiller.from_config(config).get_config()["kernels"] == "auto"
+
     def test_weights_are_the_students(self):
         distiller = _compiled(_network(8, 1), _network(16, 0))
         own = 2  # label_weight and temperature
