@@ -1,5 +1,6 @@
 """Labels, and losses and accuracy of logits, in float32 or longer."""
 
+import inspect
 import math
 import numbers
 from typing import Any
@@ -177,7 +178,8 @@ class DistillationLoss:
     """Base of the losses between a teacher's and a student's logits.
 
     A loss of one's own is a subclass with `name` and `__call__`, of which
-    `Distiller(loss=...)` takes an object.
+    `Distiller(loss=...)` takes an object. With an `__init__` whose arguments
+    are not all weights it has a `get_config` as well, to be saved.
 
     Args:
         **weights: passed by the subclass's `__init__`, by name.
@@ -221,8 +223,27 @@ class DistillationLoss:
         raise NotImplementedError
 
     def get_config(self):
-        """Returns the arguments of `__init__`."""
-        return dict(self.weights)
+        """Returns the arguments of `__init__`, if all are weights.
+
+        Raises:
+            ValueError: if one is not; the subclass then has a `get_config` of
+                its own.
+        """
+        weights = dict(getattr(self, "weights", {}))
+        kind = type(self)
+        lost = [
+            name
+            for name, parameter in inspect.signature(kind).parameters.items()
+            if parameter.kind != parameter.VAR_KEYWORD and name not in weights
+        ]
+        if lost and kind.get_config is DistillationLoss.get_config:
+            raise ValueError(
+                "A DistillationLoss is saved with the arguments of its "
+                f"`__init__`. Received: {kind.__name__}, whose {lost} are no "
+                "weights. Write get_config in this class, which returns all "
+                "arguments by name."
+            )
+        return weights
 
     @classmethod
     def from_config(cls, config):

@@ -376,6 +376,33 @@ def test_loss_comes_back_from_its_config(loss):
     )
 
 
+class _Power(DistillationLoss):
+    name = "power"
+
+    def __init__(self, exponent=2, *, weight=1.0):
+        super().__init__(weight=weight)
+        self.exponent = exponent
+
+
+class _Saved(_Power):
+    def get_config(self):
+        return {**super().get_config(), "exponent": self.exponent}
+
+
+class _Bare(DistillationLoss):
+    def __init__(self):
+        pass
+
+
+def test_a_loss_that_would_lose_its_arguments_is_not_saved():
+    with pytest.raises(ValueError, match=r"_Power.*\['exponent'\].*Write get_"):
+        _Power(3).get_config()
+    config = _Saved(3, weight=0.5).get_config()
+    assert config == {"exponent": 3, "weight": 0.5}
+    assert _Saved.from_config(config).exponent == 3
+    assert _Bare().get_config() == {}
+
+
 def test_losses_have_the_weights_they_are_given():
     assert HintonKD().get_config() == {}
     assert DecoupledKD(nontarget_weight=2.0).get_config() == {
