@@ -288,7 +288,7 @@ class Running:
 
     def _check_ignored(self):
         """Refuses a class without images where a teacher's loss reads it."""
-        ignored = getattr(getattr(self, "loss", None), "ignore_class", None)
+        ignored = getattr(self._given_loss(), "ignore_class", None)
         read = self.distillation_loss.needs_labels or getattr(
             self.teacher, "needs_labels", False
         )
@@ -345,20 +345,21 @@ class Running:
         elif self._has_shares(labels):
             check_shares(labels, where)
 
+    def _given_loss(self):
+        """What `compile` was given: of a list, its one loss."""
+        loss = getattr(self, "loss", None)
+        return loss[0] if isinstance(loss, list | tuple) else loss
+
     def _has_shares(self, labels):
         """Whether they are known rows, for a loss that takes them as shares."""
-        loss = getattr(self, "loss", None)
-        loss = loss[0] if isinstance(loss, list | tuple) else loss
+        of_shares = isinstance(self._given_loss(), LabelCrossEntropy)
         is_row = len(shape_of(labels)) == 2
-        return (
-            isinstance(loss, LabelCrossEntropy) and is_row and are_known(labels)
-        )
+        return of_shares and is_row and are_known(labels)
 
     def _has_class_labels(self, labels):
         """Whether they are indices of classes, as far as can be told."""
-        loss = getattr(self, "loss", None)
         classes = self.student.output_shape[-1]
-        if getattr(loss, "ignore_class", None) is not None:
+        if getattr(self._given_loss(), "ignore_class", None) is not None:
             return False
         return classes > 1 and are_indices(labels)
 
