@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 _WHOLE = 1.01  # what shares in half precision may add up to
+_WITHOUT_LEAST = ("torch.uint16", "torch.uint32", "torch.uint64")
 RULE = "Labels must be whole numbers of classes"  # in TensorFlow's graph
 
 
@@ -98,11 +99,12 @@ def check_labels(labels, classes: int, where: str = "") -> None:
     """
     if not len(labels):
         return
-    if keras.config.backend() == "torch" and hasattr(labels, "aminmax"):
+    in_torch = keras.config.backend() == "torch" and hasattr(labels, "aminmax")
+    if in_torch and str(labels.dtype) not in _WITHOUT_LEAST:
         least, largest = (float(value) for value in labels.aminmax())
         values, is_whole = labels, not labels.is_floating_point()
     else:
-        values = np.asarray(labels)
+        values = np.asarray(labels.cpu() if in_torch else labels)
         least, largest = values.min(), values.max()
         is_whole = values.dtype.kind in "biu"
     if not (least >= 0 and largest < classes):

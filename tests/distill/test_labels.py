@@ -162,6 +162,22 @@ def test_evaluation_refuses_them_too(label, eager, way):
     assert distiller.evaluate(_Batches(x, y), verbose=0) > 0
 
 
+@pytest.mark.parametrize("kind", ["bool", "uint8", "uint16", "uint32", "int8"])
+def test_whole_numbers_of_any_type_are_taken(kind):
+    """PyTorch has no least and largest of some."""
+    x, y = np.ones((4, 4), "float32"), np.array([0, 1, 1, 0], kind)
+    if keras.config.backend() == "torch":
+        import torch
+
+        y = torch.from_numpy(y)
+    distiller = _taught()
+    assert np.isfinite(distiller.fit(_Batches(x, y), verbose=0).history["loss"])
+    if kind != "bool":
+        y[2] = 3
+        with pytest.raises(ValueError, match="Received: 3"):
+            distiller.fit(_Batches(x, y), verbose=0)
+
+
 def test_other_rows_of_labels_are_taken():
     """In half precision, mixed, and none, whose image does not count."""
     rows = np.array([[0.1] * 3, [0.7, 0.3, 0], [0, 0, 0], [1, 0, 0]], "float16")
