@@ -29,6 +29,7 @@ from gnsmall_keras.data.augment import (
     normalize,
 )
 from gnsmall_keras.distill.checks import check_teacher, shapes_of
+from gnsmall_keras.distill.labels import check_kind
 from gnsmall_keras.distill.stored_teacher import (
     CACHE_FILE,
     SCHEMA,
@@ -86,8 +87,8 @@ def cache_teacher(
 
     Raises:
         ValueError: if the teacher does not fit the data, images are not
-            uint8, `views` is no count, or the folder holds a cache of something
-            else.
+            uint8, labels no array, `views` is no count, or the folder holds a
+            cache of something else.
 
     Example:
         >>> layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
@@ -139,6 +140,7 @@ def cache_teacher(
 
 
 def _describe(teacher, images, labels):
+    check_kind(labels)
     if not len(images) or len(images) != len(labels):
         raise ValueError(
             "A teacher is cached for images with a label each. Received: "

@@ -13,6 +13,7 @@ import numpy as np
 
 from gnsmall_keras.data.augment import Views, check_pixels
 from gnsmall_keras.data.batches import TrainingBatches
+from gnsmall_keras.distill.labels import check_kind
 from gnsmall_keras.lines import one_line
 
 SCHEMA = 2  # also changes with what Augmentation.view makes of a seed
@@ -261,6 +262,7 @@ def check_classes_known(labels: np.ndarray, classes: int) -> None:
 
 def _check_data(images, labels, expected):
     check_pixels(images)
+    check_kind(labels)
     found = images_digest(images, labels)
     if found != expected:
         raise ValueError(

@@ -332,6 +332,7 @@ def test_cache_of_fewer_classes_is_refused(teacher, tmp_path):
         ({"gain": np.nan}, {}, "logits that are NaN or inf"),
         ({}, {"labels": LABELS - 1}, r"labels in \[-1, 2\]"),
         ({}, {"labels": LABELS[:9]}, "images=30, labels=9"),
+        ({}, {"labels": LABELS.tolist()}, "Received: a list. Use np.asarray"),
         ({}, {"images": IMAGES[:0], "labels": LABELS[:0]}, "images=0"),
         ({}, {"views": 0}, "views=0"),
         ({}, {"views": 1.5}, "views=1.5"),
@@ -357,6 +358,15 @@ def test_logits_beyond_float16_are_cut_off(tmp_path):
     logits = np.array(stored.logits)
     assert np.isfinite(logits).all()
     assert np.abs(logits).max() == np.finfo(np.float16).max
+
+
+def test_a_cache_is_not_opened_with_a_list_of_labels(teacher, tmp_path):
+    cached = _cache(teacher, tmp_path)
+    labels = LABELS.tolist()
+    with pytest.raises(ValueError, match="Received: a list"):
+        _load(tmp_path, labels=labels)
+    with pytest.raises(ValueError, match="Received: a list"):
+        cached.batches(IMAGES, labels, batch_size=5, seed=0)
 
 
 @pytest.mark.contract
