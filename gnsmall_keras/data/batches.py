@@ -54,9 +54,9 @@ class TrainingBatches(keras.utils.PyDataset):
         images, labels, batch_size, views, mixing, classes: the arguments.
 
     Raises:
-        ValueError: if not one batch can be made, images are not uint8,
-            `teacher_logits` does not fit them, or they are to be mixed with it
-            or without `classes`.
+        ValueError: if not one batch can be made, images are not uint8, labels
+            more or fewer than they, `teacher_logits` does not fit them, or they
+            are to be mixed with it or without `classes`.
     """
 
     def __init__(
@@ -76,6 +76,12 @@ class TrainingBatches(keras.utils.PyDataset):
     ):
         super().__init__()
         check_pixels(images)
+        if len(labels) != len(images):
+            raise ValueError(
+                "`labels` must be one for each image. Received: "
+                f"labels={len(labels)}, images={len(images)}. Take both of "
+                "one split."
+            )
         if len(images) < batch_size:
             raise ValueError(
                 "`batch_size` must not exceed the number of training images. "

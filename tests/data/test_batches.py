@@ -255,6 +255,13 @@ def test_batch_larger_than_the_data_is_refused():
         TrainingBatches(IMAGES, LABELS, batch_size=51, seed=0)
 
 
+@pytest.mark.parametrize("count", [30, 60])
+def test_labels_of_other_images_are_refused(count):
+    labels = np.zeros(count, int)
+    with pytest.raises(ValueError, match=f"labels={count}, images=50"):
+        TrainingBatches(IMAGES, labels, batch_size=10, seed=0)
+
+
 def test_normalised_images_are_refused():
     with pytest.raises(ValueError, match=r"must be uint8.*Received: float32"):
         TrainingBatches(normalize(IMAGES), LABELS, batch_size=16, seed=0)
