@@ -6,13 +6,16 @@ from gnsmall_keras.models import keras_private
 from gnsmall_keras.models.branched import KaimingNormal
 from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
 
+_BRANCHED = (BranchedConv2D, BranchedDepthwiseConv2D)
+
 
 @keras_private.without_tensorflow()
 def to_deploy(model: keras.Model) -> keras.Model:
     """Returns a new model in which every sum of branches is one convolution.
 
     Only layers of `keras.layers` remain, so the result needs nothing of this
-    package to load, convert or quantise. Layer names stay the same.
+    package to load, convert or quantise. Layer names stay the same. Models
+    inside of the model are fused too.
 
     Args:
         model: a functional model; it is left untouched. Layers that are not
@@ -24,7 +27,8 @@ def to_deploy(model: keras.Model) -> keras.Model:
         same inference outputs.
 
     Raises:
-        ValueError: if `model` is not a functional `keras.Model`.
+        ValueError: if `model` is not a functional `keras.Model`, or has
+            branched layers inside of a layer that is not.
 
     Example:
         >>> model = gns.ghostnetv3_small(width=0.25)
@@ -36,10 +40,11 @@ def to_deploy(model: keras.Model) -> keras.Model:
     model = as_functional(model)
     fused = keras.models.clone_model(model, clone_function=_fused_twin)
     for layer in model.layers:
-        if not layer.weights:  # an input's twin may have another name
+        # An input's twin may have another name; a model's has its weights.
+        if not layer.weights or _is_to_fuse(layer):
             continue
         twin = fused.get_layer(layer.name)
-        branched = isinstance(layer, (BranchedConv2D, BranchedDepthwiseConv2D))
+        branched = isinstance(layer, _BRANCHED)
         weights = layer.merged() if branched else layer.get_weights()
         twin.set_weights(weights)
     return fused
@@ -69,6 +74,30 @@ def as_functional(model: keras.Model) -> keras.Model:
     )
 
 
+def _is_to_fuse(layer):
+    """Whether a layer is a model with layers that need this package.
+
+    Raises:
+        ValueError: if it has branched layers, and is no functional model.
+    """
+    parts = keras_private.parts_of(layer)
+    branched = any(isinstance(part, _BRANCHED) for part in parts)
+    if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):
+        return branched or any(map(_begins_by_ours, parts))
+    if branched:
+        raise ValueError(
+            "Branched layers must be of a functional or sequential model to "
+            f"be fused. Received: {layer.name!r}, a {type(layer).__name__}, "
+            "with such layers inside. Fuse them before: give it "
+            "to_deploy(network)."
+        )
+    return False
+
+
+def _begins_by_ours(layer):
+    return isinstance(getattr(layer, "kernel_initializer", None), KaimingNormal)
+
+
 def _fused_twin(layer):
     if isinstance(layer, BranchedConv2D):
         return keras.layers.Conv2D(
@@ -88,7 +117,9 @@ def _fused_twin(layer):
             dtype=layer.dtype_policy,
             name=layer.name,
         )
+    if _is_to_fuse(layer):
+        return to_deploy(layer)
     config = layer.get_config()
-    if isinstance(getattr(layer, "kernel_initializer", None), KaimingNormal):
+    if _begins_by_ours(layer):
         config["kernel_initializer"] = "zeros"  # ours would need this package
     return layer.__class__.from_config(config)

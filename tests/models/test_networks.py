@@ -13,6 +13,8 @@ from gnsmall_keras.models.counting import (
 )
 from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.ghostnet import ghostnetv3, ghostnetv3_small
+from gnsmall_keras.models.keras_private import parts_of
+from gnsmall_keras.models.layers import BranchedConv2D
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.models.spec import COUNTS, PAPER_WIDTHS
 
@@ -263,3 +265,38 @@ def test_to_deploy_says_what_to_give():
 def test_to_deploy_refuses_what_is_not_functional():
     with pytest.raises(ValueError, match="functional"):
         to_deploy(keras.layers.ReLU())
+
+
+def _around(network):
+    inputs = keras.Input((32, 32, 3))
+    return keras.Model(inputs, network(keras.layers.Rescaling(0.5)(inputs)))
+
+
+def _inside(network):
+    return keras.Sequential([keras.Input((32, 32, 3)), network])
+
+
+@pytest.mark.parametrize(
+    "wrap", [_inside, _around, lambda network: _around(_inside(network))]
+)
+def test_networks_inside_of_a_model_are_fused(small, wrap):
+    randomize(small, seed=1)
+    model = wrap(small)
+    deployed = to_deploy(model)
+    assert all(
+        type(layer).__module__.startswith("keras.")
+        for layer in parts_of(deployed)
+    )
+    assert count_macs(deployed) == COUNTS["gns", 0.25].deployed_macs
+    images = np.random.default_rng(0).normal(size=(4, 32, 32, 3))
+    images = images.astype("float32")
+    expected = run(model, images, training=False)
+    found = run(deployed, images, training=False)
+    assert relative_error(found, expected) <= 1e-5
+
+
+def test_branches_that_cannot_be_fused_are_named():
+    frames = keras.layers.TimeDistributed(BranchedConv2D(4), name="frames")
+    inputs = keras.Input((2, 8, 8, 3))
+    with pytest.raises(ValueError, match=r"'frames', a TimeDistributed.*Fuse"):
+        to_deploy(keras.Model(inputs, frames(inputs)))
