@@ -4,7 +4,10 @@ import copy
 import math
 from typing import NamedTuple
 
+import keras
+
 from gnsmall_keras.export.graph import Graph, pack
+from gnsmall_keras.models import counting
 
 
 class Operator(NamedTuple):
@@ -23,6 +26,20 @@ def count_macs(data: bytes) -> int:
     """
     graph = Graph(data)
     return sum(_macs(graph, operator) for operator in graph.operators)
+
+
+def macs_of(model: keras.Model, data: bytes) -> int:
+    """Returns a model's multiply-accumulates.
+
+    Args:
+        model: functional, of images of a fixed size.
+        data: its .tflite file, which is counted where the model has layers
+            that `models.counting` does not know.
+    """
+    try:
+        return counting.count_macs(model)
+    except ValueError:
+        return count_macs(data)
 
 
 def split(data: bytes) -> list[Operator]:

@@ -33,6 +33,7 @@ from gnsmall_keras.export.metadata import (
     with_labels,
     write_beside,
 )
+from gnsmall_keras.export.operators import macs_of
 from gnsmall_keras.export.rewrite import rewrite
 from gnsmall_keras.export.smaller import make_packable, make_small
 from gnsmall_keras.models import counting
@@ -353,7 +354,7 @@ def _describe(data, config, deployed) -> dict[str, Any]:
         "head_units": config.head_units,
         "compress_images": config.compress_images if config.compress else None,
         "parameters": counting.count_parameters(deployed),
-        "macs": counting.count_macs(deployed),
+        "macs": macs_of(deployed, data),
         "size_bytes": len(data),
         "gzip_bytes": len(gzip.compress(data, mtime=0)),
         "sha256": hashlib.sha256(data).hexdigest(),

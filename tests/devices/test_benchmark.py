@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import flatbuffers
+import keras
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -16,7 +17,7 @@ from gnsmall_keras.devices.benchmark import benchmark
 from gnsmall_keras.devices.checks import read_contents
 from gnsmall_keras.devices.resnet8 import RESNET8, resnet8
 from gnsmall_keras.devices.runtime import TFLiteModel
-from gnsmall_keras.export.operators import count_macs, split
+from gnsmall_keras.export.operators import count_macs, macs_of, split
 from gnsmall_keras.records.export import append_export
 
 pytestmark = pytest.mark.export
@@ -281,3 +282,11 @@ def test_files_of_one_name_are_told_apart(monkeypatch, capsys):
     for name in ("a/model.tflite", "b/model.tflite", "other.tflite"):
         assert printed.count(name) == 2
     assert "c/other.tflite" not in printed
+
+
+def test_a_model_of_other_kernels_has_the_count_of_its_file(small):
+    inputs = keras.Input((8, 4))
+    model = keras.Model(inputs, keras.layers.LSTM(3)(inputs))
+    assert macs_of(model, small) == 12_501_632
+    model = keras.Model(inputs, keras.layers.Conv1D(3, 1)(inputs))
+    assert macs_of(model, small) == 8 * 4 * 3
