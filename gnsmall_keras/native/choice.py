@@ -26,6 +26,21 @@ _chosen: contextvars.ContextVar[str] = contextvars.ContextVar(
 )
 
 
+class NoNativeKernels(ValueError):
+    """Native kernels were asked for where there are none.
+
+    Attributes:
+        reason: why there are none, in one line without its stop.
+    """
+
+    def __init__(self, reason: Exception | str):
+        self.reason = str(reason).rstrip(".")
+        super().__init__(
+            f"kernels='native' is not possible: {self.reason}. Set kernels to "
+            "'auto' or 'keras'."
+        )
+
+
 def check_kernels(kernels: str) -> str:
     """Returns which kernels are asked for.
 
@@ -77,7 +92,8 @@ def network_for_training(
         why_not: what besides the model stands in the way.
 
     Raises:
-        ValueError: if they have to be native and cannot.
+        ValueError: if there are none of that name.
+        NoNativeKernels: if they have to be native and cannot.
     """
     kernels = check_kernels(kernels)
     if kernels == "keras":
@@ -93,10 +109,7 @@ def network_for_training(
         return _native(matched)
     except (Mismatch, NativeUnavailable) as reason:
         if kernels == "native":
-            raise ValueError(
-                f"kernels='native' is not possible: {reason}. Set kernels to "
-                "'auto' or 'keras'."
-            ) from None
+            raise NoNativeKernels(reason) from None
         if getattr(reason, "is_ghostnet", True):
             _say_once(
                 f"Keras computes this network, not the native code: {reason}"

@@ -12,6 +12,7 @@ from gnsmall_keras.distill.teachers import TeacherEnsemble
 from gnsmall_keras.models.keras_private import set_random_seed
 from gnsmall_keras.models.registry import create_model
 from gnsmall_keras.models.saving.pretrained import start_from
+from gnsmall_keras.native.choice import NoNativeKernels
 from gnsmall_keras.recipes import Recipe
 from gnsmall_keras.records.folders import CHECKPOINT_FILE
 from gnsmall_keras.training import checkpoint, devices
@@ -88,11 +89,28 @@ def make_distiller(
     """Returns a compiled Distiller that trains a model."""
     recipe = stage.experiment.learning.recipe
     teaching = stage.experiment.teaching
-    kernels = checkpoint.kernels_to_go_on_with(stage.folder / CHECKPOINT_FILE)
+    path = stage.folder / CHECKPOINT_FILE
+    kernels = checkpoint.kernels_to_go_on_with(path)
     options = {**(teaching.options if teaching else {}), "kernels": kernels}
     distiller = Distiller(student=model, teacher=teachers, **options)
     compile_model(distiller, recipe, steps=recipe.epochs * steps_per_epoch)
+    if kernels == "native":
+        _check_native(distiller, path)
     return distiller
+
+
+def _check_native(distiller, path):
+    """Says what helps where a training that began natively cannot go on so."""
+    try:
+        _ = distiller.chosen_kernels
+    except NoNativeKernels as error:
+        if not any(checkpoint.how_far(path)):
+            raise
+        raise ValueError(
+            f"The training of {path} began with native kernels and has to go "
+            f"on with them, which is not possible here: {error.reason}. Go on "
+            "where it is, or delete the file to start anew with Keras's."
+        ) from None
 
 
 def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:

@@ -196,25 +196,48 @@ def test_a_run_that_went_on_elsewhere_names_both_machines(
     assert record.versions == provenance.package_versions()
 
 
-def test_an_older_checkpoint_without_sessions_goes_on(tmp_path, monkeypatch):
-    """It names machines alone; of one without commit nothing is said."""
+def _stop_after_steps(out, monkeypatch):
+    """Returns the checkpoint and its state."""
     reason = property(lambda self: "so" if self.steps > 8 else "")
     with monkeypatch.context() as stopped:
         stopped.setattr(StopRequest, "reason", reason)
         with pytest.raises(TrainingInterrupted):
-            fit.train(CONFIG, out=tmp_path, progress=False)
-    (path,) = tmp_path.glob(f"*/{CHECKPOINT_FILE}")
+            fit.train(CONFIG, out=out, progress=False)
+    (path,) = out.glob(f"*/{CHECKPOINT_FILE}")
+    with np.load(path) as file:
+        return path, json.loads(str(file["state"]))
+
+
+def _change_state(path, **values):
     with np.load(path) as file:
         arrays = dict(file)
-    state = json.loads(str(arrays["state"]))
+    state = {**json.loads(str(arrays["state"])), **values}
+    arrays["state"] = np.array(json.dumps(state))
+    np.savez(path, **arrays)
+
+
+def test_an_older_checkpoint_without_sessions_goes_on(tmp_path, monkeypatch):
+    """It names machines alone; of one without commit nothing is said."""
+    path, state = _stop_after_steps(tmp_path, monkeypatch)
     (session,) = state["machines"]
     assert session["commit"] == provenance.source_commit()
     machine = {k: session[k] for k in ("processor", "devices")}
-    arrays["state"] = np.array(json.dumps({**state, "machines": [machine]}))
-    np.savez(path, **arrays)
+    _change_state(path, machines=[machine])
     record = fit.train(CONFIG, out=tmp_path, progress=False)
     assert record.hardware["before"] == [machine]
     assert record.commits == [record.commit]
+
+
+@pytest.mark.parametrize("kernels", ["auto", "native"])
+def test_native_kernels_that_are_not_here_are_named(
+    tmp_path, monkeypatch, kernels
+):
+    path, _ = _stop_after_steps(tmp_path, monkeypatch)
+    _change_state(path, kernels="native")
+    with pytest.raises(ValueError, match="has to go on with") as caught:
+        fit.train(CONFIG, out=tmp_path, progress=False, kernels=kernels)
+    assert "is no GhostNet. Go on where it is, or delete" in str(caught.value)
+    assert str(path) in str(caught.value)
 
 
 def test_a_run_that_dies_at_its_very_end_can_be_finished(tmp_path, monkeypatch):
