@@ -107,7 +107,9 @@ def _rule(hint: Any) -> _Rule:
 
 
 def check(name: str, hint: Any, value: Any) -> Any:
-    """Returns a value if it is what its type asks for; 1 becomes 1.0.
+    """Returns a value if it is what its type asks for.
+
+    1 becomes 1.0 where it is real, and a number of NumPy's Python's own.
 
     Args:
         name: what messages call it.
@@ -127,6 +129,7 @@ def check(name: str, hint: Any, value: Any) -> Any:
         item = get_args(kind)[0]
         items = enumerate(cast("Iterable[Any]", value))
         return tuple(check(f"{name}[{n}]", item, one) for n, one in items)
+    given, value = value, _own_number(kind, value)
     if get_origin(kind) is Literal:
         fits, told = value in get_args(kind), f"one of {get_args(kind)}"
     else:
@@ -139,8 +142,21 @@ def check(name: str, hint: Any, value: Any) -> Any:
         fits = fits and value in limits
         told = limits.describe(kind)
     if not fits:
-        raise ValueError(f"`{name}` must be {told}. Received: {value!r}.")
-    return float(cast("float", value)) if kind is float else value
+        raise ValueError(f"`{name}` must be {told}. Received: {given!r}.")
+    return value
+
+
+def _own_number(kind: Any, value: Any) -> Any:
+    """A number as Python's own of a kind; what is none as it is."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    if kind is float:
+        return _as_float(value)
+    if kind is int and isinstance(value, numbers.Integral):
+        return int(value)
+    if get_origin(kind) is Literal and value in get_args(kind):
+        return get_args(kind)[get_args(kind).index(value)]
+    return value
 
 
 def _plain(hint: Any, value: Any) -> Any:
@@ -157,13 +173,7 @@ def _plain(hint: Any, value: Any) -> Any:
         return tuple(_plain(item, one) for one in cast("Iterable[Any]", value))
     if kind is bool and value in (0, 1):
         return bool(value)
-    if isinstance(value, bool):
-        return value
-    if kind is float and isinstance(value, numbers.Real):
-        return _as_float(value)
-    if kind is int and isinstance(value, numbers.Integral):
-        return int(value)
-    return value
+    return _own_number(kind, value)
 
 
 def _as_float(value: Any) -> float:

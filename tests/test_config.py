@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from support import ROOT
 
 from gnsmall_keras import fields
 from gnsmall_keras.config import Distilling, RunConfig, complete
+from gnsmall_keras.data.parts import Options
 from gnsmall_keras.records.folders import begun_name, find_folder
 from gnsmall_keras.records.run import RunRecord, read_records
 
@@ -131,3 +133,24 @@ def test_rules_stand_in_types():
             f"`runs[0].{name}` must be {told}. Received: {value!r}."
         )
     assert fields.check("width", rules["width"], 1) == 1.0
+
+
+def test_numbers_of_numpy_are_python_s():
+    rules = fields.rules(RunConfig)
+    for name, value, expected in (
+        ("epochs", np.int64(3), 3),
+        ("label_weight", np.float32(0.5), 0.5),
+        ("width", np.int32(2), 2.0),
+        ("batch_size", 64, 64),
+    ):
+        found = fields.check(name, rules[name], value)
+        assert found == expected
+        assert type(found) is type(expected)
+    with pytest.raises(ValueError, match=r">= 1\. Received: .*0"):
+        fields.check("epochs", rules["epochs"], np.int64(0))
+    for refused in (np.float32(2), True):
+        with pytest.raises(ValueError, match="whole number"):
+            fields.check("epochs", rules["epochs"], refused)
+    channels = Options(channels=np.int64(1)).channels
+    assert channels == 1
+    assert type(channels) is int

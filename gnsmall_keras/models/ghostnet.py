@@ -151,8 +151,8 @@ def _ghostnet(
     published=None,
 ):
     width = spec.check_width(width)
-    check("classes", Annotated[int, Range(least=2)], classes)
-    check("head_units", Annotated[int, Range(least=1)], head_units)
+    classes = check("classes", Annotated[int, Range(least=2)], classes)
+    head_units = check("head_units", Annotated[int, Range(least=1)], head_units)
     plans = tuple(spec.plan_blocks(stages, width, gates=gates))
     _check_input_shape(input_shape, plans, name)
 

@@ -99,7 +99,8 @@ class QuantizationTraining:
             )
         rules = fields.rules(RunConfig)
         for name in _CHECKED:
-            fields.check(name, rules[name], getattr(self, name))
+            value = fields.check(name, rules[name], getattr(self, name))
+            object.__setattr__(self, name, value)
         if len(self.images) < self.batch_size:
             raise ValueError(
                 "`batch_size` must not exceed the number of images. Received: "

@@ -234,6 +234,16 @@ def test_options_out_of_range_are_named(options, message):
         ghostnetv3_small(0.25, **options)
 
 
+def test_options_may_be_of_numpy():
+    options = {"width": np.float32(0.25), "head_units": np.int64(64)}
+    model = ghostnetv3_small(classes=np.int64(3), **options)
+    expected = ghostnetv3_small(0.25, head_units=64, classes=3)
+    for one, other in zip(model.layers, expected.layers, strict=True):
+        assert one.output.shape == other.output.shape
+        filters = one.get_config().get("filters", 0)
+        assert type(filters) is int
+
+
 def test_gnd_needs_sides_its_gates_can_halve():
     assert ghostnetv3(0.25, input_shape=(64, 64, 3)).output_shape == (None, 10)
     with pytest.raises(ValueError, match="divisible by 32"):

@@ -139,3 +139,8 @@ def test_both_forms_of_efficientnet_see_the_same_image():
 def test_bad_options_are_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         create_model(name, **options)
+
+
+def test_classes_may_be_of_numpy():
+    classes = np.arange(5).max() + 1
+    assert create_model("wrn_16_4", classes=classes).output_shape == (None, 5)

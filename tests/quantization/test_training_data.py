@@ -122,3 +122,15 @@ def test_training_data_must_fit(model, dataset):
     ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(good, **changes)
+
+
+def test_numbers_of_numpy_reach_the_other_process(dataset, tmp_path):
+    training = QuantizationTraining(
+        images=dataset.train_images[:64],
+        labels=dataset.train_labels[:64],
+        epochs=np.int64(3),
+        label_weight=np.float32(0.5),
+    )
+    training.save(tmp_path)
+    found = QuantizationTraining.load(tmp_path)
+    assert (found.epochs, found.label_weight) == (3, 0.5)

@@ -105,7 +105,7 @@ def classifier(
     float32 also where the policy is mixed precision.
     """
     return layers.Dense(
-        classes,
+        int(classes),  # Keras refuses NumPy's
         kernel_initializer=KaimingNormal(6 * x.shape[-1]),
         dtype="float32",
         name=name,
