@@ -30,10 +30,11 @@ class KaimingNormal(keras.initializers.Initializer):
 
     def __init__(self, fan, seed=None):
         self.fan = fan
-        self.seed = random.randint(1, 2**31) if seed is None else seed
+        self.seed = seed  # as given: a layer of the same config draws its own
+        self._drawn_seed = random.randint(1, 2**31) if seed is None else seed
 
     def __call__(self, shape, dtype=None):
-        generator = np.random.default_rng(self.seed)
+        generator = np.random.default_rng(self._drawn_seed)
         dtype = keras.backend.standardize_dtype(dtype)
         kept = "float64" if dtype == "float64" else "float32"
         values = np.empty(math.prod(shape), kept)

@@ -222,3 +222,16 @@ def test_initial_weights_follow_the_seed_and_the_fan_out():
     )
     np.testing.assert_array_equal(first, second)
     assert first.std() == pytest.approx((2 / 50) ** 0.5, rel=0.02)
+
+
+def test_a_layer_of_the_same_config_has_its_own_initial_weights():
+    layer = keras.layers.Dense(8, kernel_initializer=KaimingNormal(8))
+    first, second = layer, keras.layers.Dense.from_config(layer.get_config())
+    for one in (first, second):
+        one.build((None, 8))
+    assert not np.array_equal(first.get_weights()[0], second.get_weights()[0])
+    given = KaimingNormal(8, seed=3)
+    again = KaimingNormal.from_config(given.get_config())
+    np.testing.assert_array_equal(
+        *(keras.ops.convert_to_numpy(one((8, 8))) for one in (given, again))
+    )
