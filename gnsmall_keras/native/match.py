@@ -73,10 +73,7 @@ def match(model: keras.Model, *, training: bool = True) -> Match:
         Mismatch: if it is not, layer by layer, what `ghostnetv3_small` or
             `ghostnetv3` builds, in float32.
     """
-    kinds = (BranchedConv2D, BranchedDepthwiseConv2D)
     nodes = _nodes_of(model)
-    if not any(isinstance(node.operation, kinds) for node in nodes.values()):
-        raise Mismatch(f"{model.name!r} is no GhostNet", is_ghostnet=False)
     try:
         plan = _read_plan(model)
     except (LookupError, AttributeError, ValueError, TypeError):
@@ -107,10 +104,11 @@ def match(model: keras.Model, *, training: bool = True) -> Match:
 
 
 def _nodes_of(model):
-    """The calls of a functional model by their layers' names."""
+    """The calls of a GhostNet by their layers' names."""
     nodes = nodes_of(model) if isinstance(model, keras.Model) else []
-    if not nodes:
-        return {}
+    kinds = (BranchedConv2D, BranchedDepthwiseConv2D)
+    if not any(isinstance(node.operation, kinds) for node in nodes):
+        raise Mismatch(f"{model.name!r} is no GhostNet", is_ghostnet=False)
     found = {node.operation.name: node for node in nodes}
     if type(model).__name__ != "Functional" or "call" in vars(model):
         raise Mismatch(f"{model.name!r} has a `call` of its own")

@@ -7,7 +7,7 @@ import pytest
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
-from gnsmall_keras.native import choice, network
+from gnsmall_keras.native import choice, match, network
 from gnsmall_keras.training.optimizers.muon import CoupledSGD
 
 SIDE, IMAGES, CLASSES = 16, 12, 4
@@ -141,3 +141,13 @@ def test_whatever_stands_in_the_way_is_one_line(
     with pytest.raises(ValueError, match="is not possible") as caught:
         _ = Distiller(student=student, kernels="native").chosen_kernels
     assert told in str(caught.value)
+
+
+def test_nothing_is_said_of_a_model_that_is_no_ghostnet(capsys):
+    inputs, shared = keras.Input((4,)), keras.layers.Dense(4)
+    model = keras.Model(inputs, shared(shared(inputs)))
+    choice._say_once.cache_clear()
+    assert Distiller(student=model).chosen_kernels == "keras"
+    assert not capsys.readouterr().err
+    with pytest.raises(match.Mismatch, match="is no GhostNet"):
+        match.match(model)
