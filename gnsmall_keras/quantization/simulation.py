@@ -99,9 +99,9 @@ class Int8Simulation(keras.layers.Layer):
         if kind == "bias":
             scale, _ = self._scales[operator.outputs[0]]
             return np.float32(128 * scale)
-        others = None
-        if not shared:
-            axis = _channel_axis(operator) % values.ndim
+        axis, others = None if shared else _channel_axis(operator), None
+        if axis is not None:
+            axis = axis % values.ndim
             others = tuple(a for a in range(values.ndim) if a != axis)
         largest = np.abs(values).max(axis=others, keepdims=True)
         return np.maximum(largest, 1e-6)
@@ -204,6 +204,9 @@ def fake_quantize_kernel(kernel, axis: int | None):
 
 
 def _channel_axis(operator):
+    """Of a kernel; None where files have one scale for all its channels."""
+    if operator.kind == "FULLY_CONNECTED":
+        return None  # as `post_training.to_integers` has it
     return -1 if operator.kind == "DEPTHWISE_CONV_2D" else 0
 
 
@@ -252,6 +255,7 @@ def _depthwise_conv(operator, inputs, kernels):
         kernel,
         strides=_strides(options),
         padding=operator.padding.lower(),
+        dilation_rate=(options.dilationHFactor, options.dilationWFactor),
     )
     return _add_bias(outputs, kernels)
 

@@ -7,6 +7,7 @@ import pytest
 from gnsmall_keras.data.batches import EvaluationBatches
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
+from gnsmall_keras.export.convert import float_network
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.export.tflite import export_tflite
 from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
@@ -14,6 +15,7 @@ from gnsmall_keras.quantization.calibration import (
     trace,
 )
 from gnsmall_keras.quantization.few_values import share_scales
+from gnsmall_keras.quantization.post_training import prepare, to_integers
 from gnsmall_keras.quantization.qat import (
     KeepBest,
     QuantizationTraining,
@@ -40,10 +42,14 @@ def test_rounding_of_values_and_kernels():
 
 
 def test_simulation_computes_what_the_file_does(converted, images):
+    _assert_equal(converted.floats, converted.data, images)
+
+
+def _assert_equal(floats, data, images):
     """Each operator alone, from the file's own values."""
-    network, quantized = Graph(converted.floats), Graph(converted.data)
+    network, quantized = Graph(floats), Graph(data)
     layer = Int8Simulation(network, quantized)
-    (traced,) = trace(converted.data, images[:1], reference=True)
+    (traced,) = trace(data, images[:1], reference=True)
     values = {network.inputs[0]: images[:1].astype(np.float32)}
     for ours, theirs in zip(
         network.operators, quantized.operators, strict=True
@@ -58,6 +64,34 @@ def test_simulation_computes_what_the_file_does(converted, images):
         # one may lie on the border between two steps.
         few = max(0.03, 1.01 / errors.size)
         assert errors.mean() <= (0.3 if ours.kind == "MEAN" else few), ours
+
+
+@pytest.mark.parametrize("options", [{}, {"dilation_rate": 2}], ids=str)
+def test_depthwise_and_dense_layers_are_simulated(images, options):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.DepthwiseConv2D(3, padding="same", **options)(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    dense = keras.layers.Dense(10, name="classifier")
+    network = float_network(keras.Model(inputs, dense(x)))
+    dense_kernel = network.of_kind("FULLY_CONNECTED")[0].inputs[1]
+    sizes = np.geomspace(1.0, 0.01, 10)[:, None]  # of units
+    network.set_constant(dense_kernel, network.constant(dense_kernel) * sizes)
+    prepare(network, images, "minmax")
+    data = to_integers(network, input_dtype="int8")
+    _assert_equal(network.to_bytes(), data, images)
+    quantized = Graph(data)
+    layer = Int8Simulation(network, quantized)
+    for ours, theirs in zip(
+        network.operators, quantized.operators, strict=True
+    ):
+        if ours.is_linear:
+            kernel = theirs.inputs[1]
+            axis = -1 if ours.kind == "DEPTHWISE_CONV_2D" else 0
+            units = np.moveaxis(quantized.constant(kernel), axis, -1)
+            expected = units * quantized.scales(kernel)
+            found = np.moveaxis(np.asarray(layer._constant(ours, 1)), axis, -1)
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.fixture(params=["tiny", pytest.param("gns", marks=pytest.mark.slow)])
