@@ -11,6 +11,7 @@ import numpy as np
 
 from gnsmall_keras.child import working
 from gnsmall_keras.export.convert import ENVIRONMENT, float_network
+from gnsmall_keras.export.graph import find_layer
 from gnsmall_keras.quantization.post_training import equalize_on_images
 from gnsmall_keras.quantization.probes import check_same, make_probes
 
@@ -66,12 +67,35 @@ def _rescale(model, images):
         for op in network.operators
         if op.is_linear and op.inputs[0] != pixels
     ]
-    before = [network.constant(op.inputs[2]) for op in linear]
+    before = [_bias(network, op) for op in linear]
     equalize_on_images(network, images, fixed=normalized)
     for operator, old in zip(linear, before, strict=True):
-        kernel, bias = map(network.constant, operator.inputs[1:])
-        layer = model.get_layer(operator.layer)
-        # The converter adds a hard sigmoid's 3 to a bias.
-        bias = layer.get_weights()[1] + (bias - old)
-        kernel = kernel.transpose(_AXES[operator.kind])
-        layer.set_weights([kernel, bias])
+        layer = _layer_of(model, network, operator)
+        kernel = network.constant(operator.inputs[1])
+        weights = [kernel.transpose(_AXES[operator.kind])]
+        if layer.use_bias:
+            # The converter adds a hard sigmoid's 3 to a bias.
+            change = _bias(network, operator) - old
+            weights.append(layer.get_weights()[1] + change)
+        layer.set_weights(weights)
+
+
+def _layer_of(model, network, operator):
+    """The layer of a kernel: the operator may have an activation's name."""
+    layers = {layer.name: layer for layer in model.layers}
+    kernel = find_layer(network.name(operator.inputs[1]), layers)
+    for name in (operator.layer, kernel):
+        if hasattr(layers.get(name), "use_bias"):
+            return layers[name]
+    raise ValueError(
+        "A network that is compressed has its convolutions and dense layers "
+        f"in one model. Received: one inside of {kernel!r}. Leave --compress "
+        "out."
+    )
+
+
+def _bias(network, operator):
+    """An operator's bias; zero where it has none."""
+    if len(operator.sources) < 3:
+        return 0.0
+    return network.constant(operator.sources[2])

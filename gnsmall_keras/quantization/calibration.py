@@ -113,8 +113,9 @@ def _widen(network, ranges):
     XNNPACK refuses a file where a step of a kernel times a step of its input
     is 256 steps of the output. Units that no image wakes are not rare.
     """
-    for operator in network.operators:
-        (made,) = operator.outputs
+    for operator, made in (
+        (each, made) for each in network.operators for made in each.outputs
+    ):
         factor = _factor(network, operator)
         if factor:  # the same integers, which rewriting makes use of
             low, high = ranges[operator.inputs[0]]

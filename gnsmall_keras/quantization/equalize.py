@@ -126,10 +126,10 @@ def _tie(network):
 
 
 def _tie_operator(ties, network, operator):
-    inputs, (output,) = operator.sources, operator.outputs
+    inputs, (output, *others) = operator.sources, operator.outputs
     kind, homogeneous = operator.kind, operator.activation in ("NONE", "RELU")
-    if not homogeneous or operator.outputs[1:]:
-        ties.fix(*inputs, *operator.outputs)
+    if not homogeneous or others:
+        ties.fix(*inputs, output, *others)
     elif operator.is_linear:
         if not _is_plain(network, operator):
             ties.fix(inputs[0], output)

@@ -9,7 +9,7 @@ from support import ROOT
 
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.data.sources import load_data
-from gnsmall_keras.export import smaller, tflite
+from gnsmall_keras.export import equalized, smaller, tflite
 from gnsmall_keras.export.equalized import with_equalized_channels
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.models.deploy import to_deploy
@@ -121,6 +121,42 @@ def test_kernels_of_few_values_take_no_factors_of_gates(tmp_path, monkeypatch):
     ]
     (few,) = (each for each in kernels if len(each) == 16)
     assert len(np.unique(few)) <= 9
+
+
+def _small(*between):
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(8, 3, use_bias=False, name="first")(inputs)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.DepthwiseConv2D(3, use_bias=False)(x)
+    for layer in between:
+        x = layer(x)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    x = keras.layers.ReLU()(keras.layers.Dense(16, name="hidden")(x))
+    logits = keras.layers.Dense(10, use_bias=False, name="classifier")(x)
+    return keras.Model(inputs, logits)
+
+
+def test_layers_without_biases_are_equalised():
+    keras.utils.set_random_seed(0)
+    model = _small()
+    images = _training(model).images[:4]
+    probes = np.random.default_rng(1).normal(size=(4, 32, 32, 3))
+    expected = model.predict(probes, verbose=0)
+    before = model.get_layer("first").get_weights()[0]
+    equalized._rescale(model, images)
+    assert not np.allclose(model.get_layer("first").get_weights()[0], before)
+    np.testing.assert_allclose(
+        model.predict(probes, verbose=0), expected, atol=1e-5
+    )
+
+
+def test_a_model_inside_of_a_compressed_one_is_named():
+    block = keras.Sequential(
+        [keras.Input((28, 28, 8)), keras.layers.Conv2D(8, 1)], name="block"
+    )
+    model = _small(block)
+    with pytest.raises(ValueError, match="inside of 'block'"):
+        equalized._rescale(model, _training(model).images[:4])
 
 
 @pytest.mark.parametrize("how", ["cluster:16", "prune:0.5"])

@@ -1,10 +1,12 @@
 """Ranges of calibration, equalisation, and errors of layers."""
 
+import keras
 import numpy as np
 import pytest
 
 from gnsmall_keras.devices.checks import read_contents
 from gnsmall_keras.devices.runtime import TFLiteModel
+from gnsmall_keras.export.convert import float_network
 from gnsmall_keras.export.graph import Graph, find_layer
 from gnsmall_keras.quantization import calibration
 from gnsmall_keras.quantization.calibration import (
@@ -126,3 +128,19 @@ def test_names_of_layers_are_found_in_tensors_names():
     assert find_layer("m_1/stem_relu_1/Relu;m_1/stem_1/conv", names) == "stem"
     assert find_layer("m_1/block_1/conv", names) == "block_1"
     assert find_layer("m_1/other/conv", names) == "m_1/other/conv"
+
+
+@pytest.mark.parametrize("method", ["minmax", "mse"])
+def test_operators_of_several_outputs_are_quantised(images, method, tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(8, 3, activation="relu")(inputs)
+    x = keras.layers.Concatenate()(keras.ops.split(x, 2, axis=-1)[::-1])
+    x = keras.layers.Conv2D(8, 3, use_bias=False)(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    network = float_network(keras.Model(inputs, keras.layers.Dense(10)(x)))
+    assert len(network.of_kind("SPLIT")[0].outputs) == 2
+    expected = _predict(network.to_bytes(), images, tmp_path)
+    prepare(network, images, method)
+    found = _predict(to_integers(network, input_dtype="int8"), images, tmp_path)
+    assert np.abs(found - expected).max() < 0.1 * np.ptp(expected)
