@@ -80,7 +80,9 @@ def by_script():
 
         def get_input_details(self):
             shape = np.array(self.shape, np.int32)
-            return [{"index": 0, "shape": shape, "dtype": self.dtype}]
+            zero = -128 if self.dtype is np.int8 else 0
+            one = {"index": 0, "shape": shape, "dtype": self.dtype}
+            return [{**one, "quantization": (1.0, zero)}]
 
         def get_output_details(self):
             return [{"index": 1, "quantization": (0.0, 0)}]
