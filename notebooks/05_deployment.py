@@ -111,7 +111,7 @@ def export(target, quantization, **options):
 micro = export("micro", "int8", layer_errors=True)
 print(f"float, fused  {micro.float_accuracy:.4f}  n={micro.evaluated_images}")
 print(f"int8, LiteRT  {micro.accuracy:.4f}  n={micro.evaluated_images}")
-print(f"of one opinion on {micro.agreement:.1%} of the images")
+print(f"same class as the float network: {micro.agreement:.1%} of the images")
 
 # %% [markdown]
 # ## What is in it
@@ -175,8 +175,8 @@ for mapping in [report.edge_tpu for report in reports.values()]:
 #
 # LiteRT runs the file by XNNPACK, as phones do, or by its reference kernels.
 # TensorFlow Lite Micro gives the reference's integers, bit for bit. XNNPACK
-# rounds otherwise by a step here and there, and through all operators that adds
-# up. A step is one of the 256 values of int8.
+# rounds some values differently, by one step, and over all operators these
+# differences accumulate. A step is one of the 256 values of int8.
 
 # %%
 import numpy as np
@@ -207,7 +207,8 @@ print(micro.micro_difference_lsb, "steps between TFLite Micro and reference")
 # ## Errors by layer
 #
 # With `layer_errors=True` every operator's output is compared with the float
-# network's. At 0 dB the noise is as large as the signal, at -20 dB a tenth.
+# network's. At 0 dB the noise is as large as the signal; at -20 dB its amplitude is
+# a tenth.
 
 # %%
 from gnsmall_keras.report.figures.noise import draw_layer_errors
