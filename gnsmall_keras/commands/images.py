@@ -196,7 +196,7 @@ def _load_all(data, shape, reading, run, class_names):
     if data in SOURCES or path.suffix.lower() == ".npz":
         raise ValueError(
             "--split all is for a folder or archive of images. Received: "
-            f"{data!r}. Leave it out: the test split is measured."
+            f"{data!r}. Leave out --split to measure the test split."
         )
     options = Options(**_options(shape, reading, run))
     return _shown(load_all(path, options, class_names))

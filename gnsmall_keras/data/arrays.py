@@ -95,7 +95,7 @@ def load_npz(path: Path, options: Options) -> Dataset:
         if unknown:
             raise ValueError(
                 f"{where} has arrays that are not read: "
-                f"{some(sorted(unknown))}. {KEYS} Rename or remove the others."
+                f"{some(sorted(unknown))}. {KEYS} Rename or remove these."
             )
         given = {}
         for split, prefix in SPLITS.items():

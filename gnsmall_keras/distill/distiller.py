@@ -70,8 +70,8 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
         student: from images, or any other inputs, to logits; trained in
             place.
         teacher: a Keras model, `FrozenTeacher`, `TeacherEnsemble`, or None. It
-            is never changed, saved or trained. On JAX, callbacks of batches
-            must not call it but by `self.model.teacher`, which has its weights.
+            is never changed, saved or trained. On JAX a callback of batches
+            may call it only as `self.model.teacher`.
         label_weight: in [0, 1], of the labels' loss. A variable, to which
             callbacks may assign: `distiller.label_weight = 0.1`. Without a
             compiled loss the distillation loss still counts `1 - label_weight`.
@@ -380,7 +380,8 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
             "adapters": keras.saving.serialize_keras_object(
                 list(self._adapters) if self._adapters else None
             ),
-            "kernels": self._kernels,  # older files have none
+            # Older files have none; native ones are not everywhere.
+            "kernels": "keras" if self._kernels == "keras" else "auto",
         }
 
     @classmethod

@@ -234,7 +234,9 @@ class DistillationLoss:
         lost = [
             name
             for name, parameter in inspect.signature(kind).parameters.items()
-            if parameter.kind != parameter.VAR_KEYWORD and name not in weights
+            if parameter.kind
+            not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            and name not in weights
         ]
         if lost and kind.get_config is DistillationLoss.get_config:
             raise ValueError(

@@ -186,11 +186,11 @@ class Running:
 
         Raises:
             ValueError: if a label is none of the student's classes, no whole
-                number, or a row of another length or of more than 1 in all:
-                of arrays and of this package's batches before the first step,
-                of other data with their batch (numbers on TensorFlow not where
-                XLA compiles, sums of rows not there). So it is with those of
-                validation, here and in `evaluate`.
+                number, or a row of another length or of more than 1 in all.
+                Labels of arrays and of this package's batches are checked
+                before the first step, those of other data batch by batch;
+                TensorFlow then checks neither the sums of rows nor, under XLA,
+                numbers. The same holds for validation data and `evaluate`.
         """
         bound = _FIT.bind(self, x, y, *args, **kwargs)
         given = dict(list(bound.arguments.items())[1:])  # without self

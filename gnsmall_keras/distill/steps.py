@@ -55,7 +55,8 @@ class TensorFlowStep:
         values = tf.cast(tf.reshape(y, [-1]), "float32")
         least, largest = tf.reduce_min(values), tf.reduce_max(values)
         parts = values - tf.floor(values)
-        broken = values[tf.argmax(parts)]
+        # A replica's part of a batch may have no images, so no argmax.
+        broken = tf.reduce_max(tf.where(parts > 0, values, values.dtype.min))
         inside = tf.where(largest < classes, broken, largest)
         wrong = tf.where(least < 0, least, inside)
         right = (least >= 0) & (largest < classes) & tf.reduce_all(parts == 0)

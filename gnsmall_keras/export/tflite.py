@@ -362,7 +362,10 @@ def _describe(data, config, deployed) -> dict[str, Any]:
         "ops": contents.ops,
         "dtypes": contents.dtypes,
         "edge_tpu": edge_tpu,
-        "faults": [*faults, *(edge_tpu.faults if edge_tpu else ())],
+        "faults": [
+            *faults,
+            *(edge_tpu.faults if edge_tpu and not islands else ()),
+        ],
     }
 
 

@@ -139,7 +139,7 @@ def _calls_of(model):
 
 def _macs_of(call):
     layer = call.operation
-    if isinstance(layer, keras.Model):
+    if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):
         return count_macs(layer)
     if isinstance(layer, keras.layers.Dense):
         places = call.input_tensors[0].shape[1:-1]

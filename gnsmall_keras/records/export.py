@@ -12,7 +12,6 @@ from gnsmall_keras.records.run import RECORD_FILE, RunRecord
 
 SCHEMA = 1
 EXPORTS_FILE = "exports.jsonl"  # beside the index of runs
-_SIDE = 32  # pixels of runs and files that are older than the option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,11 +56,6 @@ class ExportRecord:
     def head_units(self) -> int:
         """Of the file's head; the network's own may have more."""
         return self.report.get("head_units") or self.source["head_units"]
-
-    @property
-    def image_size(self) -> int:
-        """Pixels of a side of the images that it takes."""
-        return self.source.get("image_size", _SIDE)
 
     @property
     def is_whole(self) -> bool:
@@ -119,7 +113,6 @@ def describe_source(record: RunRecord) -> dict[str, Any]:
         "started_at": record.started_at,
         "data_digest": record.data_digest,
         **{name: record.config[name] for name in sizes},
-        "image_size": record.config.get("image_size", _SIDE),
         "deployed_parameters": record.deployed_parameters,
     }
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from gnsmall_keras.devices.targets import is_int8
-from gnsmall_keras.records.export import ExportRecord, describe_source
+from gnsmall_keras.records.export import ExportRecord
 from gnsmall_keras.records.run import RunRecord
 
 
@@ -130,7 +130,7 @@ def _is_network(record, export):
     """Whether a file is of a run's network; its size tells the classes.
 
     Of another run it is whole, and for images of the same size, which decide
-    arena and latency.
+    arena and latency: then it has as many multiply-accumulates.
     """
     source = export.source
     same = all(
@@ -139,5 +139,4 @@ def _is_network(record, export):
     ) and (source["deployed_parameters"] == record.deployed_parameters)
     if not same or export.run_key == record.key:
         return same
-    side = describe_source(record)["image_size"]
-    return export.is_whole and export.image_size == side
+    return export.is_whole and export.report.get("macs") == record.deployed_macs

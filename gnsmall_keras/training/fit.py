@@ -109,7 +109,8 @@ def _check_native(distiller, path):
         raise ValueError(
             f"The training of {path} began with native kernels and has to go "
             f"on with them, which is not possible here: {error.reason}. Go on "
-            "where it is, or delete the file to start anew with Keras's."
+            "where they are, or delete the file to start anew with Keras's "
+            "kernels."
         ) from None
 
 

@@ -359,7 +359,10 @@ class TestFiles:
         assert logs[0]["dkd_loss"] == pytest.approx(logs[1]["dkd_loss"])
         _assert_equal(read.get_weights(), distiller.get_weights(), 1e-6)
 
-    def test_kernels_are_kept(self, tmp_path):
+    def test_keras_s_kernels_are_kept(self, tmp_path):
+        """Native ones are not: the file may be read where there are none."""
+        native = Distiller(_network(8, 1), kernels="native")
+        assert native.get_config()["kernels"] == "auto"
         distiller = Distiller(_network(8, 1), kernels="keras")
         distiller.save(tmp_path / "distiller.keras")
         read = keras.saving.load_model(tmp_path / "distiller.keras")

@@ -8,6 +8,7 @@ from plain_distillation import (
     assert_is_distillation,
     compiled,
     distance,
+    examples,
     fit,
     make_teacher,
     plain_reference,
@@ -67,3 +68,13 @@ def test_modes_of_execution(mode):
     distiller = compiled(make_teacher(), **MODES[mode])
     history = fit(distiller)
     assert_is_distillation(distiller, history, plain_reference())
+
+
+@(pytest.mark.contract if BACKEND == "tensorflow" else pytest.mark.backend)
+def test_a_replica_without_images_has_no_wrong_labels():
+    if BACKEND != "tensorflow":
+        pytest.skip("TensorFlow's replicas share the last batch of an epoch")
+    distiller = compiled(make_teacher())
+    images, labels = examples(4)
+    _, checked = distiller._with_checked_labels((images[:0], labels[:0]))
+    assert checked.shape[0] == 0

@@ -95,6 +95,7 @@ def _export(record, size_bytes, latency=None, **report):
         "target": "micro",
         "quantization": "int8",
         "size_bytes": size_bytes,
+        "macs": record.deployed_macs,
         "faults": [],
         "float_accuracy": 0.6,
         "accuracy": 0.59,

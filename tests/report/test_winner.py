@@ -54,34 +54,19 @@ def test_a_runs_own_file_counts_before_its_networks(three, make_export):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"head_units": 640}, {"folded_gates": ["a gate"]}, {"image_size": 64}],
+    [{"head_units": 640}, {"folded_gates": ["a gate"]}, {"macs": 4 * 10**6}],
 )
 def test_a_file_of_another_size_tells_nothing_of_other_runs(
-    three, make_record, make_export, runs_of, changed
+    three, make_export, runs_of, changed
 ):
     small, again, _ = three
-    if "image_size" in changed:  # of as many parameters
-        small = make_record(0.60, 0.60, **changed)
-        file = make_export(small, 300_000)
-    else:
-        file = make_export(small, 300_000, **changed)
+    file = make_export(small, 300_000, **changed)
     own = find_cost(small, [file], "bytes")
     assert own is not None
     assert own.own
     assert find_cost(again, [file], "bytes") is None
     found = find_winner(runs_of(small, again), max_bytes=9**9, exports=[file])
     assert found.slug == small.slug
-
-
-def test_a_file_without_the_images_size_is_of_32_pixels(
-    three, make_record, make_export
-):
-    small, again, _ = three
-    file = make_export(small, 300_000)
-    assert file.source.pop("image_size") == 32
-    assert find_cost(again, [file], "bytes") is not None
-    large = make_record(0.60, 0.60, image_size=96)
-    assert find_cost(large, [file], "bytes") is None
 
 
 def test_the_winner_is_chosen_without_the_test_split(make_record, runs_of):
