@@ -1,5 +1,6 @@
 """Which GhostNets fit a device: widths and heads, by files of random ones."""
 
+import collections
 import dataclasses
 import json
 import tempfile
@@ -12,6 +13,7 @@ import keras
 from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.devices.runtime import installed_runtimes
+from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.export.tflite import export_tflite
 from gnsmall_keras.models.catalogue import Size
 from gnsmall_keras.models.registry import create_model
@@ -99,7 +101,8 @@ class Candidate:
     """Why it does not fit; empty if it does."""
 
 
-_MEASURED = ("bytes", "arena", "macs")  # of a line of what was measured
+_MEASURED = ("most_bytes", "arena", "macs")  # of a line of what was measured
+_BUFFER = 16  # bytes around a constant of a file
 
 
 class _Prober:
@@ -120,7 +123,8 @@ class _Prober:
                     self._known[key] = tuple(map(line.get, _MEASURED))
 
     def _is_of_these(self, line):
-        return line["shape"] == self._shape and "model" in line  # older: none
+        known = {"model", *_MEASURED} <= set(line)  # older ones lack some
+        return known and line["shape"] == self._shape
 
     def __call__(self, size: Size, head: int) -> Candidate:
         key = (*size, head)
@@ -146,23 +150,45 @@ class _Prober:
             head_units=head,
         )
         with tempfile.TemporaryDirectory(prefix="gnsmall-") as folder:
+            path = Path(folder) / "probe.tflite"
             report = export_tflite(
                 model,
-                Path(folder) / "probe.tflite",
+                path,
                 ExportConfig(calibration_size=len(self._images)),
                 calibration_images=self._images,
             )
+            most_bytes = report.size_bytes + count_shared(path.read_bytes())
         found = {
             "shape": self._shape,
             "model": size.model,
             "width": size.width,
             "head_units": head,
-            "bytes": report.size_bytes,
+            "most_bytes": most_bytes,
             "arena": report.arena_bytes,
             "macs": report.macs,
         }
         append_line(json.dumps(found), self._path)
         return tuple(map(found.get, _MEASURED))
+
+
+def count_shared(data: bytes) -> int:
+    """Returns the bytes that a file saves as equal constants are stored once.
+
+    The biases of a network that was not trained are all zero. A trained one has
+    others, and a file larger by this.
+    """
+    graph = Graph(data)
+    sizes = {
+        entry.buffer: len(found)
+        for entry in graph.tensors
+        if (found := graph.model.buffers[entry.buffer].data) is not None
+    }
+    readers = collections.Counter(entry.buffer for entry in graph.tensors)
+    return sum(
+        (readers[buffer] - 1) * (size + _BUFFER)
+        for buffer, size in sizes.items()
+        if size
+    )
 
 
 def find_candidates(
@@ -177,7 +203,8 @@ def find_candidates(
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Returns sizes that fit, the largest first, and those that nearly did.
 
-    Files of random weights have the bytes and the arena of trained ones.
+    Files of random weights have the arena of trained ones, and their bytes
+    but for what `count_shared` adds.
 
     Args:
         dataset: says the images and the classes.

@@ -12,7 +12,9 @@ from support import ROOT
 from gnsmall_keras import cli
 from gnsmall_keras.config.fit import FitConfig
 from gnsmall_keras.devices.runtime import TFLiteModel
+from gnsmall_keras.export.tflite import export_tflite
 from gnsmall_keras.models.catalogue import STARTS, Size
+from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.records.run import RECORD_FILE, read_records
 from gnsmall_keras.search import candidates
 from gnsmall_keras.search import search as searching
@@ -20,6 +22,7 @@ from gnsmall_keras.search.candidates import (
     SIZES,
     Candidate,
     Limits,
+    count_shared,
     find_candidates,
 )
 from gnsmall_keras.training.interruption import TrainingInterrupted
@@ -380,3 +383,18 @@ def test_on_a_slow_machine_one_network_is_trained_for_less(search, monkeypatch):
     assert "out of time in this training" in told
     assert any("slower than estimated" in line for line in told)
     assert found.best.size.width == 0.25
+
+
+@pytest.mark.export
+def test_sizes_are_those_of_trained_files(tmp_path):
+    """Of the published one; random networks have the same number everywhere."""
+    trained = ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite"
+    assert count_shared(trained.read_bytes()) == 0
+    network = ghostnetv3_small(0.25, head_units=320)
+    images = np.random.default_rng(0).integers(
+        0, 256, (20, 32, 32, 3), np.uint8
+    )
+    path = tmp_path / "probe.tflite"
+    export_tflite(network, path, calibration_images=images)
+    found = path.stat().st_size + count_shared(path.read_bytes())
+    assert found == pytest.approx(trained.stat().st_size, rel=0.01)
