@@ -38,7 +38,7 @@ from gnsmall_keras.distill.losses import (
 from gnsmall_keras.distill.running import Running
 from gnsmall_keras.distill.state import BatchMean, Setting, Step, Untracked
 from gnsmall_keras.distill.steps import STEPS
-from gnsmall_keras.distill.targets import check_dict, has_targets
+from gnsmall_keras.distill.stored_teacher import check_dict, has_targets
 from gnsmall_keras.distill.teachers import (
     WEIGHTS,
     FrozenTeacher,

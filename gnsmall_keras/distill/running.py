@@ -23,7 +23,7 @@ from gnsmall_keras.distill.labels import (
     shape_of,
 )
 from gnsmall_keras.distill.losses import LabelCrossEntropy
-from gnsmall_keras.distill.targets import has_targets
+from gnsmall_keras.distill.stored_teacher import has_targets
 from gnsmall_keras.models import keras_private
 from gnsmall_keras.native import choice
 

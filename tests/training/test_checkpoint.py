@@ -236,7 +236,8 @@ def test_native_kernels_that_are_not_here_are_named(
     _change_state(path, kernels="native")
     with pytest.raises(ValueError, match="has to go on with") as caught:
         fit.train(CONFIG, out=tmp_path, progress=False, kernels=kernels)
-    assert "is no GhostNet. Go on where it is, or delete" in str(caught.value)
+    assert "Go on where they are, or delete" in str(caught.value)
+    assert "is no GhostNet." in str(caught.value)
     assert str(path) in str(caught.value)
 
 

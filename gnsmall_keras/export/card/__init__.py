@@ -10,7 +10,7 @@ from gnsmall_keras.devices.targets import (
     find_budget,
     is_int8,
 )
-from gnsmall_keras.export.again import commands
+from gnsmall_keras.export.card.again import commands
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.lines import percent
 from gnsmall_keras.recipes import DEMONSTRATION_EPOCHS
