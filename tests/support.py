@@ -202,6 +202,20 @@ def randomize(model: keras.Model, seed: int) -> None:
         variable.assign(value.astype("float32"))
 
 
+class Unseen(keras.utils.PyDataset):
+    """One batch, as data that nobody has seen as a whole."""
+
+    def __init__(self, *batch):
+        super().__init__()
+        self._batch = batch
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self._batch
+
+
 def wait_for(happened, seconds=120):
     """Waits for what a process is to do, which a function tells."""
     end = time.monotonic() + seconds

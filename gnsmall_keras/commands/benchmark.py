@@ -68,16 +68,13 @@ def benchmark(
             "--index and --published are of the board. Received: one without "
             "it. Add --board."
         )
+    of_a_pc = bool(runtimes or profile or exports)
     if adb is not None:
-        if runtimes or profile or exports or board or len(threads) != 1:
-            raise ValueError(
-                "--adb goes with --threads of one number, --rounds and --out "
-                "alone. Leave --runtimes, --profile, --exports and --board out."
-            )
+        _check_phone(of_a_pc or board, threads)
         _benchmark_on_phone(files, adb, threads[0], rounds, out)
         return
     if board:
-        if runtimes or profile or exports or threads != (1,):
+        if of_a_pc or threads != (1,):
             raise ValueError(
                 "--board is of LiteRT with one thread. Leave --runtimes, "
                 "--threads, --profile and --exports out."
@@ -101,6 +98,14 @@ def benchmark(
     _write(report, out)
     if exports is not None:
         record_latencies(report, exports)
+
+
+def _check_phone(others, threads):
+    if others or len(threads) != 1:
+        raise ValueError(
+            "--adb goes with --threads of one number, --rounds and --out "
+            "alone. Leave --runtimes, --profile, --exports and --board out."
+        )
 
 
 def _benchmark_on_phone(files, binary, threads, rounds, out):

@@ -114,14 +114,13 @@ def checked_network(model, quantization):
     return model
 
 
-def check_images(images, model, aspect):
-    """Refuses calibration images that are no raw pixels of the model.
-
-    And an `aspect` that images cannot be read with.
+def checked_images(images, model, aspect):
+    """Returns calibration images as an array of raw pixels of the model.
 
     Raises:
-        ValueError: otherwise, with the cure.
+        ValueError: if they are none, or images cannot be read with `aspect`.
     """
+    images = np.asarray(images)
     if aspect not in (None, *ASPECTS):
         raise ValueError(
             f"`aspect` must be one of {ASPECTS}, or None. Received: {aspect!r}."
@@ -145,6 +144,7 @@ def check_images(images, model, aspect):
             f"ranges. Give {FEWEST_IMAGES} or more, of the training split.",
             stacklevel=3,
         )
+    return images
 
 
 def check_training(training, quantization, model):

@@ -20,9 +20,9 @@ from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.distill.checks import check_logits
 from gnsmall_keras.export.arguments import (
     check_compressed,
-    check_images,
     check_installed,
     check_training,
+    checked_images,
     checked_network,
     checked_path,
 )
@@ -187,13 +187,11 @@ def export_tflite(
         >>> report.target, report.quantization, report.faults
         ('micro', 'int8', [])
     """
-    config = _settled(config, options)
+    config = _settled(config, options, compressed)
     check_installed()
     model = checked_network(model, config.quantization)
-    check_compressed(config.compress, compressed)
     path = checked_path(path)
-    calibration_images = np.asarray(calibration_images)
-    check_images(calibration_images, model, aspect)
+    calibration_images = checked_images(calibration_images, model, aspect)
     check_training(training, config.quantization, model)
     check_beside(path, class_names)
     check_logits(model)
@@ -204,7 +202,6 @@ def export_tflite(
     converted, data = _make(
         small, config, calibration_images, training, class_names
     )
-    layers = _layers(converted, calibration_images) if layer_errors else None
     described = _describe(data, config, small)
     report_path = path.with_suffix(".json")
     with replacing(path) as file, replacing(report_path) as report_file:
@@ -222,7 +219,7 @@ def export_tflite(
             calibration=config.calibration if converted.floats else None,
             calibration_images=len(calibration_images),
             qat=_training(training, converted),
-            layers=layers,
+            layers=_layers(converted, calibration_images, layer_errors),
             compressed=compressed,
             folded_gates=gates,
             **described,
@@ -311,13 +308,15 @@ def _check_data(network, dataset, run):
     dataset.check_classes("The model", network.output_shape[-1])
 
 
-def _settled(config, options):
+def _settled(config, options, compressed):
     if config and options:
         raise ValueError(
             "Give `config` or fields of it, not both. Received: a config and "
             f"{sorted(options)}."
         )
-    return config or ExportConfig(**options)
+    config = config or ExportConfig(**options)
+    check_compressed(config.compress, compressed)
+    return config
 
 
 def _make(deployed, config, calibration_images, training, class_names):
@@ -369,9 +368,9 @@ def _describe(data, config, deployed) -> dict[str, Any]:
     }
 
 
-def _layers(converted, images):
+def _layers(converted, images, wanted):
     """Errors by layer, of files that have a float network to compare with."""
-    if not converted.floats:
+    if not (wanted and converted.floats):
         return None
     return find_layer_errors(
         converted.floats,

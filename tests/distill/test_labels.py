@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from support import Unseen
 
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.losses import LabelCrossEntropy
@@ -125,20 +126,6 @@ def test_rows_of_more_than_one_label_are_refused(row, way):
         calls[way]()
 
 
-class _Batches(keras.utils.PyDataset):
-    """Data that nobody has seen as a whole."""
-
-    def __init__(self, *batch):
-        super().__init__()
-        self._batch = batch
-
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        return self._batch
-
-
 @pytest.mark.parametrize("way", ["validation", "evaluate", "arrays", "batch"])
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("label", [-1, 3])
@@ -151,15 +138,15 @@ def test_evaluation_refuses_them_too(label, eager, way):
     distiller.fit(x, y, verbose=0)
     calls = {
         "validation": lambda: distiller.fit(
-            x, y, validation_data=_Batches(x, wrong), verbose=0
+            x, y, validation_data=Unseen(x, wrong), verbose=0
         ),
-        "evaluate": lambda: distiller.evaluate(_Batches(x, wrong), verbose=0),
+        "evaluate": lambda: distiller.evaluate(Unseen(x, wrong), verbose=0),
         "arrays": lambda: distiller.evaluate(x, wrong, verbose=0),
         "batch": lambda: distiller.test_on_batch(x, wrong),
     }
     with pytest.raises(ValueError, match=f"from 0 to 2.*Received: {label}"):
         calls[way]()
-    assert distiller.evaluate(_Batches(x, y), verbose=0) > 0
+    assert distiller.evaluate(Unseen(x, y), verbose=0) > 0
 
 
 @pytest.mark.parametrize("kind", ["bool", "uint8", "uint16", "uint32", "int8"])
@@ -171,11 +158,11 @@ def test_whole_numbers_of_any_type_are_taken(kind):
 
         y = torch.from_numpy(y)
     distiller = _taught()
-    assert np.isfinite(distiller.fit(_Batches(x, y), verbose=0).history["loss"])
+    assert np.isfinite(distiller.fit(Unseen(x, y), verbose=0).history["loss"])
     if kind != "bool":
         y[2] = 3
         with pytest.raises(ValueError, match="Received: 3"):
-            distiller.fit(_Batches(x, y), verbose=0)
+            distiller.fit(Unseen(x, y), verbose=0)
 
 
 def test_other_rows_of_labels_are_taken():

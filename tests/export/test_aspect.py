@@ -16,7 +16,7 @@ from gnsmall_keras.data import sources
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.devices.labels import find_aspect
 from gnsmall_keras.export import tflite
-from gnsmall_keras.export.arguments import check_images
+from gnsmall_keras.export.arguments import checked_images
 
 pytestmark = pytest.mark.export
 PUBLISHED = ROOT / "tflite/gns-w0.25-h320-cifar10-micro.tflite"
@@ -105,6 +105,6 @@ def test_an_export_reports_how_its_images_became_square(monkeypatch):
 def test_an_unknown_aspect_is_refused():
     images = np.full((20, 32, 32, 3), 9, np.uint8)
     model = SimpleNamespace(input_shape=(None, 32, 32, 3))
-    check_images(images, model, None)
+    checked_images(images, model, None)
     with pytest.raises(ValueError, match="one of .* Received: 'zoom'"):
-        check_images(images, model, "zoom")
+        checked_images(images, model, "zoom")

@@ -7,7 +7,7 @@ float32, and what differs is the order of sums.
 import keras
 import numpy as np
 import pytest
-from support import run, slow_on_tensorflow
+from support import Unseen, run, slow_on_tensorflow
 
 from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.features import FeaturePair
@@ -368,19 +368,7 @@ def test_labels_out_of_range(kernels):
             distiller.train_on_batch(images, labels)
     if kernels == "native":  # by batch: data nobody has seen as a whole
         with pytest.raises(ValueError, match=rule):
-            distiller.fit(_Unseen(images, labels), verbose=0)
-
-
-class _Unseen(keras.utils.PyDataset):
-    def __init__(self, *batch):
-        super().__init__()
-        self._batch = batch
-
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        return self._batch
+            distiller.fit(Unseen(images, labels), verbose=0)
 
 
 def _freeze(network):
