@@ -90,8 +90,9 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
         kernels: what computes the student: "native", this package's own code
             for GhostNets in float32 on a CPU, "keras", or "auto": the first
             where it is possible; not of subclasses with their own `call`,
-            `compute_loss` or weights to train. Which is asked when a step is
-            built, on PyTorch also once a layer is frozen.
+            `compute_loss` or weights to train, nor of weights with a gradient
+            hook of PyTorch. Native steps leave no `grad`. Which is asked when
+            a step is built, on PyTorch also once a layer is frozen.
         **kwargs: of `keras.Model`.
 
     Raises:
@@ -175,7 +176,7 @@ class Distiller(Running, Paired, STEPS[keras.config.backend()], keras.Model):
                 `features` that an optimiser trains already; and during `fit`,
                 `evaluate` or `predict`.
         """
-        if self._frozen.at_work:
+        if self._frozen.calls:
             raise ValueError(
                 "A Distiller gets its teacher before `fit` or after it. "
                 "Received: set_teacher during fit, evaluate or predict. End "

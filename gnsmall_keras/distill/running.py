@@ -3,7 +3,6 @@
 # Parts of a keras.Model.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
-import contextlib
 import copy
 import inspect
 import operator
@@ -61,6 +60,8 @@ class Running:
             why_not = f"the Distiller computes in {self.dtype_policy.name}"
         elif own := self._own_parts():
             why_not = f"this Distiller has its own {' and '.join(own)}"
+        elif choice.has_hooks(self.student):
+            why_not = "PyTorch calls a hook with a weight's gradient"
         native = choice.network_for_training(
             self.student, self._kernels, why_not=why_not
         )
@@ -85,12 +86,14 @@ class Running:
             optimizer.updates_at_once = hasattr(native, "train")
 
     def _follow_freezing(self):
-        """Leaves the native kernels where a layer was frozen since.
+        """Leaves the native kernels where a layer was frozen or hooked since.
 
         They move all weights. For PyTorch, whose step is called anew each time.
         """
         native = self._frozen.native
-        if native and not all(map(_IS_TRAINABLE, native.parameters)):
+        if native and (
+            not all(map(_IS_TRAINABLE, native.parameters)) or native.has_hooks()
+        ):
             step = self.train_function  # in use; it has no kernels in it
             self._choose_kernels()
             self.train_function = step
@@ -115,29 +118,25 @@ class Running:
 
     def test_step(self, *batch):
         """Evaluates one batch; see `keras.Model.test_step`."""
-        with self._answering():
+        with self._frozen.call.having(answers=True):
             return super().test_step(*batch)
 
     def predict_step(self, *batch):
         """Predicts for one batch; see `keras.Model.predict_step`."""
-        with self._answering():
+        with self._frozen.call.having(answers=True):
             return super().predict_step(*batch)
 
-    @contextlib.contextmanager
-    def _answering(self):
-        """Lets native kernels answer, which have no gradient or graph."""
-        before, self._frozen.answers = self._frozen.answers, True
-        try:
-            yield
-        finally:
-            self._frozen.answers = before
-
     def _student_logits(self, images, training):
-        """The student's logits, by the kernels that were chosen."""
-        frozen = self._frozen
-        native = frozen.native if training else None
-        if frozen.answers and not training:
-            native = frozen.inference
+        """The student's logits, by the kernels that were chosen.
+
+        Native kernels, which have no gradient to the images, compute in
+        Keras's steps alone.
+        """
+        native, call = None, self._frozen.call
+        if training and call.trains:
+            native = self._frozen.native
+        elif call.answers and not training:
+            native = self._frozen.inference
         if training and not hasattr(native, "train"):
             native = None  # it has a whole step, `_native_step`
         if native is None or _is_symbolic(images):
@@ -199,10 +198,13 @@ class Running:
         self._check_label_weight()
         self._check_labels(known)
         self._check_validation(given.get("validation_data"))
-        self._frozen.labels_checked = known is not None
         if isinstance(x, TrainingBatches):
             given["callbacks"] = _counting(x, given.get("callbacks"))
-        with self._at_work(), self._refusing_labels():
+        with (
+            self._frozen.working(),
+            self._frozen.call.having(labels_checked=known is not None),
+            self._refusing_labels(),
+        ):
             return super().fit(**given)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
@@ -210,50 +212,29 @@ class Running:
         known = y if y is not None else labels_of(x)
         self._check_labels(known)
         with (
-            self._at_work(),
-            self._having_checked(known is not None),
+            self._frozen.working(),
+            self._frozen.call.having(labels_checked=known is not None),
             self._refusing_labels(),
         ):
             return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, *args, **kwargs):
         """Predicts; see `keras.Model.predict`."""
-        with self._at_work():
+        with self._frozen.working():
             return super().predict(*args, **kwargs)
-
-    @contextlib.contextmanager
-    def _at_work(self):
-        """Keeps the teacher while Keras calls what was compiled with it."""
-        before, self._frozen.at_work = self._frozen.at_work, True
-        try:
-            yield
-        finally:
-            self._frozen.at_work = before
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         """Trains on one batch; see `keras.Model.train_on_batch` and `fit`."""
         self._check_label_weight()
         self._check_labels(y)
-        self._frozen.labels_checked = True
-        return super().train_on_batch(x, y, *args, **kwargs)
+        with self._frozen.call.having(labels_checked=True):
+            return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x, y=None, *args, **kwargs):
         """Evaluates one batch; see `keras.Model.test_on_batch` and `fit`."""
         self._check_labels(y)
-        with self._having_checked(True):
+        with self._frozen.call.having(labels_checked=True):
             return super().test_on_batch(x, y, *args, **kwargs)
-
-    @contextlib.contextmanager
-    def _having_checked(self, checked):
-        """Says of labels to evaluate by; of those of a fit it holds again."""
-        before, self._frozen.labels_checked = (
-            self._frozen.labels_checked,
-            checked,
-        )
-        try:
-            yield
-        finally:
-            self._frozen.labels_checked = before
 
     def _check_validation(self, data):
         labels = labels_of(data)

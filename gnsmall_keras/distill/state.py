@@ -1,12 +1,34 @@
 """What a Distiller holds beside its weights."""
 
+import contextlib
 import dataclasses
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from gnsmall_keras.models import keras_private
+
+_LOCK = threading.Lock()
+
+
+class Call(threading.local):
+    """What the present thread does with a Distiller."""
+
+    trains = False  # a step of `fit`
+    answers = False  # a step of `evaluate` or `predict`
+    labels_checked = False  # those of the present call, all at once
+
+    @contextlib.contextmanager
+    def having(self, **states: bool):
+        """Sets states by their names, and sets them back."""
+        before = {name: getattr(self, name) for name in states}
+        vars(self).update(states)
+        try:
+            yield
+        finally:
+            vars(self).update(before)
 
 
 class Untracked:
@@ -21,9 +43,19 @@ class Untracked:
         self.native = None  # the student's form to train, if there is one
         self.inference = None  # and to answer
         self.has_metrics = False  # compiled ones, which need labels
-        self.labels_checked = False  # those of the present call, all at once
-        self.answers = False  # a step of `evaluate` or `predict`
-        self.at_work = False  # a call of `fit`, `evaluate` or `predict`
+        self.call = Call()
+        self.calls = 0  # of `fit`, `evaluate` and `predict`, in all threads
+
+    @contextlib.contextmanager
+    def working(self):
+        """Counts a call, in which Keras uses what it compiled."""
+        with _LOCK:
+            self.calls += 1
+        try:
+            yield
+        finally:
+            with _LOCK:
+                self.calls -= 1
 
 
 class Setting:

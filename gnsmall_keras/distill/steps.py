@@ -120,7 +120,7 @@ class TorchStep:
     def _check_batch(self, data):
         """Looks at labels that nobody has seen yet."""
         _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        if not self._frozen.labels_checked:
+        if not self._frozen.call.labels_checked:
             self._check_labels(y)
 
     def _refusing_labels(self):
@@ -140,7 +140,8 @@ class JaxStep:
     def train_step(self, state, data):
         """Trains on one batch."""
         data = self._taught(state, data, training=True)
-        return super().train_step(state, data)
+        with self._frozen.call.having(trains=True):
+            return super().train_step(state, data)
 
     def test_step(self, state, data):
         """Evaluates one batch; the teacher runs where it counts."""
@@ -172,7 +173,7 @@ class JaxStep:
     def _with_checked_labels(self, batches):
         for batch in batches:
             _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-            if not self._frozen.labels_checked:
+            if not self._frozen.call.labels_checked:
                 self._check_labels(y)
             yield batch
 
@@ -216,9 +217,12 @@ class JaxStep:
         self._choose_kernels()
         self._check_labels(labels)
         self._check_validation(validation)
-        self._frozen.labels_checked = True
         self.optimizer.build(self.trainable_variables)
-        with self._at_work(), self._keeping_weights():
+        with (
+            self._frozen.working(),
+            self._frozen.call.having(labels_checked=True),
+            self._keeping_weights(),
+        ):
             yield
 
     def evaluate(self, *args, **kwargs):

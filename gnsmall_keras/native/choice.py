@@ -148,8 +148,21 @@ def is_on_cpu(model: keras.Model) -> bool:
         return on_jax.is_on_cpu(value)
     import tensorflow as tf
 
-    alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
+    # The scope that a model was built in need not be the present one.
+    own = getattr(value, "distribute_strategy", None)
+    strategies = [tf.distribute.get_strategy(), *filter(None, [own])]
+    alone = all(one.num_replicas_in_sync == 1 for one in strategies)
     return alone and "CPU" in value.device
+
+
+def has_hooks(model: keras.Model) -> bool:
+    """Whether PyTorch calls hooks with the gradient of a weight."""
+    if keras.config.backend() != "torch":
+        return False
+    from gnsmall_keras.native import on_torch
+
+    variables = model.trainable_variables
+    return any(on_torch.has_hooks(variable.value) for variable in variables)
 
 
 def _native(matched):

@@ -31,15 +31,18 @@ class TorchNetwork(NativeNetwork):
         return torch.from_numpy(logits)
 
     def train_step(self, images, optimizer, loss_of):
-        """Computes a training step; see `TensorFlowNetwork.train_step`."""
+        """Computes a training step; see `TensorFlowNetwork.train_step`.
+
+        Like Keras's it first clears the tensors' `grad`, but leaves none.
+        """
         import torch
 
         images = self.as_batch(images)
         statistics = self._shared(self.statistics)
+        parameters = self._shared(self.parameters)
+        parameters.clear_gradients()
         logits, moved, ticket = self.begin(
-            _array(images),
-            self._shared(self.parameters).vector(),
-            statistics.vector(),
+            _array(images), parameters.vector(), statistics.vector()
         )
         statistics.write(moved)
         logits = torch.from_numpy(logits).requires_grad_()
@@ -53,6 +56,10 @@ class TorchNetwork(NativeNetwork):
                 gradients = list(map(torch.from_numpy, gradients))
                 optimizer.apply(gradients, self.parameters)
         return logits.detach()
+
+    def has_hooks(self) -> bool:
+        """Whether PyTorch calls hooks with the gradient of a parameter."""
+        return any(map(has_hooks, self._shared(self.parameters).tensors))
 
     def _move(self, optimizer, ticket, of_logits):
         groups = list(map(self._shared, self.moved_by(optimizer).variables))
@@ -79,12 +86,12 @@ class _Shared:
 
     def __init__(self, variables):
         self._variables = variables  # so that no others have their id
-        self._tensors = [variable.value for variable in variables]
-        for tensor in self._tensors:
+        self.tensors = [variable.value for variable in variables]
+        for tensor in self.tensors:
             if not tensor.is_contiguous():  # a layout for convolutions
                 tensor.data = tensor.data.contiguous()
         self._addresses = self._find()
-        arrays = [tensor.detach().numpy() for tensor in self._tensors]
+        arrays = [tensor.detach().numpy() for tensor in self.tensors]
         self._arrays = [array.reshape(-1) for array in arrays]
         shapes = [array.shape for array in self._arrays]
         self._slices = flat.slices_of(shapes, range(len(shapes)))
@@ -102,8 +109,21 @@ class _Shared:
         for array, part in zip(self._arrays, self._slices, strict=True):
             array[:] = vector[part]
 
+    def clear_gradients(self):
+        """Leaves no gradient of a step before."""
+        for tensor in self.tensors:
+            tensor.grad = None
+
     def _find(self):
-        return [tensor.data_ptr() for tensor in self._tensors]
+        return [tensor.data_ptr() for tensor in self.tensors]
+
+
+def has_hooks(tensor) -> bool:
+    """Whether PyTorch calls hooks with a tensor's gradient."""
+    return bool(
+        tensor._backward_hooks
+        or getattr(tensor, "_post_accumulate_grad_hooks", None)
+    )
 
 
 def _array(images):

@@ -1,11 +1,14 @@
 """Variables that a callback moves, and steps that fail."""
 
 import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 import pytest
 from plain_distillation import (
+    BACKEND,
     BATCH,
     COUNT,
     LABEL_WEIGHT,
@@ -326,6 +329,32 @@ def test_a_teacher_stays_during_evaluation():
             callbacks=[_SetTeacher("on_predict_begin", None)],
             verbose=0,
         )
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="Keras keeps weights elsewhere")
+def test_threads_that_predict_leave_nothing_behind():
+    """The first to begin is the first to end."""
+    distiller = compiled(make_teacher())
+    images, _ = examples(BATCH)
+    begun, ended, jobs = threading.Event(), threading.Event(), []
+
+    def predict(hook):
+        callback = keras.callbacks.LambdaCallback(on_predict_begin=hook)
+        return distiller.predict(images, callbacks=[callback], verbose=0)
+
+    with ThreadPoolExecutor(1) as other:
+
+        def first(logs):
+            second = lambda logs: (begun.set(), ended.wait(60))  # noqa: E731
+            jobs.append(other.submit(predict, second))
+            assert begun.wait(60)
+
+        predict(first)
+        with pytest.raises(ValueError, match="fit, evaluate or predict"):
+            distiller.set_teacher(None)
+        ended.set()
+        jobs[0].result()
+    distiller.set_teacher(None)
 
 
 def test_without_its_teacher_training_is_plain():

@@ -63,3 +63,8 @@ def test_two_devices_train_as_one(case, on_two_devices):
     loss, kd, label = found[f"{case}/labels_only"]
     assert loss == pytest.approx(label, rel=1e-6)
     assert abs(kd - label) > 0.01
+
+
+def test_native_kernels_are_for_one_device(on_two_devices):
+    """Also outside of the scope that the network was built in."""
+    assert not on_two_devices["alone"]

@@ -19,6 +19,9 @@ from plain_distillation import (
     make_teacher,
 )
 
+from gnsmall_keras.models.ghostnet import ghostnetv3_small
+from gnsmall_keras.native.choice import is_on_cpu
+
 # Both distributions split the batch of 8 into two parts.
 # Of TensorFlow each replica has its own batch statistics, unless it is told to
 # synchronise them; JAX computes those of the whole batch.
@@ -44,6 +47,10 @@ def _train_on_two_devices(result):
         distiller.label_weight.assign(1.0)
         history = fit(distiller, *examples(24), epochs=1)
         arrays[f"{case}/labels_only"] = [history[name][0] for name in TERMS]
+    with scope():
+        student = ghostnetv3_small(0.25, input_shape=(8, 8, 3))
+    # Native kernels would train each part of a batch by itself.
+    arrays["alone"] = is_on_cpu(student)
     np.savez(result, **arrays)
 
 

@@ -68,6 +68,36 @@ def test_a_layer_that_is_frozen_later_stays(within_fit):
             assert np.array_equal(before, after) == (id(variable) in stems)
 
 
+@pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="hooks are PyTorch's"
+)
+@pytest.mark.parametrize(
+    "register", ["register_hook", "register_post_accumulate_grad_hook"]
+)
+def test_hooks_of_gradients_are_called(register):
+    """And native steps leave no gradient of an earlier step."""
+    distiller = Distiller(student=_network())
+    distiller.compile(CoupledSGD(0.1), loss=LabelCrossEntropy())
+    weight = distiller.student.get_layer("stem").kernel.value
+    seen = []
+    hook = getattr(weight, register)(lambda gradient: seen.append(1))
+    assert distiller.chosen_kernels == "keras"
+    distiller.train_on_batch(*_batch())
+    assert seen
+    assert weight.grad is not None
+    hook.remove()
+    assert distiller.chosen_kernels == "native"
+    distiller.train_on_batch(*_batch())
+    assert weight.grad is None
+    getattr(weight, register)(lambda gradient: seen.append(1))
+    distiller.train_on_batch(*_batch())  # as a callback of a fit may do
+    assert len(seen) == 2
+    with pytest.raises(ValueError, match="calls a hook"):
+        _ = Distiller(
+            student=distiller.student, kernels="native"
+        ).chosen_kernels
+
+
 class _WithCall(Distiller):
     def call(self, inputs, training=None):
         return 2.0 * super().call(inputs, training)

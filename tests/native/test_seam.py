@@ -4,6 +4,8 @@ Networks are of width 0.25 and see a dozen images: both sides compute in
 float32, and what differs is the order of sums.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -253,10 +255,28 @@ def test_answers_are_keras_s():
 
 def test_a_call_of_ones_own_is_keras_s():
     """Whatever has run before: it has a gradient, and can be exported."""
-    if ON_JAX:
-        pytest.skip("one network, each operation compiled by itself")
     distiller = _compiled("native")
     images, _ = _batch()
+    if ON_JAX:
+        import jax
+
+        assert distiller.chosen_kernels == "native"
+        states = [
+            [variable.value for variable in variables]
+            for variables in (
+                distiller.trainable_variables,
+                distiller.non_trainable_variables,
+            )
+        ]
+        for training in (False, True):
+
+            def logits(values, training=training):
+                return distiller.stateless_call(
+                    *states, values, training=training
+                )[0]
+
+            assert "callback" not in str(jax.make_jaxpr(logits)(images))
+        return
     distiller.predict(images, verbose=0)
     assert distiller._frozen.inference
     if ON_TENSORFLOW:
@@ -276,7 +296,11 @@ def test_a_call_of_ones_own_is_keras_s():
     import torch
 
     values = torch.tensor(images, requires_grad=True)
-    distiller(values).sum().backward()
+    with (
+        distiller._frozen.call.having(answers=True),  # in this thread
+        ThreadPoolExecutor(1) as other,
+    ):
+        other.submit(lambda: distiller(values).sum().backward()).result()
     assert values.grad.abs().max() > 0
 
 
