@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 from gnsmall_keras.lines import one_line
 
+UNFINISHED = "unfinished-"  # begins names of files that are being written
+
 
 def lock(file: BinaryIO, *, wait: bool = True) -> None:
     """Holds a file alone, until it is closed; does nothing on Windows.
@@ -87,7 +89,7 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
     On an error the temporary file is removed and `path` stays as it was.
     """
     path = Path(path)
-    unfinished = path.with_name(f"unfinished-{path.name}")
+    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
     try:
         with naming(path):
             yield unfinished

@@ -117,8 +117,7 @@ def load_split(
     dataset = load_for(data, shape, reading, known)
     if split == "validation":
         return dataset, held_out(dataset, model, run)
-    if run:
-        warn_of_trained(dataset, run)
+    warn_of_trained(dataset, known, _trained_on(model, run))
     if not len(dataset.test_images):
         raise ValueError(
             f"{data!r} has no test split. Add a folder test/, or measure all "
@@ -202,13 +201,30 @@ def _load_all(data, shape, reading, run, class_names):
     return _shown(load_all(path, options, class_names))
 
 
-def warn_of_trained(dataset: "Dataset", run: "RunRecord") -> None:
-    """Says where a split is another than that of the model's run."""
-    config = run.config
+def _trained_on(model, run):
+    """The digest of the images that a model's run had, if it is known."""
+    from gnsmall_keras.devices.labels import read_report_beside
+
+    if run:
+        return run.data_digest
+    source = read_report_beside(model).get("source") or {}
+    return source.get("data_digest")
+
+
+def warn_of_trained(
+    dataset: "Dataset", reading: Mapping[str, Any], trained_on: str | None
+) -> None:
+    """Says where a split is another than that of the model's run.
+
+    Args:
+        dataset: what is measured.
+        reading: how the run read its images, see `reading_of`.
+        trained_on: the digest of its images, if it is known.
+    """
     if (
         dataset.test_fraction
-        and dataset.digest != run.data_digest
-        and dataset.aspect == config.get("aspect", "crop")
+        and trained_on not in (None, dataset.digest)
+        and dataset.aspect == reading.get("aspect", "crop")
     ):
         printing.warn(
             f"warning: {dataset.name!r} has other images than the model's "

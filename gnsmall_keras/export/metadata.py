@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gnsmall_keras.data.files.layout import check_label
 from gnsmall_keras.export.graph import Graph
-from gnsmall_keras.writing import replacing
+from gnsmall_keras.writing import UNFINISHED, replacing
 
 LABELS_FILE = "labels.txt"
 _METADATA_NAME = b"TFLITE_METADATA"
@@ -48,7 +48,11 @@ def check_beside(path: Path, labels: Sequence[str] | None) -> None:
         ValueError: if it names the classes of another file there.
     """
     file = path.with_name(LABELS_FILE)
-    others = {*path.parent.glob("*.tflite")} - {path}
+    others = [
+        other
+        for other in path.parent.glob("*.tflite")
+        if other != path and not other.name.startswith(UNFINISHED)
+    ]
     if not file.is_file():
         return
     known = file.read_text(encoding="utf-8").splitlines()

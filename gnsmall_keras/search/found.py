@@ -5,10 +5,13 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from gnsmall_keras.data.dataset import Dataset
 from gnsmall_keras.export.tflite import ExportReport
 from gnsmall_keras.models.catalogue import Size
-from gnsmall_keras.records.run import RunRecord
+from gnsmall_keras.records.run import INDEX_FILE, RunRecord
 from gnsmall_keras.search.candidates import Candidate
+
+PAGE = "report.html"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,11 @@ class Fitted:
         )
 
 
+def size_of(record: RunRecord) -> Size:
+    """The size of a run's network."""
+    return Size(record.config["model"], record.config["width"])
+
+
 def ranked(records: Iterable[RunRecord]) -> list[RunRecord]:
     """By validation accuracy; of equal ones the longer trained one."""
     return sorted(
@@ -93,3 +101,20 @@ def better(teacher: RunRecord, alone: RunRecord) -> bool:
     """Whether a teacher's validation accuracy is above a network's own."""
     mine, other = teacher.validation_accuracy, alone.validation_accuracy
     return mine is not None and other is not None and mine > other
+
+
+def write_page(folder: Path, dataset: Dataset) -> Path:
+    """Writes the report of a search's runs into its folder.
+
+    Raises:
+        ImportError: if what draws it is not installed.
+        ValueError: if there is nothing to show.
+    """
+    from gnsmall_keras.report.pages.build import write_report
+    from gnsmall_keras.report.reading import read_runs
+
+    page = folder / PAGE
+    reading = read_runs(folder / INDEX_FILE)
+    tested = dataset if len(dataset.test_images) else None
+    write_report(reading, name=INDEX_FILE, out=page, dataset=tested)
+    return page

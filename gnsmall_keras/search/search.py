@@ -39,13 +39,18 @@ from gnsmall_keras.search.found import (
     better,
     most_promising,
     ranked,
+    size_of,
+    write_page,
 )
-from gnsmall_keras.training.interruption import TrainingInterrupted
+from gnsmall_keras.training.interruption import (
+    BudgetTooShort,
+    StopRequest,
+    TrainingInterrupted,
+)
 from gnsmall_keras.training.run import train
 from gnsmall_keras.training.splits import settled
 from gnsmall_keras.writing import replacing
 
-PAGE = "report.html"
 _PLAN = "fit.json"  # what was decided, so that the same command goes on
 _SIZES = "sizes.jsonl"  # measured files of random weights
 _TEACHERS = "teachers.jsonl"  # records of runs that only teach
@@ -119,6 +124,7 @@ class _Search:
             self._plan |= json.loads(plan.read_text("utf-8"))
         self._rate = (0, 0.0)  # MACs of the largest trained, seconds for each
         self._step = 0.0  # seconds, of a training that ran out of time
+        self._asked = StopRequest()
 
     def run(self) -> Fitted:
         """Does all stages."""
@@ -227,7 +233,7 @@ class _Search:
     def _long(self, trials: list[RunRecord]) -> RunRecord:
         """A long training of the most promising size, or the best trial."""
         trial = most_promising(trials)
-        size = _size(trial)
+        size = size_of(trial)
         config = self._of_size(size, trial.config["head_units"])
         wanted = round(_LONG * config.resolved_recipe.epochs)
         epochs = self._affordable(
@@ -271,7 +277,7 @@ class _Search:
         if epochs < max(1, alone.recipe["epochs"] // 3):
             self._tell("no time to learn from it")
             return None
-        size = _size(alone)
+        size = size_of(alone)
         self._tell(f"distillation: {size}, epochs {epochs}")
         config = dataclasses.replace(
             self._of_size(size, alone.config["head_units"]),
@@ -311,20 +317,26 @@ class _Search:
         if seconds <= 0:
             return None
         began = time.monotonic()
-        try:
-            record = train(
-                config,
-                out=self._folder,
-                index=self._folder / index,
-                progress=sys.stdout.isatty(),
-                time_budget=seconds,
+        with self._asked.listening() as stop:
+            try:
+                record = train(
+                    config,
+                    out=self._folder,
+                    index=self._folder / index,
+                    progress=sys.stdout.isatty(),
+                    time_budget=seconds,
+                )
+            except (TrainingInterrupted, BudgetTooShort) as end:
+                if stop.was_asked:
+                    raise
+                self._tell("out of time in this training")
+                self._step = (time.monotonic() - began) / max(1, end.steps)
+                return None
+        if stop.was_asked:  # after its last step
+            raise TrainingInterrupted(
+                f"{stop.reason}. {done.parent} is finished: the same command "
+                "goes on after it."
             )
-        except TrainingInterrupted as stop:
-            if "time budget" not in str(stop):
-                raise
-            self._tell("out of time in this training")
-            self._step = (time.monotonic() - began) / max(1, stop.steps)
-            return None
         self._tell(
             f"  validation {percent(record.validation_accuracy)} of "
             f"{record.validation_images:,}, {record.train_seconds:,.0f} s"
@@ -356,7 +368,7 @@ class _Search:
             misses = str(error)
         teachers = record.config["teachers"]
         return Entry(
-            size=_size(record),
+            size=size_of(record),
             head_units=record.config["head_units"],
             how=f"from {', '.join(teachers)}" if teachers else "alone",
             record=record,
@@ -366,22 +378,11 @@ class _Search:
         )
 
     def _write_page(self) -> Path | None:
-        from gnsmall_keras.report.pages.build import write_report
-        from gnsmall_keras.report.reading import read_runs
-
-        page = self._folder / PAGE
-        reading = read_runs(self._folder / INDEX_FILE)
         try:
-            write_report(
-                reading,
-                name=INDEX_FILE,
-                out=page,
-                dataset=self._data if len(self._data.test_images) else None,
-            )
+            return write_page(self._folder, self._data)
         except (ImportError, ValueError) as error:
             self._tell(f"no page: {error}")
             return None
-        return page
 
 
 def _folder_name(config: FitConfig, data: Dataset, limits: Limits) -> str:
@@ -392,7 +393,3 @@ def _folder_name(config: FitConfig, data: Dataset, limits: Limits) -> str:
     text = json.dumps([values, data.digest, limits], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
     return f"fit-{data.name}-{digest}"
-
-
-def _size(record: RunRecord) -> Size:
-    return Size(record.config["model"], record.config["width"])

@@ -13,7 +13,11 @@ import numpy as np
 from gnsmall_keras.config import complete
 from gnsmall_keras.native.choice import check_kernels
 from gnsmall_keras.training.clock import Clock
-from gnsmall_keras.training.interruption import StopRequest, TrainingInterrupted
+from gnsmall_keras.training.interruption import (
+    BudgetTooShort,
+    StopRequest,
+    TrainingInterrupted,
+)
 from gnsmall_keras.writing import replacing
 
 BEST_FILE = "best.weights.h5"  # of the student, where a run selects
@@ -280,7 +284,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     Raises:
         TrainingInterrupted: after a step, with the checkpoint written.
-        ValueError: if the time budget has passed with the first step.
+        BudgetTooShort: if the time budget has passed with the first step.
     """
 
     def __init__(
@@ -369,26 +373,25 @@ class SaveCheckpoints(keras.callbacks.Callback):
         )
 
     def _interrupt(self):
-        taken = self._clock.taken
-        if self._stop.steps == taken and self._stop.out_of_time:
+        taken, stop = self._clock.taken, self._stop
+        if stop.steps == taken and stop.out_of_time and not stop.was_asked:
             what = "one step takes" if taken == 1 else f"{taken} steps take"
-            raise ValueError(
+            raise BudgetTooShort(
                 f"`time_budget` is below what {what} here, with all that "
                 "comes before, and nothing looks at it in between. Received: "
-                f"{self._stop.seconds:g} s. They are saved; give more time to "
-                "go on."
+                f"{stop.seconds:g} s. They are saved; give more time to go on.",
+                taken,
             )
         raise TrainingInterrupted(
-            f"{self._stop.reason}. {self._path} holds "
+            f"{stop.reason}. {self._path} holds "
             f"{self.progress.epochs} epochs and {self._steps} steps: the same "
             "command goes on there.",
-            self._stop.steps,
+            stop.steps,
         )
 
 
 def _variables(model):
-    # Names are not unique, so the order counts; a damaged or foreign file
-    # shows in the shapes.
+    # By their order, for names are not unique; other files differ in shapes.
     variables = [
         *model.variables,
         *model.optimizer.variables,

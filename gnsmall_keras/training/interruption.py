@@ -22,6 +22,18 @@ class TrainingInterrupted(RuntimeError):
         self.steps = steps
 
 
+class BudgetTooShort(ValueError):
+    """A time budget has passed with a training's first step, which is saved.
+
+    Args:
+        steps: done in this call.
+    """
+
+    def __init__(self, message: str, steps: int):
+        super().__init__(message)
+        self.steps = steps
+
+
 class StopRequest:
     """Whether a training has to stop after the step it is in.
 
@@ -65,6 +77,11 @@ class StopRequest:
         return ""
 
     @property
+    def was_asked(self) -> bool:
+        """Whether a signal has come."""
+        return bool(self._signal)
+
+    @property
     def out_of_time(self) -> bool:
         """Whether the time is up, or will be before the next look."""
         if self.seconds is None:
@@ -76,7 +93,8 @@ class StopRequest:
     def listening(self) -> Generator[Self]:
         """Takes SIGTERM, SIGHUP and the first Ctrl-C as requests.
 
-        A second one ends the process at once.
+        A second one ends the process at once. Requests that listen within
+        another get its signal as well.
 
         Python hands signals to the main thread: elsewhere they stay as they
         are.
@@ -84,26 +102,45 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        numbers = [signal.SIGTERM, signal.SIGINT]
-        if hasattr(signal, "SIGHUP"):  # not on Windows
-            numbers.append(signal.SIGHUP)
-        before = {
-            number: handler
-            for number in numbers
-            # None is not Python's; what is ignored stays ignored.
-            if (handler := signal.getsignal(number))
-            not in (None, signal.SIG_IGN)
-        }
-
-        def request(number, frame):
-            self._signal = f"{signal.Signals(number).name} was received"
-            signal.signal(number, before[number])
-            os.write(2, b"stopping soon; press Ctrl-C again to stop at once\n")
-
-        for number in before:
-            signal.signal(number, request)
+        if _listening:
+            self._signal = _listening[-1]._signal
+            handling = contextlib.nullcontext()
+        else:
+            handling = _handling()
+        _listening.append(self)
         try:
-            yield self
+            with handling:
+                yield self
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            _listening.remove(self)
+
+
+_listening: list[StopRequest] = []
+
+
+@contextlib.contextmanager
+def _handling():
+    """Hands the first of each signal to those who listen."""
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        numbers.append(signal.SIGHUP)
+    before = {
+        number: handler
+        for number in numbers
+        # None is not Python's; what is ignored stays ignored.
+        if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN)
+    }
+
+    def request(number, frame):
+        for one in _listening:
+            one._signal = f"{signal.Signals(number).name} was received"
+        signal.signal(number, before[number])
+        os.write(2, b"stopping soon; press Ctrl-C again to stop at once\n")
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

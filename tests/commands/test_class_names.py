@@ -98,6 +98,8 @@ def test_labels_of_another_file_are_not_overwritten(tmp_path):
     check_beside(second, OURS)
     with pytest.raises(ValueError, match="names the classes of other files"):
         check_beside(second, OTHERS)
+    first.rename(tmp_path / "unfinished-first.tflite")  # by a kill
+    check_beside(second, OTHERS)
 
 
 def test_labels_that_are_there_are_told_to_a_file_without_names(tmp_path):

@@ -1,5 +1,7 @@
 """`gnsmall evaluate` on one's own photos: which images are measured."""
 
+import hashlib
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +10,12 @@ from PIL import Image
 from support import tiny_network
 
 from gnsmall_keras import cli
-from gnsmall_keras.commands.images import held_out, warn_of_trained
+from gnsmall_keras.commands.arguments import ImageOptions
+from gnsmall_keras.commands.images import (
+    held_out,
+    load_split,
+    warn_of_trained,
+)
 from gnsmall_keras.data.dataset import split_indices
 from gnsmall_keras.data.sources import load_data
 from gnsmall_keras.models.saving.files import save_model
@@ -51,11 +58,27 @@ def test_all_images_of_a_new_folder_count(model, tmp_path, capsys):
 def test_another_split_than_the_runs_is_warned_of(tmp_path, capsys):
     """Where images were added, some of its test images were trained on."""
     dataset = load_data(_photos(tmp_path / "photos", 5))
-    run = SimpleNamespace(config={"aspect": "crop"}, data_digest="of fewer")
-    warn_of_trained(dataset, run)
+    warn_of_trained(dataset, {"aspect": "crop"}, "of fewer")
     assert "add --split all" in capsys.readouterr().err
-    run.data_digest = dataset.digest
-    warn_of_trained(dataset, run)
+    for known in (dataset.digest, None):
+        warn_of_trained(dataset, {}, known)
+        assert capsys.readouterr().err == ""
+
+
+def test_a_file_outside_of_its_runs_folder_is_warned_of(tmp_path, capsys):
+    """By the report of its export, which has the digest of the images."""
+    dataset = load_data(_photos(tmp_path / "photos", 5))
+    file = tmp_path / "model.tflite"
+    file.write_bytes(b"a file")
+    sha256 = hashlib.sha256(b"a file").hexdigest()
+    report = {"sha256": sha256, "source": {"data_digest": "of fewer"}}
+    file.with_suffix(".json").write_text(json.dumps(report))
+    arguments = ["test", str(tmp_path / "photos"), (32, 32, 3)]
+    load_split(*arguments, ImageOptions(), file, None, CLASSES)
+    assert "add --split all" in capsys.readouterr().err
+    report["source"]["data_digest"] = dataset.digest
+    file.with_suffix(".json").write_text(json.dumps(report))
+    load_split(*arguments, ImageOptions(), file, None, CLASSES)
     assert capsys.readouterr().err == ""
 
 

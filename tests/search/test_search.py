@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import os
+import signal
 import types
 
 import numpy as np
@@ -25,7 +27,11 @@ from gnsmall_keras.search.candidates import (
     count_shared,
     find_candidates,
 )
-from gnsmall_keras.training.interruption import TrainingInterrupted
+from gnsmall_keras.search.found import PAGE
+from gnsmall_keras.training.interruption import (
+    BudgetTooShort,
+    TrainingInterrupted,
+)
 
 SOME = next(iter(read_records(ROOT / "papermill_runs" / "index.jsonl")))
 NEEDS = {
@@ -45,15 +51,19 @@ class Pretend:
         self.validation_images = 5000
         self.stops_at = None
         self.fitting = [0.25, 0.375]
+        self.ends = False  # whether it is over when it is asked to stop
         self.most_epochs, self.steps = 10**9, 0
+        self.late = TrainingInterrupted
 
     def train(self, config, *, out, index, progress, time_budget):
         how = "taught" if config.teachers else config.width
         epochs = config.resolved_recipe.epochs
         if len(self.trained) == self.stops_at:
-            raise TrainingInterrupted("SIGTERM was received. The same command")
+            os.kill(os.getpid(), signal.SIGTERM)
+            if not self.ends:
+                raise TrainingInterrupted("SIGTERM was received. The same")
         if epochs > self.most_epochs:
-            raise TrainingInterrupted("the time budget is used up", self.steps)
+            raise self.late("the time budget is used up", self.steps)
         self.trained.append((how, epochs))
         record = dataclasses.replace(
             SOME,
@@ -215,14 +225,33 @@ def test_a_stage_of_no_epochs_is_left_out(search, monkeypatch, stage, line):
     assert len(found.entries) == 1
 
 
-def test_it_goes_on_where_it_was_stopped(search):
+@pytest.mark.parametrize("ends", [False, True], ids=["early", "at its end"])
+def test_it_goes_on_where_it_was_stopped(search, ends):
+    """Also where a training hears of it after its last step."""
     pretend = Pretend({0.25: 0.8, 0.375: 0.7, 0.5: 0.5})
-    pretend.stops_at = 2
+    pretend.stops_at, pretend.ends = 2, ends
     with pytest.raises(TrainingInterrupted, match="SIGTERM"):
         search(pretend, seconds=10_000)
     again = Pretend(pretend.accuracies)
     search(again, seconds=10_000)
-    assert [how for how, _ in again.trained] == [0.25, 0.5]
+    rest = [0.5] if ends else [0.25, 0.5]
+    assert [how for how, _ in again.trained] == rest
+
+
+def test_a_stage_without_time_for_a_step_is_left_out(search):
+    """What was trained before it is the result."""
+    pretend = Pretend({0.25: 0.8, 0.375: 0.9})
+    train = pretend.train
+
+    def of_one_alone(config, **options):
+        if config.width != 0.25 or pretend.trained:
+            raise BudgetTooShort("`time_budget` is below one step", 1)
+        return train(config, **options)
+
+    pretend.train = of_one_alone
+    found, told = search(pretend, seconds=10_000)
+    assert [entry.size.width for entry in found.entries] == [0.25]
+    assert told.count("out of time in this training") == 3
 
 
 def test_more_time_is_used_and_the_same_time_repeats(search):
@@ -361,7 +390,7 @@ def test_from_images_to_a_checked_file(folder, tmp_path, monkeypatch, capsys):
     assert str(path) in printed.replace("\n", "")
     assert path.with_name("labels.txt").read_text() == "a\nb\nc\n"
     assert path.stat().st_size <= 60_000
-    assert (path.parent.parent / searching.PAGE).is_file()
+    assert (path.parent.parent / PAGE).is_file()
     model = TFLiteModel(path, runtime="tflite-micro")
     assert model.input_shape == (1, 32, 32, 1)
     assert cli.main(["evaluate", str(path), "--data", str(folder)]) == 0
@@ -372,8 +401,12 @@ def test_from_images_to_a_checked_file(folder, tmp_path, monkeypatch, capsys):
     assert "['a', 'b', 'c']" in capsys.readouterr().err
 
 
-def test_on_a_slow_machine_one_network_is_trained_for_less(search, monkeypatch):
+@pytest.mark.parametrize("late", [TrainingInterrupted, BudgetTooShort])
+def test_on_a_slow_machine_one_network_is_trained_for_less(
+    search, monkeypatch, late
+):
     pretend = Pretend({0.25: 0.8, 0.375: 0.9})
+    pretend.late = late
     pretend.most_epochs, pretend.steps = 10, 1
     clock = itertools.count(step=5.0)  # seconds, at each look
     monkeypatch.setattr(searching.time, "monotonic", lambda: next(clock))

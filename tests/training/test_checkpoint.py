@@ -297,6 +297,25 @@ def test_sigterm_stops_with_a_checkpoint(tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_signal_counts_before_the_time_that_is_up(tmp_path, monkeypatch):
+    """The stop is no error of an argument then."""
+    end = checkpoint.SaveCheckpoints.on_train_batch_end
+
+    def end_and_ask(self, batch, logs=None):
+        os.kill(os.getpid(), signal.SIGTERM)
+        end(self, batch, logs)
+
+    monkeypatch.setattr(
+        checkpoint.SaveCheckpoints, "on_train_batch_end", end_and_ask
+    )
+    with (
+        StopRequest().listening() as outer,
+        pytest.raises(TrainingInterrupted, match="SIGTERM was received"),
+    ):
+        fit.train(CONFIG, out=tmp_path, progress=False, time_budget=1e-3)
+    assert outer.was_asked
+
+
 def test_the_command_line_says_that_it_can_go_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(StopRequest, "reason", property(lambda _: "enough"))
     arguments = ["train", "--epochs", "1", "--out", str(tmp_path)]
