@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from gnsmall_keras.devices.checks import read_contents
 from gnsmall_keras.devices.labels import find_labels, read_report_beside
 from gnsmall_keras.devices.runtime import TFLiteModel, installed_runtimes
+from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.export.metadata import check_labels
 from gnsmall_keras.writing import replacing
 
@@ -143,12 +143,23 @@ def add_method(op: str) -> str:
     return f"Add{method}"
 
 
-def _registration(op):
-    """The call that registers the kernels of an operator of an int8 file."""
-    kernels = (
-        f"tflite::Register_{op}_INT8()" if op in _INT8_REGISTRATIONS else ""
-    )
-    return f"{add_method(op)}({kernels})"
+def _registrations(data):
+    """The calls that register the kernels of a file's operators, by name.
+
+    Those of int8 alone are for files in which no such layer is float: they
+    take whatever they are given for int8.
+    """
+    network, others, kinds = Graph(data), set(), set()
+    for operator in network.operators:
+        kinds.add(operator.kind)
+        if {network.dtype(tensor) for tensor in operator.outputs} != {"INT8"}:
+            others.add(operator.kind)
+    return [
+        f"{add_method(kind)}(tflite::Register_{kind}_INT8())"
+        if kind in _INT8_REGISTRATIONS and kind not in others
+        else f"{add_method(kind)}()"
+        for kind in sorted(kinds)
+    ]
 
 
 def _opened(path):
@@ -181,7 +192,7 @@ def _sources(path, labels):
     digest = hashlib.sha256(data).hexdigest()
     labels = labels or find_labels(path) or numbers
     check_labels(labels, runner.classes)
-    ops = sorted(read_contents(data).ops)
+    registrations = _registrations(data)
     _, height, width, channels = runner.input_shape
     header = _HEADER.format(
         sha256=digest,
@@ -192,10 +203,10 @@ def _sources(path, labels):
         channels=channels,
         colours="grey" if channels == 1 else "RGB",
         classes=runner.classes,
-        count=len(ops),
+        count=len(registrations),
         registrations="\n".join(
-            f"  TF_LITE_ENSURE_STATUS(resolver.{_registration(op)});"
-            for op in ops
+            f"  TF_LITE_ENSURE_STATUS(resolver.{call});"
+            for call in registrations
         ),
     )
     source = _SOURCE.format(

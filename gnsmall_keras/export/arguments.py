@@ -72,8 +72,9 @@ def checked_network(model, quantization):
         quantization: of the file.
 
     Raises:
-        ValueError: if it has more of them, sides that are not known, layers in
-            half precision, or such that runtimes have no integers for.
+        ValueError: if it has more of them, sides that are not known, weights
+            that are NaN or inf, layers in half precision, or such that
+            runtimes have no integers for.
     """
     model = as_functional(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
@@ -94,6 +95,12 @@ def checked_network(model, quantization):
             "keras.Model(inputs, model(inputs))."
         )
     for layer in model.layers:
+        if not all(np.isfinite(each).all() for each in layer.get_weights()):
+            raise ValueError(
+                "A file is made of a network whose weights are finite. "
+                f"Received: NaN or inf in layer {layer.name!r}. Train it again "
+                "with a lower learning rate."
+            )
         if layer.compute_dtype not in ("float32", "float64"):
             raise ValueError(
                 "A file is made of a network in float32. Received: layer "
@@ -145,6 +152,32 @@ def checked_images(images, model, aspect):
             stacklevel=3,
         )
     return images
+
+
+def checked_labels(labels, images, model):
+    """Returns labels of images as class indices of shape `(n,)`.
+
+    Of a model that gives a row for each pixel they are one a pixel.
+
+    Raises:
+        ValueError: if they are others than that, but for a last axis of 1.
+    """
+    if labels is None:
+        return None
+    labels = np.asarray(labels)
+    count = 0 if images is None else len(images)
+    shape = (count, *model.output_shape[1:-1])
+    if labels.shape == (*shape, 1):  # as keras.datasets has them
+        labels = labels[..., 0]
+    if images is None or labels.shape != shape or labels.dtype.kind not in "iu":
+        raise ValueError(
+            "`evaluation_labels` must be a class index for each of "
+            f"`evaluation_images`, integers of shape {shape}. Received: "
+            f"{labels.dtype} {labels.shape}"
+            f"{' without images' if images is None else ''}. Of one-hot rows "
+            "give labels.argmax(-1)."
+        )
+    return labels
 
 
 def check_training(training, quantization, model):

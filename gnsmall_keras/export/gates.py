@@ -15,6 +15,7 @@ from gnsmall_keras.models.keras_private import (
     is_called_once,
     operation_of,
     readers_of,
+    set_weights,
 )
 
 # By how much the answers of a gate that is folded may differ; sigmoids are
@@ -226,5 +227,5 @@ def _without(model, folded):
         kernel, *bias = model.get_layer(layer.name).get_weights()
         if layer.name in factors:
             kernel = kernel * factors[layer.name][:, None].astype(np.float32)
-        layer.set_weights([kernel, *bias])
+        set_weights(layer, [kernel, *bias])
     return found

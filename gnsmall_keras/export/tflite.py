@@ -23,6 +23,7 @@ from gnsmall_keras.export.arguments import (
     check_installed,
     check_training,
     checked_images,
+    checked_labels,
     checked_network,
     checked_path,
 )
@@ -156,7 +157,7 @@ def export_tflite(
             split; 100 to 500 are usual, fewer than 20 are warned of.
         training: of "int8-qat" and "int8-tfmot", and only of them.
         evaluation_images: uint8, for accuracy and agreement.
-        evaluation_labels: class indices of `evaluation_images`.
+        evaluation_labels: class indices of `evaluation_images`, `(n,)`.
         class_names: one a class; a file for phones has them as metadata,
             every file has them in `labels.txt` beside it. Without them one
             that is there already is warned of.
@@ -192,6 +193,7 @@ def export_tflite(
     model = checked_network(model, config.quantization)
     path = checked_path(path)
     calibration_images = checked_images(calibration_images, model, aspect)
+    labels = checked_labels(evaluation_labels, evaluation_images, model)
     check_training(training, config.quantization, model)
     check_beside(path, class_names)
     check_logits(model)
@@ -207,7 +209,7 @@ def export_tflite(
     with replacing(path) as file, replacing(report_path) as report_file:
         file.write_bytes(data)
         measured, faults = _measure(
-            file, deployed, config, evaluation_images, evaluation_labels
+            file, deployed, config, evaluation_images, labels
         )
         found = [fault.replace(str(file), path.name) for fault in faults]
         described["faults"] += found

@@ -46,7 +46,7 @@ def to_deploy(model: keras.Model) -> keras.Model:
         twin = fused.get_layer(layer.name)
         branched = isinstance(layer, _BRANCHED)
         weights = layer.merged() if branched else layer.get_weights()
-        twin.set_weights(weights)
+        keras_private.set_weights(twin, weights)
     return fused
 
 

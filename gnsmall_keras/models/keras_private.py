@@ -6,9 +6,11 @@ must do.
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 
 def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
@@ -40,6 +42,20 @@ def parts_of(layer: keras.Operation) -> list[keras.layers.Layer]:
     if not isinstance(layer, keras.layers.Layer):
         return []
     return list(layer._flatten_layers(include_self=False))
+
+
+def set_weights(
+    layer: keras.layers.Layer, weights: Sequence[np.ndarray]
+) -> None:
+    """Sets a layer's or model's weights, and what is computed of them.
+
+    A Normalization has its mean from its weights once, when it is adapted or
+    read from a file.
+    """
+    layer.set_weights(weights)
+    for part in (layer, *parts_of(layer)):
+        if isinstance(part, keras.layers.Normalization):
+            part.finalize_state()
 
 
 def readers_of(layer: keras.Operation) -> list[keras.Operation]:

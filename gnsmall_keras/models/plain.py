@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from gnsmall_keras.models import keras_private
 from gnsmall_keras.models.branched import MOMENTUM
 from gnsmall_keras.models.fusion import EPSILON
 from gnsmall_keras.models.layers import BranchedConv2D, BranchedDepthwiseConv2D
@@ -144,7 +145,7 @@ def to_branches(model: keras.Model) -> keras.Model:
         if isinstance(copy, PlainBranches):
             copy.take_weights(layer)
         else:
-            copy.set_weights(layer.get_weights())
+            keras_private.set_weights(copy, layer.get_weights())
     return plain
 
 

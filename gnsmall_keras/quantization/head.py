@@ -144,5 +144,6 @@ def _with_head(fused, head, classifier, units):
     changed = {head.name, classifier.name}
     for layer in found.layers:
         if layer.weights and layer.name not in changed:
-            layer.set_weights(fused.get_layer(layer.name).get_weights())
+            weights = fused.get_layer(layer.name).get_weights()
+            keras_private.set_weights(layer, weights)
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 from gnsmall_keras.config import Name, RunConfig
 from gnsmall_keras.records.run import MODEL_FILE, RECORD_FILE, RunRecord
 
+STAGE_FILE = "stage.json"  # of an assistant that is trained
 CHECKPOINT_FILE = "checkpoint.npz"
 ENDED_FILE = "ended.json"  # the record, while it is not in the index
 

@@ -18,6 +18,7 @@ from gnsmall_keras.records import predictions, provenance
 from gnsmall_keras.records.folders import (
     CHECKPOINT_FILE,
     ENDED_FILE,
+    STAGE_FILE,
     begun_name,
 )
 from gnsmall_keras.records.run import (
@@ -88,7 +89,8 @@ def train(
         loop: "steps", a program for each; "chunks", on JAX one for many steps,
             with the images on the device; or "auto": the second on a GPU. The
             result is the same.
-        again: whether a run that is finished is trained anew.
+        again: whether a run that is finished is trained anew, with its
+            assistants.
 
     Returns:
         The record that was appended; of a run that `out` has finished, on the
@@ -137,6 +139,7 @@ def train(
                 on_devices(device, experiment.learning.devices) as devices,
                 using(kernels),
             ):
+                _forget_assistants(folder)
                 if progress:
                     tell_images(dataset)
                 record = _train(
@@ -154,6 +157,20 @@ def train(
         checkpoint.remove(folder / CHECKPOINT_FILE)
         (folder / ENDED_FILE).replace(folder / RECORD_FILE)
     return record
+
+
+def _forget_assistants(folder):
+    """Lets a finished run's assistants be trained anew, as the run is.
+
+    Those that are younger than its record are of the run that takes its place.
+    """
+    record = folder / RECORD_FILE
+    if not record.is_file() or (folder / CHECKPOINT_FILE).is_file():
+        return
+    finished = record.stat().st_mtime
+    for stage in folder.glob(f"assistant-*/{STAGE_FILE}"):
+        if stage.stat().st_mtime <= finished:
+            stage.unlink()
 
 
 def _read_ended(path):

@@ -20,6 +20,7 @@ from gnsmall_keras.distill.stored_teacher import (
     teacher_digest,
 )
 from gnsmall_keras.distill.teachers import TeacherEnsemble
+from gnsmall_keras.lines import say
 from gnsmall_keras.models import counting
 from gnsmall_keras.models.catalogue import NETWORKS
 from gnsmall_keras.models.saving.files import load_model, save_model
@@ -27,7 +28,11 @@ from gnsmall_keras.models.saving.pretrained import (
     find_published,
     published_names,
 )
-from gnsmall_keras.records.folders import CHECKPOINT_FILE, find_folder
+from gnsmall_keras.records.folders import (
+    CHECKPOINT_FILE,
+    STAGE_FILE,
+    find_folder,
+)
 from gnsmall_keras.records.run import MODEL_FILE
 from gnsmall_keras.training import checkpoint, evaluation
 from gnsmall_keras.training.fit import create_network, learn
@@ -193,7 +198,7 @@ def _taught_assistant(stage, teachers, dataset, splits):
     Returns:
         The model, and a dict for the record.
     """
-    described = stage.folder / "stage.json"
+    described = stage.folder / STAGE_FILE
     if described.is_file():
         record = json.loads(described.read_text(encoding="utf-8"))
         if record["teachers"] != list(stage.teachers):
@@ -205,6 +210,7 @@ def _taught_assistant(stage, teachers, dataset, splits):
         before = record.pop("identity", None)  # older files have none
         if before is not None:
             checkpoint.check_identity(described, before, stage.identity)
+        say(f"{stage.name}: taken from {stage.folder}, trained before.")
         return load_model(stage.folder / MODEL_FILE), record
     stage.folder.mkdir(parents=True, exist_ok=True)
     model = create_network(stage.experiment.network, dataset)

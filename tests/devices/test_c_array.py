@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from PIL import Image
 from support import ROOT, TESTS
@@ -14,6 +15,8 @@ from gnsmall_keras.devices import c_array
 from gnsmall_keras.devices.c_array import add_method, write_c_array
 from gnsmall_keras.devices.labels import find_labels
 from gnsmall_keras.devices.runtime import TFLiteModel
+from gnsmall_keras.export.tflite import export_tflite
+from gnsmall_keras.models.ghostnet import ghostnetv3_small
 
 pytestmark = pytest.mark.export
 STUBS = TESTS / "devices/stubs"
@@ -72,6 +75,20 @@ def test_kernels_are_those_of_int8_alone(sources):
     assert "AddConv2D(tflite::Register_CONV_2D_INT8())" in text
     assert "AddMul(tflite::Register_MUL_INT8())" in text
     assert "AddConcatenation())" in text
+
+
+def test_float_layers_have_kernels_that_take_floats(tmp_path):
+    """Those of int8 alone would take their floats for integers."""
+    path = tmp_path / "islands.tflite"
+    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), "uint8")
+    network = ghostnetv3_small(width=0.25, head_units=320)
+    export_tflite(
+        network, path, calibration_images=images, float_layers=("head_conv",)
+    )
+    write_c_array(path, tmp_path, labels=LABELS)
+    text = (tmp_path / "model.h").read_text("utf-8")
+    assert "AddConv2D());" in text
+    assert "AddMul(tflite::Register_MUL_INT8())" in text
 
 
 def test_the_arena_is_one_that_it_starts_in(sources, int8_file):

@@ -6,6 +6,7 @@ BatchNorm statistics of real images, so that activations are ordinary.
 
 import json
 
+import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -18,6 +19,7 @@ from gnsmall_keras.devices.checks import (
 from gnsmall_keras.devices.runtime import TFLiteModel
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export import tflite
+from gnsmall_keras.export.arguments import checked_labels, checked_network
 from gnsmall_keras.export.convert import Conversion
 from gnsmall_keras.export.graph import Graph
 from gnsmall_keras.export.operators import split
@@ -192,6 +194,38 @@ def test_calibration_images_must_be_pixels(small_network, tmp_path, images):
             calibration_images=images,
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros((3, 1), np.int64), ""),
+        (np.zeros(2, np.int64), r"shape \(3,\)\. Received: int64 \(2,\)"),
+        (np.eye(3), r"give labels\.argmax\(-1\)"),
+        (np.zeros(3), "Received: float64"),
+    ],
+)
+def test_labels_are_an_index_for_each_image(small_network, labels, message):
+    """As `keras.datasets` has them they would be compared each with all."""
+    images = np.zeros((3, 32, 32, 3), np.uint8)
+    if not message:
+        found = checked_labels(labels, images, small_network)
+        assert found.shape == (3,)
+        return
+    with pytest.raises(ValueError, match=message):
+        checked_labels(labels, images, small_network)
+    with pytest.raises(ValueError, match="without images"):
+        checked_labels(labels, None, small_network)
+
+
+def test_weights_that_are_not_finite_are_refused(small_network):
+    for value in (np.nan, np.inf):
+        network = keras.models.clone_model(small_network)
+        layer = network.get_layer("classifier")
+        kernel, bias = layer.get_weights()
+        layer.set_weights([kernel, np.full_like(bias, value)])
+        with pytest.raises(ValueError, match="inf in layer 'classifier'"):
+            checked_network(network, "float32")
 
 
 def test_unknown_target_is_refused(small_network, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras.models import keras_private
+from gnsmall_keras.models.deploy import to_deploy
 
 BACKEND = keras.config.backend()
 PACKAGE = ROOT / "gnsmall_keras"
@@ -31,6 +32,31 @@ def _model(**options):
     model = keras.Model(inputs, keras.layers.Dense(2, name="last")(inputs))
     model.compile(**options)
     return model
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_weights_that_are_set_are_computed_with(nested):
+    """Keras's own `set_weights` leaves a Normalization's mean as it was."""
+
+    def model():
+        inputs = keras.Input((3,))
+        x = keras.layers.Normalization(name="normalize")(inputs)
+        inner = keras.Model(inputs, x, name="inner")
+        if not nested:
+            return inner
+        outer = keras.Input((3,))
+        return keras.Model(outer, inner(outer))
+
+    source, found = model(), model()
+    layer = source.get_layer("inner") if nested else source
+    values = np.random.default_rng(0).normal(5.0, 3.0, (50, 3))
+    layer.get_layer("normalize").adapt(values)
+    keras_private.set_weights(found, source.get_weights())
+    np.testing.assert_allclose(found.predict(values), source.predict(values))
+    assert abs(np.mean(source.predict(values))) < 1e-3
+    np.testing.assert_allclose(
+        to_deploy(source).predict(values), source.predict(values)
+    )
 
 
 def test_a_symbolic_tensor_names_its_operation():

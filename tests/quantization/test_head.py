@@ -43,6 +43,24 @@ def _network(end="pool", **options):
     return model
 
 
+def test_an_adapted_normalization_stays(images):
+    """As weights alone it computes with the mean that it was made with."""
+    network = _network()
+    normalize = keras.layers.Normalization(axis=None)
+    normalize.adapt(images.astype(np.float32))
+    inputs = keras.Input((8, 8, 3))
+    whole = keras.Model(inputs, inputs)
+    x = normalize(inputs)
+    for layer in network.layers[1:]:
+        x = layer(x)
+    whole = keras.Model(inputs, x)
+    np.testing.assert_allclose(
+        predict_logits(narrow_head(whole, 5, images), images),
+        predict_logits(whole, images),
+        atol=1e-5,
+    )
+
+
 @pytest.mark.parametrize("end", ["pool", "dense"])
 def test_units_that_never_answer_go_first(images, end):
     model = _network(end)

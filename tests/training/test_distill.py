@@ -425,23 +425,61 @@ def test_a_chain_that_ends_in_its_own_start_is_refused(folder, tmp_path):
 
 
 def test_another_teacher_does_not_go_on_with_the_old_ones_assistant(
-    folder, tmp_path
+    folder, tmp_path, capsys
 ):
+    """A finished run's is trained anew with it, an unfinished one's is kept."""
     (tmp_path / "teacher").mkdir()
     teacher = tmp_path / "teacher" / "model.keras"
     teacher.write_bytes((folder / "teacher" / "model.keras").read_bytes())
     config = chain_config(tmp_path, epochs=1)
-    fit.train(config, out=tmp_path, progress=False)
+    first = fit.train(config, out=tmp_path, progress=False)
     tiny_network("gns", classes=10, width=1.5).save(teacher)
+    second = fit.train(config, out=tmp_path, progress=False)
+    assert "changed: it is trained anew" in capsys.readouterr().err
+    assert _digests(first) & _digests(second) == set()
+    (record,) = tmp_path.glob(f"{config.slug}/record.json")
+    record.unlink()
+    tiny_network("gns", classes=10, width=1.25).save(teacher)
     with pytest.raises(ValueError, match="an assistant of other teachers"):
         fit.train(config, out=tmp_path, progress=False, again=True)
+    assert "taken from" not in capsys.readouterr().err
+
+
+def _digests(record):
+    teachers = record.distillation["teachers"]
+    return {teacher["weights_digest"] for teacher in teachers}
+
+
+def test_again_trains_assistants_again(folder, tmp_path, capsys):
+    """And goes on after those of a call that was killed."""
+    config = chain_config(folder, epochs=1)
+    fit.train(config, out=tmp_path, progress=False)
+    (stage,) = tmp_path.glob("*/assistant-*/stage.json")
+    before = stage.stat().st_mtime_ns
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopRequest, "reason", property(lambda _: _in_student()))
+
+        def _in_student():
+            return "so" if stage.is_file() else ""
+
+        with pytest.raises(TrainingInterrupted):
+            fit.train(config, out=tmp_path, progress=False, again=True)
+    assert stage.stat().st_mtime_ns > before
+    assert "taken from" not in capsys.readouterr().err
+    kept = stage.stat().st_mtime_ns
+    fit.train(config, out=tmp_path, progress=False)
+    assert stage.stat().st_mtime_ns == kept
+    assert "taken from" in capsys.readouterr().err
 
 
 def test_an_assistant_of_other_images_is_not_gone_on_with(
     folder, tmp_path, monkeypatch
 ):
+    """Of a run that is not finished; a finished one is trained anew."""
     config = chain_config(folder, epochs=1)
     fit.train(config, out=tmp_path, progress=False)
+    (record,) = tmp_path.glob("*/record.json")
+    record.unlink()
     digits = load_data("digits")
     fewer = dataclasses.replace(
         digits,

@@ -43,7 +43,7 @@ def save_model(
         >>> gns.save_model(model, "model.keras")
     """
     network = keras.models.clone_model(model)
-    network.set_weights(model.get_weights())
+    keras_private.set_weights(network, model.get_weights())
     with replacing(path) as unfinished:
         network.save(unfinished)
         if class_names:
@@ -162,12 +162,12 @@ def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
         theirs, ours = ([v.shape for v in vs] for vs in (found, values))
         if theirs != ours:
             raise ValueError(_other_network(model, path, theirs, ours))
-        model.set_weights(found)
+        keras_private.set_weights(model, found)
         return
     try:
         model.load_weights(path)
     except Exception as error:  # whatever a file of other layers leads to
-        model.set_weights(values)
+        keras_private.set_weights(model, values)
         reason = first_line(error)
         raise ValueError(
             f"{os.fspath(path)} does not fit {model.name!r} with "
