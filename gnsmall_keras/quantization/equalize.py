@@ -133,7 +133,7 @@ def _tie_operator(ties, network, operator):
     elif operator.is_linear:
         if not _is_plain(network, operator):
             ties.fix(inputs[0], output)
-    elif kind in _PASSING:
+    elif kind in _PASSING and _keeps_channels(network, operator):
         ties.tie(ties.nodes(inputs[0]), ties.nodes(output))
     elif kind == "CONCATENATION":
         joined = [node for tensor in inputs for node in ties.nodes(tensor)]
@@ -150,6 +150,15 @@ def _tie_operator(ties, network, operator):
             ties.fix(output)
     else:
         ties.fix(*inputs, output)
+
+
+def _keeps_channels(network, operator):
+    """Whether the output has the input's channels; a mean may be over them."""
+    if operator.kind != "MEAN":
+        return True
+    image, axes = operator.inputs
+    over, rank = network.constant(axes), len(network.shape(image))
+    return over is not None and rank - 1 not in over.ravel() % rank
 
 
 def _is_plain(network, operator):

@@ -54,6 +54,23 @@ def test_equalized_network_computes_the_same(converted, images, tmp_path):
     assert after < 0.9 * before
 
 
+def test_a_mean_over_as_many_channels_as_columns_is_no_tie(images, tmp_path):
+    """Its output's last side is as long as its input's, of other things."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(8, 3, 4, padding="same", activation="relu")(inputs)
+    x = keras.layers.Dense(12, activation="relu")(keras.ops.mean(x, axis=-1))
+    x = keras.layers.Dense(10)(keras.layers.Flatten()(x))
+    network = float_network(keras.Model(inputs, x))
+    (mean,) = network.of_kind("MEAN")
+    assert network.shape(mean.inputs[0])[-1] == 8
+    assert network.shape(mean.outputs[0]) == (1, 8, 8)
+    expected = _predict(network.to_bytes(), images, tmp_path)
+    prepare(network, images, "mse")
+    found = _predict(network.to_bytes(), images, tmp_path)
+    np.testing.assert_allclose(found, expected, atol=1e-3 * expected.std())
+
+
 def _spread(highs, network):
     """How unlike the ranges of channels after ReLU are."""
     spreads = []
