@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gnsmall_keras.devices.arena import plan_arena
 from gnsmall_keras.export.graph import Graph
 
 _HEADER = """\
@@ -43,7 +44,6 @@ void RunNetwork(const int8_t* pixels, int8_t* scores) {{
   memcpy(scores, {last}, OUTPUT_BYTES);
 }}
 """
-_ALIGNMENT = 16
 _LEFT_SHIFT = 20  # of sums, as LiteRT has it
 _LONGEST_SHIFT = 31
 
@@ -63,7 +63,8 @@ def write_sources(data: bytes) -> Sources:
         data: of a .tflite file.
 
     Raises:
-        ValueError: if it has an operator or an option that is not known here.
+        ValueError: if it has an operator, an option or a type of tensors that
+            is not known here.
     """
     return _Writer(Graph(data)).write()
 
@@ -79,35 +80,6 @@ def quantize_multiplier(value: float) -> tuple[int, int]:
     return (0, 0) if shift < -_LONGEST_SHIFT else (multiplier, shift)
 
 
-def plan_arena(lifetimes: dict[int, tuple[int, int]], sizes: dict[int, int]):
-    """Places tensors so that those alive at once do not overlap.
-
-    Args:
-        lifetimes: first and last operator of each tensor.
-        sizes: in bytes.
-
-    Returns:
-        Their offsets, and the bytes in all. The largest go first, each to the
-        lowest place that is free.
-    """
-    offsets: dict[int, int] = {}
-    for tensor in sorted(sizes, key=lambda each: (-sizes[each], each)):
-        first, last = lifetimes[tensor]
-        taken = sorted(
-            (offsets[other], offsets[other] + sizes[other])
-            for other in offsets
-            if lifetimes[other][0] <= last and first <= lifetimes[other][1]
-        )
-        place = 0
-        for start, end in taken:
-            if place + sizes[tensor] <= start:
-                break
-            place = max(place, -(-end // _ALIGNMENT) * _ALIGNMENT)
-        offsets[tensor] = place
-    total = max(offsets[each] + sizes[each] for each in offsets)
-    return offsets, total
-
-
 class _Writer:
     def __init__(self, graph):
         self._graph, self._shape = graph, graph.shape
@@ -116,7 +88,9 @@ class _Writer:
         sizes, lifetimes = {}, {}
         for step, operator in enumerate(self._operators):
             for tensor in (*operator.sources, *operator.outputs):
-                if graph.constant(tensor) is not None:
+                constant = graph.constant(tensor) is not None
+                _check_type(operator, graph.dtype(tensor), constant=constant)
+                if constant:
                     continue
                 sizes[tensor] = math.prod(self._shape(tensor))
                 first, _ = lifetimes.get(tensor, (step, step))
@@ -272,11 +246,18 @@ class _Writer:
         if not self._sizes.keys() >= {*operator.inputs}:
             _refuse(operator, "none of its operands may be a constant")
         pair = sorted(operator.inputs, key=lambda each: -self._sizes[each])
-        spread = self._shape(pair[0]) != self._shape(pair[1])
+        shape, part, made = map(self._shape, (*pair, out))
+        spread, channels = shape != part, made[-1]
         first, second, to = map(graph.scale, (*pair, out))
-        channels = self._shape(out)[-1]
-        if spread and (kind == "ADD" or self._sizes[pair[1]] != channels):
+        one_each = math.prod(part) == part[-1] == channels and shape == made
+        if spread and kind == "ADD":
             _refuse(operator, "its operands must have one shape")
+        if spread and not one_each:
+            _refuse(
+                operator,
+                "its operands must have one shape, or one be of a value a "
+                "channel",
+            )
         scales = [(0, 0), (0, 0)]
         if kind == "ADD":
             most = 2.0 * max(first, second)
@@ -389,6 +370,17 @@ class _Writer:
     def _array(self, kind, name, values):
         text = ", ".join(map(str, np.asarray(values).ravel().tolist()))
         self._constants.append(f"static const {kind} {name}[] = {{{text}}};")
+
+
+def _check_type(operator, dtype, *, constant):
+    """Of a tensor; constant biases, axes and shapes are INT32."""
+    if dtype != "INT8" and not (constant and dtype == "INT32"):
+        raise ValueError(
+            "C on CMSIS-NN is made of files whose tensors are all INT8. "
+            f"Received: {operator.kind}: a tensor of {dtype}. Export the "
+            "network with --target micro --quantization int8, without "
+            "--float-layers."
+        )
 
 
 def _refuse(operator, reason):

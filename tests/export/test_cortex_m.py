@@ -7,11 +7,8 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras.devices import cortex_m
-from gnsmall_keras.devices.cmsis_nn import (
-    plan_arena,
-    quantize_multiplier,
-    write_sources,
-)
+from gnsmall_keras.devices.arena import plan_arena
+from gnsmall_keras.devices.cmsis_nn import quantize_multiplier, write_sources
 from gnsmall_keras.devices.cortex_m import missing_tools, run_on_cortex_m
 from gnsmall_keras.devices.resnet8 import RESNET8, resnet8
 from gnsmall_keras.devices.runtime import TFLiteModel
@@ -103,6 +100,21 @@ def _of_a_column(graph, operator):
     graph.tensors[operator.inputs[0]].shape = np.array(shape, np.int32)
 
 
+def _of_pixels(graph, operator, position):
+    """Makes an operand of as many pixels as there are channels."""
+    given = operator.inputs[position]
+    channels = graph.shape(operator.outputs[0])[-1]
+    operator.inputs[position] = graph.add_tensor(given, (1, channels, 1, 1))
+
+
+def _with_a_gate_of_pixels(graph, operator):
+    _of_pixels(graph, operator, 1)
+
+
+def _of_pixels_and_channels(graph, operator):
+    _of_pixels(graph, operator, 0)
+
+
 def _with_a_constant(graph, operator):
     given = operator.inputs[-1]
     values = np.ones(graph.shape(given), np.int8)
@@ -120,6 +132,8 @@ def _with_a_constant(graph, operator):
         ("MUL", _with_a_constant, "constant"),
         ("ADD", _with_a_constant, "constant"),
         ("ADD", _of_a_column, "one shape"),
+        ("MUL", _with_a_gate_of_pixels, "one shape, or one be of a value a"),
+        ("MUL", _of_pixels_and_channels, "one shape, or one be of a value a"),
         ("CONCATENATION", _with_a_constant, "join two images"),
     ],
 )
@@ -135,6 +149,20 @@ def test_what_cmsis_nn_would_compute_otherwise_is_refused(
     operator = graph.of_kind(kind)[-1]
     change(graph, operator)
     with pytest.raises(ValueError, match=f"Received: {kind}: .*{message}"):
+        write_sources(graph.to_bytes())
+
+
+@pytest.mark.parametrize("dtype", ["FLOAT32", "INT16"])
+@pytest.mark.parametrize("position", [0, 1])
+def test_files_of_other_types_are_refused(dtype, position):
+    """As dynamic files compute with floats, and int16x8 ones with int16."""
+    graph = Graph(SMALLEST.read_bytes())
+    tensor = graph.of_kind("CONV_2D")[-1].inputs[position]
+    if position == 1:  # a constant kernel
+        tensor = graph.add_constant(tensor, graph.constant(tensor), dtype)
+        graph.of_kind("CONV_2D")[-1].inputs[position] = tensor
+    graph.tensors[tensor].type = getattr(graph.schema.TensorType, dtype)
+    with pytest.raises(ValueError, match=f"tensor of {dtype}.*int8, without"):
         write_sources(graph.to_bytes())
 
 
