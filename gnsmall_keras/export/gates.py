@@ -54,7 +54,8 @@ def fold_gates(model: keras.Model) -> tuple[keras.Model, list[str]]:
 
     A gate is constant if no input of a magnitude up to 10^6 changes its answer
     by more than 1e-6, by interval arithmetic. Gates stay where a layer that
-    computes, gates or reads them is called more than once.
+    computes, gates or reads them is called more than once, or is a convolution
+    of groups.
 
     Args:
         model: fused, of `keras.layers` alone.
@@ -110,6 +111,8 @@ def _constant(gate):
     for step in gate.steps:
         if not isinstance(step, _POOLS):
             span = _SPANS[type(step)](step, span)
+        if span is _UNKNOWN:
+            return None
     if not np.all(span.high - span.low <= _TOLERANCE):
         return None
     factor = (span.low + span.high) / 2.0
@@ -117,6 +120,8 @@ def _constant(gate):
 
 
 def _span_of_conv(layer, span):
+    if layer.groups != 1:
+        return _UNKNOWN
     kernel, bias = _weights(layer)
     kernel = kernel.reshape(-1, *kernel.shape[2:])  # taps, inputs, outputs
     span = _padded(layer, span)
@@ -187,7 +192,7 @@ def _readers(model, product):
             return None  # an output; or a product with itself
         passed.append(layer)
         for reader in readers:
-            if not is_called_once(reader):
+            if not is_called_once(reader) or getattr(reader, "groups", 1) != 1:
                 return None
             if type(reader) in (
                 keras.layers.Conv2D,

@@ -127,3 +127,23 @@ def test_what_is_no_factor_of_a_kernel_stays(reader):
     if reader != "output":
         x = keras.layers.Conv2D(2, 1)(x)
     assert fold_gates(keras.Model(inputs, x))[1] == []
+
+
+@pytest.mark.parametrize("odd", ["groups", "swish"])
+def test_gates_of_no_known_bounds_stay(odd):
+    layers, inputs = keras.layers, keras.Input((8, 8, 4))
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(inputs)
+    if odd == "groups":
+        gate = layers.Conv2D(4, 1, groups=2)(gate)
+    else:
+        gate = layers.Conv2D(4, 1, activation="swish")(gate)
+    gate = layers.Conv2D(4, 1, activation="sigmoid")(gate)
+    x = layers.Conv2D(2, 1)(layers.Multiply()([inputs, gate]))
+    assert fold_gates(keras.Model(inputs, x))[1] == []
+
+
+def test_gates_that_kernels_of_groups_read_stay():
+    inputs = keras.Input((8, 8, 4))
+    x = keras.layers.Multiply()([inputs, _constant_gate(inputs)])
+    x = keras.layers.Conv2D(4, 1, groups=2)(x)
+    assert fold_gates(keras.Model(inputs, x))[1] == []
