@@ -1,5 +1,7 @@
 """What a .tflite file does on the runtimes that are installed."""
 
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 from gnsmall_keras.devices.checks import count_partitions
 from gnsmall_keras.devices.runtime import TFLiteModel, installed_runtimes
 from gnsmall_keras.training import evaluation
+from gnsmall_keras.writing import UNFINISHED
 
 # On so many the runtimes are compared; microcontroller kernels take some 16 ms
 # an image on a PC.
@@ -24,8 +27,11 @@ def measure(
 ) -> dict[str, Any]:
     """Runs a file on every runtime that can; returns fields of its report.
 
+    LiteRT's reference kernels lack some operators, as ELU; files with these
+    are warned of, and not compared with them.
+
     Args:
-        path: of the file.
+        path: of the file, which messages call by its name in the end.
         deployed: the float network that it was made of.
         images: uint8; with none of them, nothing is compared.
         labels: class indices of `images`.
@@ -34,10 +40,15 @@ def measure(
     Raises:
         ValueError: if it tells no two images apart.
     """
-    litert, reference = (
-        TFLiteModel(path, runtime=runtime)
-        for runtime in ("litert", "litert-reference")
-    )
+    try:
+        return _measure(path, deployed, images, labels, target)
+    except ValueError as error:
+        name = path.name.removeprefix(UNFINISHED)
+        raise ValueError(str(error).replace(path.name, name)) from None
+
+
+def _measure(path, deployed, images, labels, target):
+    litert = TFLiteModel(path)
     micro, faults = _on_micro(path, target)
     compared = images[:COMPARED_IMAGES]
     measured: dict[str, Any] = {
@@ -64,8 +75,9 @@ def measure(
         measured["float_accuracy"] = evaluation.accuracy(floats, labels)
         measured["accuracy"] = evaluation.accuracy(found, labels)
     integers = np.issubdtype(found.dtype, np.integer)
-    of_reference = reference.predict_raw(compared) if integers else None
-    if integers:
+    reference = _on_reference(path) if integers else None
+    of_reference = reference.predict_raw(compared) if reference else None
+    if of_reference is not None:
         of_xnnpack = found[: len(compared)]
         measured["xnnpack_difference_lsb"] = _largest_difference(
             of_xnnpack, of_reference
@@ -75,7 +87,7 @@ def measure(
         )
     if micro:
         of_micro = micro.predict_raw(compared)
-        if integers:
+        if of_reference is not None:
             measured["micro_difference_lsb"] = _largest_difference(
                 of_micro, of_reference
             )
@@ -95,6 +107,22 @@ def _check_varied(found, images, path):
         "the training diverged or learned nothing. Train again, at a lower "
         "rate (--recipe finetune, --peak-learning-rate 0.01)."
     )
+
+
+def _on_reference(path):
+    """The file on LiteRT's reference kernels; None if one is not there."""
+    try:
+        return TFLiteModel(path, runtime="litert-reference")
+    except ValueError as error:
+        lacking = re.search(r"find op for builtin opcode '(\w+)'", str(error))
+        if not lacking:
+            raise
+        warnings.warn(
+            f"LiteRT's reference kernels have no {lacking[1]}: XNNPACK and "
+            "TensorFlow Lite Micro are not compared with them.",
+            stacklevel=6,  # of who exports
+        )
+        return None
 
 
 def _on_micro(path, target):

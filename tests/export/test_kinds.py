@@ -99,6 +99,36 @@ def test_operators_without_counterpart_are_named_with_their_layers(images):
         convert(model, calibration_images=images)
 
 
+def _network_with(activation):
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 5, strides=4, activation=activation)(inputs)
+    return keras.Model(
+        inputs, keras.layers.Dense(10)(keras.layers.Flatten()(x))
+    )
+
+
+def test_files_run_whose_operators_the_reference_kernels_lack(images, tmp_path):
+    model, path = _network_with("elu"), tmp_path / "model.tflite"
+    given = {"calibration_images": images, "evaluation_images": images[:20]}
+    report = export_tflite(
+        model, path, target="android", quantization="float32", **given
+    )
+    assert report.agreement == 1.0
+    with pytest.warns(UserWarning, match="reference kernels have no ELU"):
+        report = export_tflite(model, path, **given)
+    assert report.agreement > 0.8
+    differences = report.xnnpack_difference_lsb, report.micro_difference_lsb
+    assert differences == (None, None)
+
+
+def test_refusals_name_the_file_that_was_asked_for(images, tmp_path):
+    inputs = keras.Input((32, 32, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(10, 3)(inputs))
+    with pytest.raises(ValueError, match=r"[\\/]odd\.tflite does not run on"):
+        export_tflite(model, tmp_path / "odd.tflite", calibration_images=images)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_few_or_scaled_calibration_images_are_told(model, images, tmp_path):
     path = tmp_path / "model.tflite"
     with pytest.raises(ValueError, match="0 to 255. Received: 0 to 1"):
