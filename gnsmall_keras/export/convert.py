@@ -21,6 +21,7 @@ from gnsmall_keras.config import ExportConfig
 from gnsmall_keras.data.augment import normalization_weights
 from gnsmall_keras.devices.targets import TARGETS
 from gnsmall_keras.export.graph import Graph, find_layer
+from gnsmall_keras.lines import one_line
 from gnsmall_keras.quantization import post_training as quantize
 from gnsmall_keras.quantization.compression import quantize_by_tfmot
 from gnsmall_keras.quantization.few_values import share_scales
@@ -175,6 +176,8 @@ def _convert(model, layers, quantization="float32", images=None):
     except ConverterError as error:
         operations = answer.graph.get_operations()
         raise ValueError(_explain(str(error), operations, layers)) from None
+    except RuntimeError as error:  # of integers, by the calibrator
+        raise ValueError(_explain_runtime(error, quantization)) from None
 
 
 def _signed(data):
@@ -234,6 +237,18 @@ def _explain(text, operations, layers):
     return (
         "The model has operators that .tflite files do not have: "
         f"{', '.join(sorted(found))}. Replace these layers."
+    )
+
+
+def _explain_runtime(error, quantization):
+    """Names the operators that TensorFlow does not quantise."""
+    kinds = re.findall(r"not yet supported for op: '(\w+)'", str(error))
+    if not kinds:
+        return f"TensorFlow could not convert the model: {one_line(error)}"
+    return (
+        f"TensorFlow's {quantization} files cannot have the operator "
+        f"{', '.join(sorted(set(kinds)))}, which the model needs. Replace the "
+        "layer that computes it, or export with another quantization."
     )
 
 

@@ -121,6 +121,16 @@ def test_files_run_whose_operators_the_reference_kernels_lack(images, tmp_path):
     assert differences == (None, None)
 
 
+@pytest.mark.parametrize("activation", ["elu", "hard_swish"])
+def test_operators_that_int16_files_lack_are_named(images, activation):
+    config = ExportConfig(quantization="int16x8")
+    message = f"int16x8 files cannot have the operator {activation.upper()}, "
+    with pytest.raises(ValueError, match=f"{message}which.*Replace"):
+        convert(
+            _network_with(activation), config, calibration_images=images[:2]
+        )
+
+
 def test_refusals_name_the_file_that_was_asked_for(images, tmp_path):
     inputs = keras.Input((32, 32, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(10, 3)(inputs))
