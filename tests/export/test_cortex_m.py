@@ -7,8 +7,8 @@ import pytest
 from support import ROOT
 
 from gnsmall_keras.devices import cortex_m
-from gnsmall_keras.devices.arena import plan_arena
 from gnsmall_keras.devices.cmsis_nn import quantize_multiplier, write_sources
+from gnsmall_keras.devices.cmsis_nn.arena import plan_arena
 from gnsmall_keras.devices.cortex_m import missing_tools, run_on_cortex_m
 from gnsmall_keras.devices.resnet8 import RESNET8, resnet8
 from gnsmall_keras.devices.runtime import TFLiteModel

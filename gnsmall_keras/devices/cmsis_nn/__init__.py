@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gnsmall_keras.devices.arena import plan_arena
+from gnsmall_keras.devices.cmsis_nn.arena import plan_arena
 from gnsmall_keras.export.graph import Graph
 
 _HEADER = """\
