@@ -110,8 +110,8 @@ class ExportReport:
     agreement: float | None  # of the file's argmax with the float model's
     compared_images: int
     micro_accuracy: float | None  # on TFLite Micro
-    # LiteRT's default and TFLite Micro, against reference; of integer files whose
-    # operators it all has.
+    # LiteRT's default and TFLite Micro, against reference; of integer files
+    # whose operators it all has.
     xnnpack_difference_lsb: int | None
     xnnpack_agreement: float | None  # of its argmax with the reference's
     micro_difference_lsb: int | None
