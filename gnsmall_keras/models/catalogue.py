@@ -18,7 +18,7 @@ class Size(NamedTuple):
 # The package has networks of these trained on CIFAR-10, of which all but the
 # layers behind the pooling can be taken for other images.
 STARTS = (
-    *(Size("gns", width) for width in (0.25, 0.5, 0.85, 1.0)),
+    *(Size("gns", width) for width in (0.25, 0.5, 0.85, 1.0, 1.6)),
     Size("gns_nogate", 0.5),
 )
 # Of what they did not learn from: seed and fraction of the split.

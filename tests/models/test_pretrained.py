@@ -83,8 +83,9 @@ def test_every_published_network_is_pinned_and_in_the_wheel():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["packages"] == [WEIGHTS.parent.name]
-    for name in files:
-        assert (WEIGHTS / name).stat().st_size < 4_000_000
+    sizes = [(WEIGHTS / name).stat().st_size for name in files]
+    assert max(sizes) < 5_000_000
+    assert sum(sizes) < 20_000_000
 
 
 def test_a_classifier_of_ones_own_goes_on_the_head():

@@ -38,6 +38,7 @@ NEEDS = {
     0.25: (80_000, 60_000),
     0.375: (130_000, 70_000),
     1.0: (400_000, 140_000),
+    1.6: (900_000, 230_000),
 }
 
 
@@ -171,10 +172,10 @@ def test_of_trials_within_a_standard_error_the_widest_goes_on(search):
 
 
 def test_a_teacher_is_wider_than_all_that_fit(search):
-    pretend = Pretend({0.25: 0.8, 1.0: 0.7})
+    pretend = Pretend({0.25: 0.8, 1.0: 0.7, 1.6: 0.6})
     pretend.fitting = [1.0, 0.25]
     search(pretend, seconds=10_000)
-    assert [how for how, _ in pretend.trained] == [1.0, 0.25, 0.25]
+    assert [how for how, _ in pretend.trained] == [1.0, 0.25, 0.25, 1.6]
 
 
 def test_a_larger_network_that_is_no_better_does_not_teach(search):
@@ -185,10 +186,10 @@ def test_a_larger_network_that_is_no_better_does_not_teach(search):
 
 
 def test_a_teacher_of_few_images_starts_from_trained_weights(search):
-    pretend = Pretend({1.0: 0.8})
-    pretend.fitting = [1.0]
+    pretend = Pretend({1.6: 0.8})
+    pretend.fitting = [1.6]
     _, told = search(pretend, seconds=10_000)
-    assert [how for how, _ in pretend.trained] == [1.0, 1.0]  # none of 1.6
+    assert [how for how, _ in pretend.trained] == [1.6, 1.6]  # none of 2.2
     assert "no larger network to learn from" in told
 
 

@@ -43,6 +43,10 @@ GHOSTNETV3_SMALL = {
         "gns-w1-cifar10-long.keras",
         "e395e11c23acf98992d93d0f19a7d2a2bbc95e36e4a2eb138c218816987f228e",
     ),
+    (1.6, 1280): Pretrained(
+        "gns-w1.6-cifar10.keras",
+        "e813ba752c01de4a73e9a40b493eabaea0f8d7a8c4d9dcc17b54e750a2d227e7",
+    ),
 }
 # The same of the network without attention gates.
 GHOSTNETV3_SMALL_NOGATE = {
