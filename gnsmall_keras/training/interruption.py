@@ -54,7 +54,7 @@ class StopRequest:
         self.steps = 0  # done in this call, by all of its stages
         self.ahead = 0.0  # seconds until the next look, where that is known
         self._began = time.monotonic()
-        self._signal = ""
+        self.received = ""  # that a signal was, and which
         self._seen: str | None = None
 
     def look(self) -> None:
@@ -70,8 +70,8 @@ class StopRequest:
         """Why to stop, or an empty string."""
         if self._seen is not None:
             return self._seen
-        if self._signal:
-            return self._signal
+        if self.received:
+            return self.received
         if self.out_of_time:
             return f"the time budget of {self.seconds:g} s is used up"
         return ""
@@ -79,7 +79,7 @@ class StopRequest:
     @property
     def was_asked(self) -> bool:
         """Whether a signal has come."""
-        return bool(self._signal)
+        return bool(self.received)
 
     @property
     def out_of_time(self) -> bool:
@@ -103,7 +103,7 @@ class StopRequest:
             yield self
             return
         if _listening:
-            self._signal = _listening[-1]._signal
+            self.received = _listening[-1].received
             handling = contextlib.nullcontext()
         else:
             handling = _handling()
@@ -133,7 +133,7 @@ def _handling():
 
     def request(number, frame):
         for one in _listening:
-            one._signal = f"{signal.Signals(number).name} was received"
+            one.received = f"{signal.Signals(number).name} was received"
         signal.signal(number, before[number])
         os.write(2, b"stopping soon; press Ctrl-C again to stop at once\n")
 
