@@ -98,6 +98,28 @@ def test_hooks_of_gradients_are_called(register):
         ).chosen_kernels
 
 
+@pytest.mark.skipif(not ON_JAX, reason="test_seam has it of the others")
+@pytest.mark.parametrize("training", [False, True])
+def test_a_call_outside_of_a_step_is_keras_s(training):
+    """Native kernels have no gradient to the images."""
+    import jax
+
+    distiller = Distiller(student=_network(), kernels="native")
+    assert distiller.chosen_kernels == "native"
+    states = [
+        [variable.value for variable in variables]
+        for variables in (
+            distiller.trainable_variables,
+            distiller.non_trainable_variables,
+        )
+    ]
+
+    def logits(images):
+        return distiller.stateless_call(*states, images, training=training)[0]
+
+    assert "callback" not in str(jax.make_jaxpr(logits)(_batch()[0]))
+
+
 class _WithCall(Distiller):
     def call(self, inputs, training=None):
         return 2.0 * super().call(inputs, training)

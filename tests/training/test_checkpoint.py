@@ -280,8 +280,9 @@ def test_kills_leave_the_same_weights(tmp_path, steps):
     _assert_same(_weights(out), expected)
 
 
-def test_sigterm_stops_with_a_checkpoint(tmp_path, monkeypatch):
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.fixture
+def _sigterm(monkeypatch):
+    """Comes in each step."""
     end = checkpoint.SaveCheckpoints.on_train_batch_end
 
     def end_and_ask(self, batch, logs=None):
@@ -291,23 +292,20 @@ def test_sigterm_stops_with_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(
         checkpoint.SaveCheckpoints, "on_train_batch_end", end_and_ask
     )
+
+
+@pytest.mark.usefixtures("_sigterm")
+def test_sigterm_stops_with_a_checkpoint(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(TrainingInterrupted, match="SIGTERM was received"):
         fit.train(CONFIG, out=tmp_path, progress=False)
     assert len(list(tmp_path.rglob(CHECKPOINT_FILE))) == 1
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_signal_counts_before_the_time_that_is_up(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("_sigterm")
+def test_a_signal_counts_before_the_time_that_is_up(tmp_path):
     """The stop is no error of an argument then."""
-    end = checkpoint.SaveCheckpoints.on_train_batch_end
-
-    def end_and_ask(self, batch, logs=None):
-        os.kill(os.getpid(), signal.SIGTERM)
-        end(self, batch, logs)
-
-    monkeypatch.setattr(
-        checkpoint.SaveCheckpoints, "on_train_batch_end", end_and_ask
-    )
     with (
         StopRequest().listening() as outer,
         pytest.raises(TrainingInterrupted, match="SIGTERM was received"),
