@@ -195,6 +195,7 @@ def export_tflite(
     path = checked_path(path)
     calibration_images = checked_images(calibration_images, model, aspect)
     labels = checked_labels(evaluation_labels, evaluation_images, model)
+    tested = evaluation_images, labels
     check_training(training, config.quantization, model)
     check_beside(path, class_names)
     check_logits(model)
@@ -209,9 +210,7 @@ def export_tflite(
     report_path = path.with_suffix(".json")
     with replacing(path) as file, replacing(report_path) as report_file:
         file.write_bytes(data)
-        measured, faults = _measure(
-            file, deployed, config, evaluation_images, labels
-        )
+        measured, faults = _measure(file, deployed, config, *tested)
         found = [fault.replace(str(file), path.name) for fault in faults]
         described["faults"] += found
         report = ExportReport(
