@@ -153,10 +153,13 @@ def stages(configs: Sequence[RunConfig]) -> list[list[RunConfig]]:
 
 
 def check_teachers(todo: Todo, out: Path) -> None:
-    """Checks that recorded runs that others are to learn from are in `out`.
+    """Checks that trained models that runs are to learn from are there.
+
+    Recorded runs must be in `out`. Those of the sweep that come first are not
+    looked for.
 
     Raises:
-        ValueError: if the model of one is not.
+        ValueError: if one is not.
     """
     recorded = {config.slug for config in todo.finished}
     for config in todo.pending:
@@ -169,6 +172,21 @@ def check_teachers(todo: Todo, out: Path) -> None:
                     "from where it was trained, or take its line out of the "
                     "index to train it here."
                 )
+    ours = recorded | {config.slug for config in todo.pending}
+    others = {
+        name
+        for config in todo.pending
+        for name in (*config.teachers, *config.assistants)
+        if name not in ours
+    }
+    if others:
+        from gnsmall_keras.training.strategies import (
+            find_teacher,
+            trained_before,
+        )
+
+        for name in trained_before(sorted(others)):
+            find_teacher(name, out)
 
 
 def changed_teachers(

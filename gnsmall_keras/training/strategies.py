@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,13 +85,13 @@ def find_teachers(student: Stage, dataset: Dataset, splits: Splits) -> Taught:
         class_names=dataset.class_names,
     )
     runs = student.folder.parent
-    chain = [load(_existing(name, runs)) for name in teaching.teachers]
+    chain = [load(find_teacher(name, runs)) for name in teaching.teachers]
     names = list(teaching.teachers)
     stages = []
     for number, name in enumerate(teaching.assistants, start=1):
         assistant = _assistant(name, student, number)
         if assistant is None:
-            chain.append(load(_existing(name, runs)))
+            chain.append(load(find_teacher(name, runs)))
         else:
             digests = tuple(teacher_digest(model) for model in chain)
             model, record = _taught_assistant(
@@ -120,7 +121,16 @@ def _place_of(name, runs):
     return find_folder(name, runs) or find_published(name) or Path(name)
 
 
-def _existing(name, runs):
+def find_teacher(name: str, runs: Path) -> Path:
+    """Returns where a trained model is: a run's folder or a file.
+
+    Args:
+        name: of a run or of published weights; or a path.
+        runs: folder of all runs.
+
+    Raises:
+        ValueError: if there is none.
+    """
     place = _place_of(name, runs)
     if not place.exists():
         raise ValueError(
@@ -129,6 +139,11 @@ def _existing(name, runs):
             f"{name!r}, which does not exist."
         )
     return place
+
+
+def trained_before(names: Sequence[str]) -> list[str]:
+    """Returns those of teachers and assistants that no run trains itself."""
+    return [name for name in names if not _network_of(name)]
 
 
 def find_changed(

@@ -149,6 +149,26 @@ def test_changed_teachers_of_recorded_runs_are_named(tmp_path, capsys):
         assert ("has other weights" in capsys.readouterr().err) == told
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize("field", ["teachers", "assistants"])
+def test_teachers_that_are_nowhere_are_told_first(tmp_path, capsys, field, dry):
+    file, out = tmp_path / "sweep.toml", tmp_path / "runs"
+    (tmp_path / "teacher.keras").touch()
+    names = {
+        "teachers": ["gns-w1-cifar10"],
+        "assistants": ["gns-w0.5", str(tmp_path / "teacher.keras")],
+    }
+    names[field].append("gns-w1-cifar11")
+    names["teachers"] = names["teachers"][-1:]
+    lines = [f"{name} = {json.dumps(value)}" for name, value in names.items()]
+    file.write_text('[[runs]]\nstrategy = "assistant"\n' + "\n".join(lines))
+    assert cli.main(["sweep", str(file), "--out", str(out), *dry]) == 2
+    told = capsys.readouterr().err
+    assert "'gns-w1-cifar11', which does not exist" in told
+    assert told.count("\n") == 1
+    assert not [*out.glob("gns*")]
+
+
 def test_runs_recorded_under_an_older_name_are_not_run_again(command, capsys):
     """As `gnsmall train` named them, before a baseline had one name."""
     slug, digest = CONFIGS[1].aliases[0]
