@@ -117,7 +117,7 @@ LONG := papermill_runs/sweeps/study_long.toml papermill_runs/sweeps/study_long_s
 results: $(VENV)/test.stamp ## write README's table, the docs' results and the cards from the records
 	@$(BIN)/gnsmall report --networks README.md
 	@$(BIN)/gnsmall benchmark --board --out docs/board.md > /dev/null
-	@$(BIN)/python benchmarks/cards.py > /dev/null
+	@$(BIN)/python tflite/write_cards.py > /dev/null
 	@$(BIN)/gnsmall report --readme docs/results.md
 	@$(BIN)/gnsmall report --study $(STUDIES) --readme docs/study-pilot.md
 	@$(BIN)/gnsmall report --study $(LONG) --readme docs/study.md

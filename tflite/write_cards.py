@@ -1,8 +1,8 @@
 """Writes the cards of the published files again, from reports and records.
 
-Usage: python benchmarks/cards.py [folder]
+Usage: python tflite/write_cards.py [folder]
 
-By default tflite/. A card says what the report beside its file, the records of
+By default this one. A card says what the report beside its file, the records of
 runs and those of exports say; the files themselves are not read.
 """
 
@@ -24,7 +24,7 @@ EXPORTS = ROOT / "papermill_runs/exports.jsonl"
 
 def main():
     """Writes NAME.md beside each NAME.json."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tflite"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
     runs = {run.key: run for run in read_records(RUNS)}
     by_slug = {run.slug: run for run in runs.values()}
     sources = {
