@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from gnsmall_keras.models.keras_private import (
+    clone_model,
     is_called_once,
     operation_of,
     readers_of,
@@ -225,7 +226,7 @@ def _without(model, folded):
             return layer(*args, **kwargs)
         return args[0][folded[layer.name][0].open_input]
 
-    found = keras.models.clone_model(model, call_function=call)
+    found = clone_model(model, call_function=call)
     for layer in found.layers:
         if not layer.weights:
             continue

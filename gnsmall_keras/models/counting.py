@@ -90,8 +90,9 @@ def count_blocks(model: keras.Model) -> list[BlockCounts]:
 def count_parameters(model: keras.layers.Layer) -> int:
     """Returns the number of trainable parameters, as the paper counts.
 
-    BatchNorm's moving statistics are not counted. Of a fused model the
-    number is what is deployed; of a layer it is the layer's own.
+    BatchNorm's moving statistics are not counted; frozen layers are, as if
+    they were trained. Of a fused model the number is what is deployed; of a
+    layer it is the layer's own.
 
     Args:
         model: a model or one of its layers.
@@ -103,7 +104,8 @@ def count_parameters(model: keras.layers.Layer) -> int:
         >>> gns.count_parameters(gns.ghostnetv3_small(width=0.25))
         91494
     """
-    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    weights = keras_private.weights_to_train(model)
+    return sum(math.prod(weight.shape) for weight in weights)
 
 
 def count_macs(model: keras.Model) -> int:

@@ -38,7 +38,7 @@ def to_deploy(model: keras.Model) -> keras.Model:
         79336
     """
     model = as_functional(model)
-    fused = keras.models.clone_model(model, clone_function=_fused_twin)
+    fused = keras_private.clone_model(model, clone_function=_fused_twin)
     for layer in model.layers:
         # An input's twin may have another name; a model's has its weights.
         if not layer.weights or _is_to_fuse(layer):
@@ -106,6 +106,7 @@ def _fused_twin(layer):
             padding="same",
             kernel_initializer="zeros",
             dtype=layer.dtype_policy,
+            trainable=layer.trainable,
             name=layer.name,
         )
     if isinstance(layer, BranchedDepthwiseConv2D):
@@ -115,6 +116,7 @@ def _fused_twin(layer):
             padding=layer.padding,
             depthwise_initializer="zeros",
             dtype=layer.dtype_policy,
+            trainable=layer.trainable,
             name=layer.name,
         )
     if _is_to_fuse(layer):

@@ -44,6 +44,25 @@ def parts_of(layer: keras.Operation) -> list[keras.layers.Layer]:
     return list(layer._flatten_layers(include_self=False))
 
 
+def weights_to_train(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """Returns what a layer or model would train if nothing were frozen."""
+    own = [part._trainable_variables for part in (layer, *parts_of(layer))]
+    return list({id(one): one for each in own for one in each}.values())
+
+
+def clone_model(model: keras.Model, **options: Any) -> keras.Model:
+    """As `keras.models.clone_model`; the clone is not compiled.
+
+    Keras compiles it as the model is, and cannot where a loss, a metric or the
+    optimiser is a function or class that is not registered.
+    """
+    compiled, model.compiled = model.compiled, False
+    try:
+        return keras.models.clone_model(model, **options)
+    finally:
+        model.compiled = compiled
+
+
 def set_weights(
     layer: keras.layers.Layer, weights: Sequence[np.ndarray]
 ) -> None:

@@ -137,7 +137,7 @@ def to_branches(model: keras.Model) -> keras.Model:
             return PlainBranches(layer)
         return layer.__class__.from_config(layer.get_config())
 
-    plain = keras.models.clone_model(model, clone_function=twin)
+    plain = keras_private.clone_model(model, clone_function=twin)
     for layer in model.layers:
         if not layer.weights:
             continue

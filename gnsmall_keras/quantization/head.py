@@ -140,7 +140,7 @@ def _with_head(fused, head, classifier, units):
             config["filters" if "filters" in config else "units"] = units
         return layer.__class__.from_config(config)
 
-    found = keras.models.clone_model(fused, clone_function=twin)
+    found = keras_private.clone_model(fused, clone_function=twin)
     changed = {head.name, classifier.name}
     for layer in found.layers:
         if layer.weights and layer.name not in changed:

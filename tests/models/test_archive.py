@@ -86,3 +86,40 @@ def test_weights_that_are_no_hdf5_are_refused(members, tmp_path):
     bomb = {**members, "model.weights.h5": b"zeros" * 100}
     with pytest.raises(ValueError, match="weights that cannot be read"):
         load_model(_write(bomb, tmp_path / "m.keras"))
+
+
+@keras.saving.register_keras_serializable("tests")
+class _Separable(keras.layers.SeparableConv2D):
+    """Of another package, with fewer weights than its config seems to say."""
+
+
+@pytest.mark.parametrize("layer", [keras.layers.SeparableConv2D, _Separable])
+def test_separable_convolutions_of_large_kernels_load(layer, tmp_path):
+    network = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            *(layer(192, 5, name=f"s{index}") for index in range(6)),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(10),
+        ]
+    )
+    network.save(tmp_path / "m.keras")
+    assert load_model(tmp_path / "m.keras").count_params() == (
+        network.count_params()
+    )
+
+
+def test_channels_may_be_first():
+    """The last axis is an image's width there, not its channels."""
+    config = {"filters": 2, "kernel_size": [3, 3]}
+    layer = {"module": "keras.layers", "class_name": "Conv2D"}
+    shape = {"input_shape": [None, 3, 8, 5000]}
+    for order, channels in (("channels_first", 3), ("channels_last", 5000)):
+        found = archive._least_parameters(
+            {
+                **layer,
+                "config": {**config, "data_format": order},
+                "build_config": shape,
+            }
+        )
+        assert found == 2 * 9 * channels

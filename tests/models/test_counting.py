@@ -4,7 +4,13 @@ import keras
 import pytest
 from keras import layers
 
-from gnsmall_keras.models.counting import count_blocks, count_macs
+from gnsmall_keras.models.counting import (
+    count_blocks,
+    count_macs,
+    count_parameters,
+)
+from gnsmall_keras.models.deploy import to_deploy
+from gnsmall_keras.models.ghostnet import ghostnetv3_small
 
 pytestmark = pytest.mark.any_backend
 
@@ -87,3 +93,21 @@ def test_kernels_of_another_kind_are_named(layer):
 def test_images_have_to_have_a_size():
     with pytest.raises(ValueError, match="fixed size"):
         _counted(layers.Conv2D(4, 1), (None, 8, 4))
+
+
+def test_frozen_layers_are_counted():
+    network = ghostnetv3_small(0.25)
+    parameters = count_parameters(network)
+    deployed = count_parameters(to_deploy(network))
+    inputs = keras.Input((32, 32, 3))
+    outer = keras.Model(inputs, layers.Dense(2)(network(inputs)))
+    network.trainable = False
+    assert count_parameters(network) == parameters
+    assert count_parameters(outer) == parameters + 22
+    assert count_parameters(to_deploy(outer)) == deployed + 22
+
+
+def test_a_shared_layer_counts_its_parameters_once():
+    inputs, layer = keras.Input((8, 8, 4)), layers.Conv2D(4, 1, name="shared")
+    model = keras.Model(inputs, layer(layer(inputs)))
+    assert count_parameters(model) == 20

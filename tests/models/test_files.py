@@ -12,6 +12,7 @@ import pytest
 from support import randomize, relative_error, run
 
 from gnsmall_keras.distill.checks import check_teacher, load_teacher
+from gnsmall_keras.models.deploy import to_deploy
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
 from gnsmall_keras.models.saving.files import (
     LABELS_FILE,
@@ -202,3 +203,31 @@ def test_a_changed_byte_is_a_damaged_file(model, tmp_path, member, what):
     with pytest.raises(ValueError, match="is damaged") as error:
         read(path)
     assert "\n" not in str(error.value)
+
+
+class _Optimizer(keras.optimizers.SGD):
+    """Keras does not know it."""
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential"])
+def test_what_a_model_is_compiled_with_need_not_be_registered(kind, tmp_path):
+    def loss(labels, logits):
+        return keras.losses.sparse_categorical_crossentropy(
+            labels, logits, from_logits=True
+        )
+
+    layers = [keras.layers.Flatten(), keras.layers.Dense(2)]
+    network = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+    if kind != "sequential":
+        network = to_deploy(network)  # a functional one
+    network.compile(_Optimizer(), loss=loss, metrics=[lambda y, z: 0.0])
+    save_model(network, tmp_path / "model.keras")
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 3))
+    expected = run(network, images, training=False)
+    for found in (load_model(tmp_path / "model.keras"), to_deploy(network)):
+        assert not found.compiled
+        np.testing.assert_allclose(
+            run(found, images, training=False), expected, rtol=1e-6
+        )
+    assert network.compiled
+    assert network.loss is loss

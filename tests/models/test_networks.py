@@ -310,3 +310,10 @@ def test_branches_that_cannot_be_fused_are_named():
     inputs = keras.Input((2, 8, 8, 3))
     with pytest.raises(ValueError, match=r"'frames', a TimeDistributed.*Fuse"):
         to_deploy(keras.Model(inputs, frames(inputs)))
+
+
+def test_to_deploy_keeps_layers_frozen():
+    network = ghostnetv3_small(0.25)
+    for layer in network.layers:
+        layer.trainable = layer.name == "classifier"
+    assert len(to_deploy(network).trainable_weights) == 2

@@ -87,6 +87,8 @@ def _layers(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _least_parameters(layer: dict[str, Any]) -> int:
+    if not _is_known(layer):
+        return 0
     config = layer["config"]
     outputs = next(
         (
@@ -98,16 +100,26 @@ def _least_parameters(layer: dict[str, Any]) -> int:
     )
     built = layer.get("build_config")
     shape = built.get("input_shape") if isinstance(built, dict) else None
-    channels = shape[-1] if isinstance(shape, list) and shape else 1
+    axis = 1 if config.get("data_format") == "channels_first" else -1
+    channels = shape[axis] if isinstance(shape, list) and shape[1:] else 1
     if _is_count(config.get("input_dim")):
         channels = config["input_dim"]
     groups = config.get("groups")
     taps = config.get("kernel_size", 1)
     taps = taps if isinstance(taps, list) else [taps]
+    if str(layer.get("class_name")).startswith("Separable"):
+        taps = []  # these have a kernel of their own, of one filter
     counts = [outputs, channels, *taps]
     if not all(map(_is_count, counts)):
         return 0
     return math.prod(counts) // (groups if _is_count(groups) else 1)
+
+
+def _is_known(layer: dict[str, Any]) -> bool:
+    """Whether it is of Keras or of this package; nothing is known of others."""
+    ours = str(layer.get("registered_name")).startswith("gnsmall_keras>")
+    module = str(layer.get("module") or "keras").split(".")[0]
+    return ours or module in ("keras", "gnsmall_keras")
 
 
 def _is_count(value: Any) -> bool:

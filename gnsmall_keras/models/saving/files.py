@@ -42,7 +42,7 @@ def save_model(
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
         >>> gns.save_model(model, "model.keras")
     """
-    network = keras.models.clone_model(model)
+    network = keras_private.clone_model(model)
     keras_private.set_weights(network, model.get_weights())
     with replacing(path) as unfinished:
         network.save(unfinished)
