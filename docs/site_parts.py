@@ -31,7 +31,7 @@ GROUPS = {
         count_parameters count_macs count_blocks load_model save_model
         load_teacher load_torch_weights to_torch_state_dict
     """,
-    "Data": "load_data Dataset normalize calibration_split",
+    "Data": "load_data Dataset normalize denormalization calibration_split",
     "Distillation": """
         Distiller FrozenTeacher TeacherEnsemble CachedTeacher FeaturePair
         LabelCrossEntropy DistillationLoss cache_teacher

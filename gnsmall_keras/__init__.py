@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gnsmall_keras import version
 from gnsmall_keras.quiet import quieten_notebook
-from gnsmall_keras.registration import register_layers
+from gnsmall_keras.registration import register_classes
 
 if TYPE_CHECKING:
     from gnsmall_keras.config import ExportConfig as ExportConfig
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from gnsmall_keras.models.ghostnet import (
         ghostnetv3_small_nogate as ghostnetv3_small_nogate,
     )
+    from gnsmall_keras.models.pixels import denormalization as denormalization
     from gnsmall_keras.models.registry import create_model as create_model
     from gnsmall_keras.models.saving.files import load_model as load_model
     from gnsmall_keras.models.saving.files import save_model as save_model
@@ -79,7 +80,7 @@ if TYPE_CHECKING:
 
 __version__ = version.__version__
 
-register_layers()
+register_classes()
 quieten_notebook()
 
 # What is where; the imports above say the same to editors.
@@ -102,6 +103,7 @@ _MODULES = {
     "models.deploy": "to_deploy",
     "models.saving.files": "load_model save_model",
     "models.ghostnet": "ghostnetv3 ghostnetv3_small ghostnetv3_small_nogate",
+    "models.pixels": "denormalization",
     "models.registry": "create_model",
     "models.torch.weights": "load_torch_weights to_torch_state_dict",
     "quantization.calibration": "calibration_split",

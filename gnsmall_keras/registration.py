@@ -1,4 +1,4 @@
-"""Makes Keras know this package's layers, as soon as both are imported."""
+"""Makes Keras know this package's classes, as soon as both are imported."""
 
 import importlib
 import sys
@@ -6,24 +6,33 @@ import sys
 from gnsmall_keras.importing import AroundImport
 
 _LAYERS = "gnsmall_keras.models.layers"
+# Files of models that are compiled with its loss, and of Distillers.
+_DISTILLER = "gnsmall_keras.distill.distiller"
+_HAVE_STEPS = ("tensorflow", "jax", "torch")
 
 
-def register_layers() -> None:
-    """Registers the layers: now if Keras is imported, otherwise with it.
+def register_classes() -> None:
+    """Registers them: now if Keras is imported, otherwise with it.
 
-    `keras.models.load_model` finds the layers of a file by their registered
+    `keras.models.load_model` finds the classes of a file by their registered
     names; public names of this package are imported on first use alone.
     """
     if "keras" in sys.modules:
-        importlib.import_module(_LAYERS)
+        _import_classes(sys.modules["keras"])
     else:
-        sys.meta_path.insert(0, AroundImport("keras", _then_layers))
+        sys.meta_path.insert(0, AroundImport("keras", _then_classes))
 
 
-def _then_layers(import_keras, _):
+def _then_classes(import_keras, keras):
     import_keras()
     if not _is_importing():
-        importlib.import_module(_LAYERS)
+        _import_classes(keras)
+
+
+def _import_classes(keras):
+    importlib.import_module(_LAYERS)
+    if keras.config.backend() in _HAVE_STEPS:
+        importlib.import_module(_DISTILLER)
 
 
 def _is_importing():

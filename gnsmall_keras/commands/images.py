@@ -51,6 +51,7 @@ def open_classifier(
     from gnsmall_keras.data.dataset import some
     from gnsmall_keras.devices.labels import find_labels
     from gnsmall_keras.devices.runtime import TFLiteModel
+    from gnsmall_keras.models.pixels import warn_of_pixels
     from gnsmall_keras.models.saving.files import class_names_of, load_model
     from gnsmall_keras.training import evaluation
 
@@ -65,6 +66,7 @@ def open_classifier(
             )
         return file, file.predict, names
     network = load_model(model)
+    warn_of_pixels(network, str(model))
     predict = functools.partial(evaluation.predict_logits, network)
     return network, predict, class_names_of(model)
 

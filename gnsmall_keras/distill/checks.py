@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers
 
 from gnsmall_keras.models import keras_private
+from gnsmall_keras.models.pixels import warn_of_pixels
 from gnsmall_keras.models.saving.files import (
     class_names_of,
     is_shape,
@@ -66,6 +67,7 @@ def load_teacher(
     check_teacher(
         teacher, classes=classes, input_shape=input_shape, origin=str(path)
     )
+    warn_of_pixels(teacher, f"The teacher {path}")
     return teacher
 
 
@@ -169,7 +171,8 @@ def _check_taken(taken, given, origin):
         cure = (
             "Put keras.layers.Resizing before it: "
             f"keras.Sequential([keras.Input({ours[0]}), "
-            "keras.layers.Resizing(height, width), teacher])."
+            "keras.layers.Resizing(height, width), teacher]), or give "
+            "load_teacher the student's `input_shape` where that is another."
         )
     raise ValueError(
         f"The teacher {origin} takes {what} {taken}, the student {given}. "

@@ -12,6 +12,7 @@ from gnsmall_keras.config import TRAINED
 from gnsmall_keras.data.decoding import ASPECTS
 from gnsmall_keras.devices.targets import is_int8
 from gnsmall_keras.models.deploy import as_functional
+from gnsmall_keras.models.pixels import warn_of_pixels
 from gnsmall_keras.writing import check_writable
 
 FEWEST_IMAGES = 20  # of a calibration without a warning
@@ -118,6 +119,7 @@ def checked_network(model, quantization):
                 'interpolation="bilinear", or keras.layers.Resizing(height, '
                 'width, interpolation="nearest").'
             )
+    warn_of_pixels(model, f"`model` {model.name!r}")
     return model
 
 

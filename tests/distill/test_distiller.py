@@ -1,5 +1,8 @@
 """The Distiller's step: what it computes, changes, saves and refuses."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from gnsmall_keras.distill.distiller import Distiller
 from gnsmall_keras.distill.features import FeaturePair
 from gnsmall_keras.distill.losses import LabelCrossEntropy
 from gnsmall_keras.distill.teachers import FrozenTeacher, TeacherEnsemble
+from gnsmall_keras.models.saving.files import load_model
 
 pytestmark = pytest.mark.backend
 
@@ -358,6 +362,29 @@ class TestFiles:
         ]
         assert logs[0]["dkd_loss"] == pytest.approx(logs[1]["dkd_loss"])
         _assert_equal(read.get_weights(), distiller.get_weights(), 1e-6)
+
+    def test_the_package_s_reader_returns_the_student(self, tmp_path):
+        distiller = _compiled(_network(8, 1), _network(16, 0))
+        distiller.save(tmp_path / "distiller.keras")
+        read = load_model(tmp_path / "distiller.keras")
+        assert not isinstance(read, Distiller)
+        _assert_equal(read.get_weights(), distiller.student.get_weights())
+
+    def test_keras_reads_them_in_a_new_process(self, tmp_path):
+        distiller = _compiled(_network(8, 1), _network(16, 0))
+        distiller.save(tmp_path / "distiller.keras")
+        student = distiller.student
+        student.compile("sgd", loss=LabelCrossEntropy())
+        student.save(tmp_path / "student.keras")
+        code = (
+            "import gnsmall_keras, keras\n"
+            "for name in ('distiller', 'student'):\n"
+            "    model = keras.models.load_model(name + '.keras')\n"
+            "    assert model.compiled\n"
+        )
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=300
+        )
 
     def test_keras_s_kernels_are_kept(self, tmp_path):
         """Native ones are not: the file may be read where there are none."""

@@ -85,7 +85,8 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     Nothing in the file is executed (Keras's safe mode is on).
 
     Args:
-        path: the `.keras` file.
+        path: the `.keras` file; of a `Distiller`, as `ModelCheckpoint` writes
+            it in its `fit`, the student is returned.
 
     Returns:
         The network, not compiled.
@@ -122,6 +123,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
         raise ValueError(
             f"{os.fspath(path)} cannot be loaded by Keras: {reason}"
         ) from None
+    model = getattr(model, "student", model)
     inputs = getattr(model, "input_shape", ())
     outputs = getattr(model, "output_shape", ())
     if not _is_classifier(inputs, outputs):
