@@ -63,7 +63,8 @@ def narrow_head(
     if units > kernel.shape[-1]:
         raise ValueError(
             "`head_units` must be at most the units of the model's head. "
-            f"Received: {units} for a head of {kernel.shape[-1]}."
+            f"Received: {units} for a head of {kernel.shape[-1]}. Give fewer, "
+            "or leave it out."
         )
     if units == kernel.shape[-1]:
         return fused

@@ -225,9 +225,10 @@ class _Search:
             return record
         raise ValueError(
             "`time` is too short for one short training on this machine. "
-            f"Received: {self._config.seconds:g} s, of which "
-            f"{time.monotonic() - self._began:.0f} went to measuring sizes, "
-            "which are kept. Give the command again with twice the time."
+            f"Received: {self._config.seconds:g} s; "
+            f"{time.monotonic() - self._began:.0f} s have passed. Give the "
+            "command again with more time: the sizes that it measured are "
+            "kept."
         )
 
     def _long(self, trials: list[RunRecord]) -> RunRecord:
