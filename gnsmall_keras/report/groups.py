@@ -1,18 +1,17 @@
 """Runs that differ in their seed alone, and what they say together."""
 
 import dataclasses
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from gnsmall_keras import fields
-from gnsmall_keras.config import DIGEST_LENGTH, TEACHING, RunConfig, complete
+from gnsmall_keras.config import DIGEST_LENGTH, TEACHING, RunConfig
 from gnsmall_keras.models.catalogue import NETWORKS
-from gnsmall_keras.recipes import RECIPES, Recipe
+from gnsmall_keras.recipes import RECIPES
 from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.report.estimates import (
     Difference,
@@ -20,9 +19,16 @@ from gnsmall_keras.report.estimates import (
     estimate,
     paired_difference,
 )
+from gnsmall_keras.report.identity import (
+    hash_of,
+    identify,
+    index_slugs,
+    key_of,
+    mixed_teachers,
+    teachers_seeds,
+)
 from gnsmall_keras.report.reading import Run
 
-_RECIPE_FIELDS = {field.name for field in dataclasses.fields(Recipe)}
 _DEFAULTS = fields.defaults(RunConfig)
 _STUDENT = _DEFAULTS.keys() - TEACHING
 # What has a place of its own in a group's name.
@@ -51,6 +57,7 @@ class Group:
     identity: dict[str, Any]
     runs: tuple[Run, ...]
     ambiguous: bool = False  # whether another has the same name without digest
+    mixed_teachers: tuple[str, ...] = ()  # of one name and several weights
 
     @property
     def first(self) -> RunRecord:
@@ -60,7 +67,7 @@ class Group:
     @cached_property
     def digest(self) -> str:
         """A short name."""
-        return _hash(self.identity)[:DIGEST_LENGTH]
+        return hash_of(self.identity)[:DIGEST_LENGTH]
 
     @property
     def strategy(self) -> str:
@@ -183,9 +190,11 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
     names = Counter((group.first.data_digest, group.name) for group in found)
     return sorted(
         (
-            dataclasses.replace(group, ambiguous=True)
-            if names[group.first.data_digest, group.name] > 1
-            else group
+            dataclasses.replace(
+                group,
+                ambiguous=names[group.first.data_digest, group.name] > 1,
+                mixed_teachers=mixed_teachers(group.runs, by_slug),
+            )
             for group in found
         ),
         key=lambda group: (
@@ -201,68 +210,6 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
     )
 
 
-def index_slugs(runs: Iterable[Run]) -> dict[str, RunRecord]:
-    """Returns the records by their slugs, those of other versions as well."""
-    runs = list(runs)
-    found = {slug: run.record for run in runs for slug in run.record.slugs}
-    return found | {run.record.slug: run.record for run in runs}
-
-
-def identify(
-    record: RunRecord,
-    by_slug: Mapping[str, RunRecord],
-    seen: frozenset[str] = frozenset(),
-) -> dict[str, Any]:
-    """Returns what decides a run's result, but for its seed.
-
-    Fields that a record is too old for have their defaults. Data and teachers
-    are what they hold, not where they lie: a teacher whose record is there is
-    that record's group, so that each seed can have a teacher of its seed;
-    another is the digest of its weights.
-    """
-    config = record.config
-    known = complete(config)
-    strategy = known["strategy"]
-    dropped = {"seed", "data", "recipe", *_RECIPE_FIELDS}
-    if strategy == "baseline":  # what only teachers have does nothing
-        dropped |= {*TEACHING}
-    values = {
-        name: value for name, value in known.items() if name not in dropped
-    }
-    values |= {
-        "width": float(config["width"]),  # 1 in JSON is 1.0
-        "strategy": strategy,
-        "recipe_values": fields.complete(Recipe, record.recipe),
-        "data_digest": record.data_digest,
-    }
-    if strategy != "baseline":
-        digests = {
-            teacher["name"]: teacher["weights_digest"]
-            for teacher in (record.distillation or {}).get("teachers", [])
-        }
-        values["teachers"] = [
-            _teacher(name, digests, by_slug, seen | {record.slug})
-            for name in config.get("teachers", [])
-        ]
-        cache = config.get("cache", "")
-        values["cache"] = _teacher(
-            cache, digests, by_slug, seen | {record.slug}
-        )
-        values["assistants"] = [
-            _teacher(name, {}, by_slug, seen | {record.slug})
-            for name in config.get("assistants", [])
-        ]
-    return values
-
-
-def _teacher(name, digests, by_slug, seen):
-    """What a teacher is, whatever its seed."""
-    for part in _last_parts(name):
-        if part in by_slug and part not in seen:
-            return _hash(identify(by_slug[part], by_slug, seen))
-    return digests.get(name, name)
-
-
 def _by_teachers_seeds(identity, runs, by_slug):
     """One group; or several, if a seed has teachers of its own and others.
 
@@ -271,7 +218,7 @@ def _by_teachers_seeds(identity, runs, by_slug):
     parts: dict[str, list[Run]] = {}
     ways: dict[int, set[str]] = {}
     for run in runs:
-        way = json.dumps(_teachers_seeds(run.record, by_slug))
+        way = json.dumps(teachers_seeds(run.record, by_slug))
         parts.setdefault(way, []).append(run)
         ways.setdefault(run.record.config["seed"], set()).add(way)
     if all(len(found) == 1 for found in ways.values()):
@@ -280,19 +227,6 @@ def _by_teachers_seeds(identity, runs, by_slug):
         Group({**identity, "teacher_seeds": json.loads(way)}, tuple(members))
         for way, members in parts.items()
     ]
-
-
-def _teachers_seeds(record, by_slug):
-    """Seeds of the runs that one learns from, or "own" where it is its own."""
-    parts = [part for name in record.sources for part in _last_parts(name)]
-    seeds = [by_slug[part].config["seed"] for part in parts if part in by_slug]
-    own = record.config["seed"]
-    return ["own" if seed == own else seed for seed in seeds]
-
-
-def _last_parts(name):
-    """Of a path: the file's name, then the folder's."""
-    return PurePosixPath(name).parts[:-3:-1]
 
 
 def _teaching(config):
@@ -382,12 +316,3 @@ def mixed_seeds(groups: Iterable[Group]) -> list[int]:
         place = run.record.backend, run.record.machines
         found.setdefault(run.record.config["seed"], set()).add(place)
     return sorted(seed for seed, places in found.items() if len(places) > 1)
-
-
-def key_of(identity: Mapping[str, Any]) -> str:
-    """Returns the identity as text."""
-    return json.dumps(identity, sort_keys=True)
-
-
-def _hash(identity):
-    return hashlib.sha256(key_of(identity).encode()).hexdigest()

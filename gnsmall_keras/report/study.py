@@ -17,13 +17,12 @@ from gnsmall_keras.config import (
 )
 from gnsmall_keras.records.run import RunRecord
 from gnsmall_keras.report.estimates import Estimate, estimate
-from gnsmall_keras.report.groups import (
-    Comparison,
-    Group,
-    compare_pair,
+from gnsmall_keras.report.groups import Comparison, Group, compare_pair
+from gnsmall_keras.report.identity import (
     identify,
     index_slugs,
     key_of,
+    mixed_teachers,
 )
 from gnsmall_keras.report.reading import Run
 from gnsmall_keras.report.significance import correct_differences
@@ -193,13 +192,13 @@ def _find(name: str, configs: Sequence[RunConfig], runs: Sequence[Run]) -> Arm:
         key_of({name: one.get(name) for name in _TEACHERS})
         for one in identities
     ]
-    if len(set(teachers)) > 1:
+    if len(set(teachers)) > 1 or mixed_teachers(found, by_slug):
         named = [run.record.slug for run in found]
         raise ValueError(
             "The runs of an arm learn from teachers of the same weights. "
             f"Received: arm {name!r} with runs {named}, whose teachers have "
-            "one name and different weights. Train anew those of the teacher "
-            "that was replaced."
+            "one name and different weights. Take the lines of those of the "
+            "teacher that was replaced out of the index, and train them anew."
         )
     return Arm(name, len(configs), Group(identities[0], found))
 

@@ -1,5 +1,6 @@
 """The page, the figures and the README's results."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -422,3 +423,22 @@ def test_pairs_on_two_machines_are_named(make_record, write_index, tmp_path):
     for text in (page.read_text(), readme.read_text()):
         assert "differ by these too: gns w0.5" in text
         assert "(seed 0)." in text
+
+
+def test_a_teacher_of_several_weights_is_told(
+    make_record, write_index, tmp_path
+):
+    teacher = make_record(0.8, width=1.0)
+    records = [teacher]
+    for seed, digest in enumerate("ab"):
+        student = {"strategy": "kd", "teachers": (teacher.slug,)}
+        described = {"name": teacher.slug, "weights_digest": digest}
+        record = make_record(0.6, seed=seed, **student)
+        values = {"teachers": [described], "stages": []}
+        records.append(dataclasses.replace(record, distillation=values))
+    page, readme = tmp_path / "report.html", tmp_path / "README.md"
+    readme.write_text("\n".join([*RESULTS, ""]))
+    reading = read_runs(write_index(*records))
+    write_report(reading, name="index.jsonl", out=page, readme=readme)
+    for text in (page.read_text(), readme.read_text()):
+        assert f"(teacher {teacher.slug})." in text

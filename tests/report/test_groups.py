@@ -138,6 +138,29 @@ def test_teachers_of_another_seed_are_not_mixed_with_own_ones(
     }
 
 
+def test_a_teacher_of_several_weights_is_named(make_record, runs_of):
+    """Its record is there; its students' records have the weights."""
+    teachers = [make_record(0.7, width=1.0, seed=seed) for seed in (0, 1)]
+
+    def groups(*taught):
+        students = []
+        for seed, (name, digest) in enumerate(taught):
+            record = make_record(
+                0.6, seed=seed, strategy="kd", teachers=(name,)
+            )
+            described = {"name": name, "weights_digest": digest}
+            values = {"teachers": [described], "stages": []}
+            students.append(dataclasses.replace(record, distillation=values))
+        found = group_runs(runs_of(*teachers, *students))
+        return [group.mixed_teachers for group in found]
+
+    own, other = (teacher.slug for teacher in teachers)
+    assert groups((own, "a"), (f"runs/{own}", "a")) == [(), ()]
+    assert groups((own, "a"), (f"runs/{own}", "b")) == [(own,), ()]
+    # Each seed has its own, which differ.
+    assert groups((own, "a"), (other, "b")) == [(), ()]
+
+
 def test_groups_of_one_name_are_told_apart(make_record, runs_of):
     records = [
         make_record(

@@ -242,6 +242,32 @@ def test_teachers_of_one_name_and_other_weights_are_told_apart(
         read_study(sweep, runs_of(*records["alone"], *replaced))
 
 
+@pytest.mark.parametrize(
+    ("digests", "refused"),
+    [("aaa", False), ("aab", True), ("aaab", False)],
+    ids=["the same", "replaced", "repeated"],
+)
+def test_so_are_those_whose_teacher_is_recorded(
+    sweep, make_record, runs_of, digests, refused
+):
+    """Its record says nothing of the weights; only runs that count matter."""
+    sweep.write_text(FILE + "seed = 0\n")  # one teacher for all seeds
+    plan = read_sweep(sweep)
+    configs = [*plan.arms["kd, big, T=1"], plan.arms["kd, big, T=1"][0]]
+    records = [make_record(0.8, width=1.0)]
+    assert [records[0].slug] == [one.slug for one in plan.teacher_configs]
+    for config, digest in zip(configs, digests, strict=False):
+        record = make_record(0.6, **vars(config))
+        teacher = {"name": records[0].slug, "weights_digest": digest}
+        described = {"teachers": [teacher], "stages": []}
+        records.append(dataclasses.replace(record, distillation=described))
+    if not refused:
+        assert read_study(sweep, runs_of(*records)).arms[1].done == 3
+        return
+    with pytest.raises(ValueError, match="teachers of the same weights"):
+        read_study(sweep, runs_of(*records))
+
+
 def _selection(sweep):
     head, _, rest = FILE.partition("[[contrasts]]")
     _, mark, teachers = rest.rpartition("[teachers.big]")

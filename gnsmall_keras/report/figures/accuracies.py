@@ -20,7 +20,8 @@ from gnsmall_keras.report.figures.drawing import (
     setting_name,
     spread_accuracies,
 )
-from gnsmall_keras.report.groups import Comparison, Group, key_of
+from gnsmall_keras.report.groups import Comparison, Group
+from gnsmall_keras.report.identity import key_of
 from gnsmall_keras.report.published import PAPER_EPOCHS, PAPER_RUNS
 
 MOST_ROWS = 16  # of the figure of differences

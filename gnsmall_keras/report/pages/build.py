@@ -108,8 +108,8 @@ def make_results(groups: Sequence[Group], runs: int, name: str) -> str:
             "seed, with the 95 % interval by Student's t where n > 1:",
             differences.to_markdown(),
         ]
-    if mixed := _tell_mixed(comparisons):
-        paragraphs.append(mixed)
+    told = (_tell_mixed(comparisons), _tell_replaced(groups))
+    paragraphs += filter(None, told)
     return "\n\n".join(paragraphs)
 
 
@@ -126,6 +126,21 @@ def _tell_mixed(comparisons: Sequence[Comparison]) -> str:
     return (
         "Runs of these and of their baseline were on several backends or "
         f"machines, and differ by these too: {'; '.join(told)}."
+    )
+
+
+def _tell_replaced(groups: Sequence[Group]) -> str:
+    """Names groups whose teachers have one name and several weights."""
+    told = [
+        f"{group.short} (teacher {', '.join(group.mixed_teachers)})"
+        for group in groups
+        if group.mixed_teachers
+    ]
+    if not told:
+        return ""
+    return (
+        "Runs of these learned from teachers of one name and different "
+        f"weights, and differ by these too: {'; '.join(told)}."
     )
 
 
@@ -156,7 +171,8 @@ def _make_page(reading, groups, drawn, name):
         few=DEMONSTRATION_EPOCHS,
         sections=sections,
         differences=_box(tables.tabulate_differences(comparisons))
-        + f"<p>{html.escape(_tell_mixed(comparisons))}</p>",
+        + f"<p>{html.escape(_tell_mixed(comparisons))}</p>"
+        + f"<p>{html.escape(_tell_replaced(groups))}</p>",
         winners="\n".join(map(_tell_winner, find_winners(groups)))
         or "<p>None: no run has a validation accuracy.</p>",
         exports=_box(tables.tabulate_exports(reading.exports)),
