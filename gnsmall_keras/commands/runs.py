@@ -280,7 +280,7 @@ def _write_studies(paths, reading, index, **options):
     from gnsmall_keras.report.pages.study import write_study
     from gnsmall_keras.report.study import read_study
 
-    studies = [read_study(path, reading.runs) for path in paths]
+    studies = [read_study(path, reading.runs, reading.hidden) for path in paths]
     for study in studies:
         if not study.groups:
             printing.warn(
@@ -298,9 +298,10 @@ def _warn_of_none(reading, index):
 
 
 def _of_length(reading, min_epochs):
-    kept = [
-        run for run in reading.runs if run.record.recipe["epochs"] >= min_epochs
-    ]
+    kept, short = [], []
+    for run in reading.runs:
+        long = run.record.recipe["epochs"] >= min_epochs
+        (kept if long else short).append(run)
     if not kept:
         longest = max(
             (run.record.recipe["epochs"] for run in reading.runs), default=0
@@ -309,7 +310,7 @@ def _of_length(reading, min_epochs):
             "`min_epochs` must leave a run. Received: "
             f"{min_epochs}, where the longest has {longest} epochs."
         )
-    return reading._replace(runs=kept)
+    return reading._replace(runs=kept, hidden=short)
 
 
 def _write_networks(reading, page, published):

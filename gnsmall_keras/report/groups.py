@@ -173,10 +173,13 @@ class Group:
         return estimate(self.values(measure).values())
 
 
-def group_runs(runs: Iterable[Run]) -> list[Group]:
-    """Returns the groups of `runs`, those of most epochs first."""
+def group_runs(runs: Iterable[Run], hidden: Iterable[Run] = ()) -> list[Group]:
+    """Returns the groups of `runs`, those of most epochs first.
+
+    Their teachers are told by the records of `hidden` runs too.
+    """
     runs = list(runs)
-    by_slug = index_slugs(runs)
+    by_slug = index_slugs([*hidden, *runs])
     groups: dict[str, tuple[dict[str, Any], list[Run]]] = {}
     for run in runs:
         identity = identify(run.record, by_slug)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ class Reading(NamedTuple):
     exports: list[ExportRecord]  # of files, each as it was last recorded
     timed: list[ExportRecord]  # of files, one for each processor's latency
     failed: list[str]  # runs of sweeps without a record, a line each
+    hidden: Sequence[Run] = ()  # not shown, but others may have learned of them
 
 
 def read_runs(index: str | os.PathLike[str]) -> Reading:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,19 +103,25 @@ def _validation(arm: Arm) -> float:
     return found.mean if found else -1.0
 
 
-def read_study(path: str | os.PathLike[str], runs: Iterable[Run]) -> Study:
+def read_study(
+    path: str | os.PathLike[str],
+    runs: Iterable[Run],
+    hidden: Iterable[Run] = (),
+) -> Study:
     """Finds the runs that a sweep file asks for.
 
     Args:
         path: the sweep file; its grids name arms.
         runs: all that are recorded.
+        hidden: more of them, which may be teachers but are not shown.
 
     Raises:
         ValueError: if it is no sweep file or names no arm, or its runs were on
             different images.
     """
     runs = list(runs)
-    settle = functools.partial(_settle, [run.record for run in runs])
+    known = [*hidden, *runs]
+    settle = functools.partial(_settle, [run.record for run in known])
     sweep = dataclasses.replace(read_sweep(path), settle=settle)
     if not sweep.arms:
         raise ValueError(
@@ -129,8 +135,9 @@ def read_study(path: str | os.PathLike[str], runs: Iterable[Run]) -> Study:
                 f"several of {name!r}, as its students' data or protocols "
                 "differ. Write a file for each of them."
             )
+    find = functools.partial(_find, runs=runs, by_slug=index_slugs(known))
     arms, teachers = (
-        tuple(_find(name, configs, runs) for name, configs in named.items())
+        tuple(find(name, configs) for name, configs in named.items())
         for named in (sweep.arms, sweep.teacher_arms)
     )
     study = Study(
@@ -180,13 +187,17 @@ def _facts(config: RunConfig, record: RunRecord) -> Facts:
     return Facts(record.data_digest, own, count)
 
 
-def _find(name: str, configs: Sequence[RunConfig], runs: Sequence[Run]) -> Arm:
+def _find(
+    name: str,
+    configs: Sequence[RunConfig],
+    runs: Sequence[Run],
+    by_slug: Mapping[str, RunRecord],
+) -> Arm:
     recorded = {run.record.slug for run in runs}
     slugs = {_recorded_slug(config, recorded) for config in configs}
     found = tuple(run for run in runs if run.record.slug in slugs)
     if not found:
         return Arm(name, len(configs), None)
-    by_slug = index_slugs(runs)
     identities = [identify(run.record, by_slug) for run in found]
     teachers = [
         key_of({name: one.get(name) for name in _TEACHERS})

@@ -138,6 +138,18 @@ def test_teachers_of_another_seed_are_not_mixed_with_own_ones(
     }
 
 
+def test_hidden_teachers_make_no_other_groups(make_record, runs_of):
+    teachers = [make_record(0.7, width=1.0, seed=seed) for seed in (0, 1)]
+    students = runs_of(
+        *(
+            make_record(0.6, seed=seed, strategy="kd", teachers=(one.slug,))
+            for seed, one in enumerate(teachers)
+        )
+    )
+    (group,) = group_runs(students, hidden=runs_of(*teachers))
+    assert group.runs == tuple(students)
+
+
 def test_a_teacher_of_several_weights_is_named(make_record, runs_of):
     """Its record is there; its students' records have the weights."""
     teachers = [make_record(0.7, width=1.0, seed=seed) for seed in (0, 1)]

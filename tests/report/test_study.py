@@ -268,6 +268,25 @@ def test_so_are_those_whose_teacher_is_recorded(
         read_study(sweep, runs_of(*records))
 
 
+def test_short_teachers_that_are_left_out_are_known_all_the_same(
+    tmp_path, sweep, make_record, write_index
+):
+    head, mark, teacher = FILE.rpartition("[teachers.big]")
+    sweep.write_text(head + mark + teacher.replace("3", "2"))
+    plan = read_sweep(sweep)
+    records = [
+        make_record(0.6, **vars(config))
+        for config in (*plan.teacher_configs, *plan.configs)
+    ]
+    index, page = write_index(*records), _page(tmp_path)
+    command = ["report", "--index", str(index), "--study", str(sweep)]
+    command += ["--readme", str(page), "--min-epochs", "3"]
+    assert main(command) == 0
+    text = page.read_text()
+    assert "Completed runs: 9 of 9" in text
+    assert "| teacher big | 0 of 3 |" in text
+
+
 def _selection(sweep):
     head, _, rest = FILE.partition("[[contrasts]]")
     _, mark, teachers = rest.rpartition("[teachers.big]")

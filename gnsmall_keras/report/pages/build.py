@@ -57,7 +57,7 @@ def write_report(
         ValueError: if matplotlib is needed and not there, `readme` does not
             have the two comments, or no winner was on `dataset`.
     """
-    groups = group_runs(reading.runs)
+    groups = group_runs(reading.runs, reading.hidden)
     if dataset is not None:
         _check_images(dataset, find_winners(groups))
     files: dict[Path, bytes] = {}
