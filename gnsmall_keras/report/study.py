@@ -162,7 +162,7 @@ def _settle(records: Sequence[RunRecord], config: RunConfig) -> RunConfig:
     """Names a run on images of one's own as its records are named.
 
     The images need not be at hand. Where they have changed between two runs,
-    those of the later one count.
+    those of the later one count. A path may be written in several ways.
     """
     if config.data in KNOWN_DATA:
         return config
@@ -170,8 +170,14 @@ def _settle(records: Sequence[RunRecord], config: RunConfig) -> RunConfig:
     from gnsmall_keras.training.experiment import images_of
 
     images = images_of(config)._asdict()
+    path = os.path.realpath(images.pop("data"))
     for record in reversed(records):
-        if images.items() <= complete(record.config).items():
+        known = complete(record.config)
+        if (
+            images.items() <= known.items()
+            and known["data"] not in KNOWN_DATA
+            and os.path.realpath(known["data"]) == path
+        ):
             return settle_images(config, _facts(config, record))
     return config
 

@@ -89,6 +89,19 @@ def test_runs_are_found_where_the_images_are_not(
     assert [arm.done for arm in study.teachers] == [2]
 
 
+def test_a_path_may_be_written_in_several_ways(sweep, make_record, runs_of):
+    plan = with_images(read_sweep(sweep))
+    runs = runs_of(*_records(plan, make_record))
+    folder = sweep.parent / "photos"
+    for path in ("photos", "./photos", "photos/", str(folder)):
+        sweep.write_text(FILE.format(more="").replace("photos", path))
+        study = read_study(sweep, runs)
+        assert [arm.done for arm in study.arms] == [2, 2], path
+    # A folder of the same name elsewhere holds others.
+    sweep.write_text(FILE.format(more="").replace("photos", "other/photos"))
+    assert [arm.done for arm in read_study(sweep, runs).arms] == [0, 0]
+
+
 def test_runs_are_found_where_a_tenth_is_fewer_than_the_classes(
     sweep, make_record, runs_of
 ):
