@@ -277,6 +277,7 @@ class Comparison(NamedTuple):
     baseline: Group | None
     validation: Difference | None
     test: Difference | None
+    shared: tuple[int, ...] = ()  # seeds whose run is in both: no pair
 
 
 def compare(groups: Iterable[Group]) -> list[Comparison]:
@@ -304,12 +305,22 @@ def compare(groups: Iterable[Group]) -> list[Comparison]:
 
 
 def compare_pair(group: Group, control: Group) -> Comparison:
-    """Compares two groups, paired by seed."""
+    """Compares two groups, paired by seed; a run has no pair in itself."""
+    theirs = {run.record.slug for run in control.runs}
+    ours = (run.record for run in group.runs if run.record.slug in theirs)
+    shared = tuple(sorted({record.config["seed"] for record in ours}))
     validation, test = (
-        paired_difference(group.values(measure), control.values(measure))
+        paired_difference(
+            {
+                seed: value
+                for seed, value in group.values(measure).items()
+                if seed not in shared
+            },
+            control.values(measure),
+        )
         for measure in ("validation_accuracy", "test_accuracy")
     )
-    return Comparison(group, control, validation, test)
+    return Comparison(group, control, validation, test, shared)
 
 
 def mixed_seeds(groups: Iterable[Group]) -> list[int]:

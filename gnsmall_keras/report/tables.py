@@ -137,7 +137,7 @@ def _show_predictions(found):
         for group in (found.group, found.baseline)
     )
     shown = []
-    for seed in sorted(ours.keys() & theirs.keys()):
+    for seed in sorted((ours.keys() & theirs.keys()).difference(found.shared)):
         test = compare_predictions(ours[seed], theirs[seed])
         if test:
             shown.append(

@@ -102,17 +102,18 @@ def not_an_arm(
 
 
 def build_contrasts(
-    tables: Sequence[Any], arms: Mapping[str, Any]
+    tables: Sequence[Any], arms: Mapping[str, Sequence[RunConfig]]
 ) -> tuple[Contrast, ...]:
     """Returns the contrasts that tables ask for, in order.
 
     Args:
         tables: each with `treated`, a list of arms, `control`, one arm, and,
             if need be, `hypothesis` and `primary`.
-        arms: by name.
+        arms: the runs of each, by name.
 
     Raises:
-        ValueError: if a table has other keys, or names no arm.
+        ValueError: if a table has other keys, names no arm or arms without a
+            pair of runs, or is of a primary contrast that is there already.
     """
     found: list[Contrast] = []
     for number, table in enumerate(tables):
@@ -130,7 +131,35 @@ def build_contrasts(
             )
             for name in values["treated"]
         ]
+    _check_pairs(found, arms)
     return tuple(found)
+
+
+def _check_pairs(contrasts, arms):
+    """Checks that there is something to compare, and that nothing is twice."""
+    runs = {
+        name: {(config.seed, config.slug) for config in arms[name]}
+        for one in contrasts
+        for name in (one.treated, one.control)
+    }
+    seen = set()
+    for one in contrasts:
+        treated, control = runs[one.treated], runs[one.control]
+        if not dict(treated - control).keys() & dict(control - treated).keys():
+            raise ValueError(
+                "`contrasts` are paired by seed, of different runs. Received: "
+                f"{one.treated!r} and {one.control!r} without a pair. Give "
+                "them seeds in common, or leave the contrast out."
+            )
+        pair = frozenset((one.treated, one.control))
+        if one.primary and pair in seen:
+            raise ValueError(
+                "Primary `contrasts` are corrected together, each once. "
+                f"Received: {one.treated!r} and {one.control!r} twice. Leave "
+                "one of them out."
+            )
+        if one.primary:
+            seen.add(pair)
 
 
 def _check(where, table, values, arms):

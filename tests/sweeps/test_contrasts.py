@@ -68,6 +68,18 @@ def test_a_contrast_is_of_each_arm_with_its_control():
 
 
 GRID = '[grid]\narm = "{width}"\nwidth = [1, 2]\nstrategy = ["baseline"]\n'
+APART = """
+[parameters]
+strategy = "baseline"
+[[grid]]
+arm = "a"
+seed = [0, 1]
+[[grid]]
+arm = "b"
+seed = [2, 3]
+width = [2]
+"""
+SAME = APART.replace("[2, 3]", "[0, 1]").replace("width = [2]", "")
 PAIR = GRID + '[[contrasts]]\ntreated = ["1"]\ncontrol = "2"\n'
 
 
@@ -107,6 +119,23 @@ PAIR = GRID + '[[contrasts]]\ntreated = ["1"]\ncontrol = "2"\n'
         (PAIR.replace('"2"', "2"), "`contrasts[0].control` must be a text"),
         (PAIR + "primary = 1", "`contrasts[0].primary` must be true"),
         (PAIR + "hypothesis = 1", "`contrasts[0].hypothesis` must be a text"),
+        (
+            APART + '[[contrasts]]\ntreated = ["a"]\ncontrol = "b"',
+            "'a' and 'b' without a pair. Give them seeds in common",
+        ),
+        (
+            SAME + '[[contrasts]]\ntreated = ["a"]\ncontrol = "b"',
+            "'a' and 'b' without a pair",
+        ),
+        (
+            PAIR.replace('["1"]', '["1", "1"]') + "primary = true",
+            "'1' and '2' twice. Leave one of them out",
+        ),
+        (
+            PAIR + 'primary = true\n[[contrasts]]\ntreated = ["2"]\n'
+            'control = "1"\nprimary = true',
+            "'2' and '1' twice",
+        ),
         ("selection = 1\n" + GRID, "`selection` must be true or false"),
         (GRID + '[[runs]]\narm = "a"', "`runs[0].arm` is no parameter"),
     ],

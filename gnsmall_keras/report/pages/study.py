@@ -83,6 +83,7 @@ def make_study(
             "test of each seed's two networks, are not corrected for multiple "
             "comparisons; the t-test of primary contrasts is two-sided.",
             tables.tabulate_contrasts(study).to_markdown(),
+            *_tell_shared(study),
             *_tell_withheld(study),
             *_warn_of_machines(study.groups),
         ]
@@ -93,6 +94,22 @@ def make_study(
             f"{drawing.title}. {drawing.caption}",
         ]
     return "\n\n".join(paragraphs)
+
+
+def _tell_shared(study: Study) -> list[str]:
+    """Which pairs would be of a run with itself."""
+    told = [
+        f"{row.contrast.treated} minus {row.contrast.control} (seed "
+        f"{', '.join(map(str, row.found.shared))})"
+        for row in study.rows
+        if row.found and row.found.shared
+    ]
+    if not told:
+        return []
+    return [
+        "Runs that are in both arms of a contrast make no pair: "
+        f"{tables.escape_markdown('; '.join(told))}."
+    ]
 
 
 def _tell_withheld(study: Study) -> list[str]:
