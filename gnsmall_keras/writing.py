@@ -86,13 +86,16 @@ def cache_folder() -> Path:
 def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yields a temporary path beside `path` that takes its place at the end.
 
-    On an error the temporary file is removed and `path` stays as it was.
+    Of a link it is the file behind. On an error the temporary file is removed
+    and `path` stays as it was.
     """
     path = Path(path)
-    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
+    behind = Path(os.path.realpath(path)) if path.is_symlink() else path
+    # Its ending says to some writers what it is.
+    unfinished = behind.with_name(f"{UNFINISHED}{path.name}")
     try:
         with naming(path):
             yield unfinished
-            unfinished.replace(path)
+            unfinished.replace(behind)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -69,6 +69,20 @@ def test_what_does_not_fit_on_a_disk_is_named(tmp_path):
         append_line("x" * 1000, tmp_path / "index.jsonl")
 
 
+def test_of_a_link_the_file_behind_is_replaced(tmp_path):
+    (tmp_path / "store").mkdir()
+    behind = tmp_path / "store" / "blob"
+    link = tmp_path / "model.keras"
+    link.symlink_to("store/blob")
+    for text in ("new", "again"):  # at first there is no file behind
+        with replacing(link) as unfinished:
+            assert unfinished.suffix == ".keras"
+            unfinished.write_text(text)
+        assert link.is_symlink()
+        assert behind.read_text() == text
+    assert [*behind.parent.iterdir()] == [behind]
+
+
 def test_errors_that_name_a_file_stay_as_they_are(tmp_path):
     with pytest.raises(FileNotFoundError, match="other"), naming("one"):
         (tmp_path / "other").read_text()
