@@ -183,6 +183,11 @@ def records(
     merged = merge_records(indices, out, parse=kind.from_json)
     for fault in merged.faults:
         printing.warn(f"left out: {fault}")
+    for line in merged.differing:
+        printing.warn(
+            f"warning: {line} is left out, as that record is there with other "
+            "values. Name its file first to keep this one."
+        )
     printing.show(
         f"{out}: {merged.records} records, {merged.repeated} repeated and "
         f"{len(merged.faults)} damaged lines skipped"

@@ -102,6 +102,7 @@ class Merged(NamedTuple):
     records: int  # in the new file
     repeated: int  # left out
     faults: list[str]  # lines that are no records, with file and number
+    differing: list[str]  # repeated lines that are not as the kept one, as well
 
 
 @contextlib.contextmanager
@@ -180,7 +181,8 @@ def merge_records(
 ) -> Merged:
     """Writes the records of several files into one, each once.
 
-    A record is repeated where one before it has the same key.
+    A record is repeated where one before it has the same key; that one is kept,
+    whatever else they differ in.
 
     Args:
         indices: the files, earlier ones first.
@@ -201,14 +203,17 @@ def merge_records(
     found: dict[str, Keyed] = {}
     count = 0
     faults: list[str] = []
+    differing: list[str] = []
     # What others append has to wait. On Windows no open file can be replaced.
     held = taken and sys.platform != "win32"
     with _alone(path) if held else contextlib.nullcontext():
         for index in indices:
-            for _, record in scan_lines(index, parse):
+            for number, record in scan_lines(index, parse):
                 if not isinstance(record, ValueError):
                     count += 1
-                    found.setdefault(record.key, record)
+                    if record != found.setdefault(record.key, record):
+                        place = f"{index}, line {number}"
+                        differing.append(f"{place}: {record.key}")
                     continue
                 if Path(index) in taken:
                     raise ValueError(
@@ -220,7 +225,7 @@ def merge_records(
         with replacing(path) as unfinished:
             lines = (record.to_json() + "\n" for record in found.values())
             unfinished.write_text("".join(lines), encoding="utf-8")
-    return Merged(len(found), count - len(found), faults)
+    return Merged(len(found), count - len(found), faults, differing)
 
 
 def _is_same(index: str | os.PathLike[str], path: Path) -> bool:

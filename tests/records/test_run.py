@@ -63,7 +63,7 @@ def test_a_merge_has_each_run_once(tmp_path, records):
     first = _write(tmp_path / "a.jsonl", records[:3])
     second = _write(tmp_path / "b.jsonl", records[1:5])
     merged = merge_records([first, second], first, parse=RunRecord.from_json)
-    assert merged == (5, 2, [])
+    assert merged == (5, 2, [], [])
     assert list(read_records(first)) == records[:5]
     assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "b.jsonl"}
 
@@ -152,6 +152,22 @@ def test_the_command_counts_and_ends_with_1_where_lines_are_damaged(
     assert cli.main(arguments) == 1
     captured = capsys.readouterr()
     assert f"{good}, line 1: Not a JSON record" in captured.err
+
+
+def test_the_command_names_repeated_lines_that_differ(
+    tmp_path, records, capsys
+):
+    other = dataclasses.replace(records[1], test_accuracy=0.123)
+    first = _write(tmp_path / "a.jsonl", records[:2])
+    second = _write(tmp_path / "b.jsonl", [records[0], other, records[2]])
+    out = tmp_path / "out.jsonl"
+    command = ["records", "merge", str(first), str(second), "--out", str(out)]
+    assert cli.main(command) == 0
+    captured = capsys.readouterr()
+    assert "3 records, 2 repeated" in captured.out
+    (warning,) = captured.err.splitlines()
+    assert f"{second}, line 2: {other.key} is left out" in warning
+    assert list(read_records(out)) == records[:3]
 
 
 def test_a_merge_of_a_missing_file_writes_nothing(tmp_path, capsys):
