@@ -383,6 +383,29 @@ def test_the_command_writes_page_and_figures_the_same_each_time(
     assert "Wrote" in capsys.readouterr().out
 
 
+def test_links_to_figures_are_quoted(tmp_path, sweep, records, write_index):
+    sweep = sweep.rename(tmp_path / "small (v2).toml")
+    index = write_index(*_flat(records))
+    page = _page(tmp_path).rename(tmp_path / "my page.md")
+    command = ["report", "--index", str(index), "--study", str(sweep)]
+    assert main([*command, "--readme", str(page)]) == 0
+    assert "](my%20page/small%20%28v2%29-arms.svg)" in page.read_text()
+    assert (tmp_path / "my page" / "small (v2)-arms.svg").is_file()
+
+
+@pytest.mark.parametrize("name", ["RESULTS", "RESULTS.md"])
+def test_a_page_needs_a_name_for_its_folder(
+    tmp_path, sweep, records, write_index, capsys, name
+):
+    index = write_index(*_flat(records))
+    page = _page(tmp_path).rename(tmp_path / name)
+    (tmp_path / "RESULTS").touch()
+    command = ["report", "--index", str(index), "--study", str(sweep)]
+    assert main([*command, "--readme", str(page)]) == 2
+    told = capsys.readouterr().err
+    assert f"where {tmp_path / 'RESULTS'} is a file. Give the page" in told
+
+
 def test_the_page_names_gpus_and_seeds_of_several_machines(
     tmp_path, sweep, records, write_index
 ):

@@ -1,6 +1,7 @@
 """Writes what studies came to into a Markdown file, with their figures."""
 
 import os
+import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def write_study(
 
     Raises:
         ValueError: if matplotlib is not installed, `readme` does not have the
-            two comments, or two studies have one name.
+            two comments, or the folder's name is a file's; or two studies have
+            one name.
     """
     names = [study.name for study in studies]
     if len(set(names)) < len(names):
@@ -42,6 +44,12 @@ def write_study(
         )
     path = Path(readme)
     folder = path.with_suffix("")
+    if folder == path or folder.is_file():
+        raise ValueError(
+            "A page's figures go into a folder of its name, without the "
+            f"ending. Received: {path}, where {folder} is a file. Give the "
+            "page another name, such as STUDY.md."
+        )
     files: dict[Path, bytes] = {}
     parts = []
     for study in studies:
@@ -90,7 +98,7 @@ def make_study(
     for drawing in drawings:
         paragraphs += [
             f"![{tables.escape_markdown(drawing.alt)}]"
-            f"({folder}/{drawing.name}.svg)",
+            f"({urllib.parse.quote(f'{folder}/{drawing.name}.svg')})",
             f"{drawing.title}. {drawing.caption}",
         ]
     return "\n\n".join(paragraphs)
