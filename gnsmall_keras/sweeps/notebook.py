@@ -1,5 +1,6 @@
 """The notebook that a sweep executes, and whether it can be executed here."""
 
+import os
 from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
@@ -38,6 +39,11 @@ def parameters_of(config: RunConfig, out: Path, index: Path) -> dict[str, Any]:
     return {**fields.plain(config), "out": str(out), "index": str(index)}
 
 
+def literal(path: str | os.PathLike[str]) -> str:
+    """Returns a path for papermill, which fills in what stands in braces."""
+    return os.fspath(path).replace("{", "{{").replace("}", "}}")
+
+
 def check_notebook(path: Path, names: Collection[str]) -> None:
     """Checks that papermill, the kernel and the parameters are there.
 
@@ -61,7 +67,7 @@ def check_notebook(path: Path, names: Collection[str]) -> None:
             f"Jupyter has no kernel named {KERNEL!r}. "
             "Run: python -m ipykernel install --sys-prefix"
         ) from None
-    known = papermill.inspect_notebook(str(path))
+    known = papermill.inspect_notebook(literal(path))
     if not known:
         raise ValueError(
             f"{path} has no parameters. Tag the cell that assigns them "

@@ -11,11 +11,13 @@ import time
 from pathlib import Path
 
 from gnsmall_keras.child import watch_starter
+from gnsmall_keras.sweeps.notebook import literal
 from gnsmall_keras.writing import lock
 
 LOCK_FILE = "run.lock"  # in a run's folder
 KERNEL_DIED = 75  # the exit status; nothing is wrong with the notebook
 ERROR_SUFFIX = ".error"  # of the file that says why it failed
+_PATHS = ("input_path", "output_path")
 _PATIENCE = 30  # seconds in which a kernel writes its checkpoint and ends
 _LOCK_SECONDS = 2 * _PATIENCE
 
@@ -36,7 +38,8 @@ def main() -> int:
     try:
         with executed.with_name(LOCK_FILE).open("ab") as file:
             _wait_for(file)
-            papermill.execute_notebook(**order)
+            paths = {name: literal(order[name]) for name in _PATHS}
+            papermill.execute_notebook(**{**order, **paths})
             return 0
     except DeadKernelError as error:
         text, status = f"{error}", KERNEL_DIED

@@ -44,7 +44,8 @@ def _configs(*seeds):
 
 
 def test_one_run_leaves_a_record_and_another_its_error(tmp_path, notebook):
-    out = tmp_path / "runs"
+    out = tmp_path / "runs{x} {seed}"  # no places that papermill fills in
+    notebook = notebook.rename(tmp_path / "{} notebook.ipynb")
     outcomes = sweep.run_all(
         _configs(0, 1),
         out=out,

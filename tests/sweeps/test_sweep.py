@@ -327,7 +327,7 @@ def test_an_unknown_parameter_is_refused():
 
 
 def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path):
-    path = tmp_path / "plain.ipynb"
+    path = tmp_path / "plain {x}.ipynb"  # no place to be filled in
     text = notebook.find_notebook().read_text()
     path.write_text(text.replace('"parameters"\n', '"values"\n'))
     with pytest.raises(ValueError, match="Tag the cell"):
