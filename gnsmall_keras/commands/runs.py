@@ -52,7 +52,8 @@ def sweep(
             all.
         resume: leaves recorded runs out and goes on with unfinished ones;
             --no-resume is an error where there are any.
-        dry_run: prints what would run, and writes nothing.
+        dry_run: prints what would run, and writes nothing; whether papermill
+            and Ray are there is not looked at.
         kernels: what computes GhostNets, as in `gnsmall train`.
         loop: how steps are taken, as in `gnsmall train`.
         together: runs that train at a time as one program, on JAX; they differ
@@ -69,6 +70,7 @@ def sweep(
     _tell_ignored([*config.configs, *config.teacher_configs])
     if together != 1:
         _check_together(config.configs, engine, workers, kernels)
+    _check_engine(engine, workers, address)
     if dry_run:
         todo = printing.print_todo(sweeps.list_todo(config, index, seeds))
         for run in todo.pending:
@@ -76,6 +78,8 @@ def sweep(
             printing.show(run.slug + (f" from {names}" if names else ""))
         sweeps.check_teachers(todo, out)
         _warn_of_changed(todo, out, index)
+        if not resume:
+            sweeps.check_unbegun(todo, out)
         return 0
     if kernels != "auto":
         os.environ[KERNELS_VARIABLE] = kernels  # of the processes that train
@@ -143,16 +147,22 @@ def _check_together(configs, engine, workers, kernels):
     check_together(configs)
 
 
+def _check_engine(name, workers, address):
+    from gnsmall_keras.sweeps.jobs import check_workers
+
+    check_workers(workers)
+    if name != "ray" and address is not None:
+        raise ValueError(
+            "`address` is of a Ray cluster. Received: one with the engine "
+            f"{name!r}. Add --engine ray."
+        )
+
+
 def _engine(name, workers, address):
     from gnsmall_keras.sweeps import cluster, local
 
     if name == "ray":
         return cluster.ray_engine(workers, address)
-    if address is not None:
-        raise ValueError(
-            "`address` is of a Ray cluster. Received: one with the engine "
-            f"{name!r}. Add --engine ray."
-        )
     return local.local_engine(workers)
 
 

@@ -278,8 +278,9 @@ def test_a_run_waits_for_one_that_still_ends(tmp_path, monkeypatch):
 
 def test_without_resuming_nothing_may_have_begun(command, tmp_path, capsys):
     assert command(FakeEngine(), "--no-resume") == 0
-    assert command(FakeEngine(), "--no-resume") == 2
-    assert "3 with a record, 0 with a folder" in capsys.readouterr().err
+    for dry in ([], ["--dry-run"]):
+        assert command(FakeEngine(), "--no-resume", *dry) == 2
+        assert "3 with a record, 0 with a folder" in capsys.readouterr().err
     assert command(FakeEngine(), "--resume") == 0
     (tmp_path / "runs/index.jsonl").unlink()
     assert command(FakeEngine(), "--no-resume") == 2
@@ -301,11 +302,15 @@ def test_out_that_is_no_folder_is_one_line(command, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_no_worker_is_refused(tmp_path, capsys):
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_no_worker_is_refused(tmp_path, capsys, dry):
     (tmp_path / "sweep.toml").write_text(SWEEP)
-    arguments = ["sweep", str(tmp_path / "sweep.toml"), "--workers", "0"]
-    assert cli.main([*arguments, "--out", str(tmp_path / "runs")]) == 2
+    command = ["sweep", str(tmp_path / "sweep.toml"), *dry]
+    command += ["--out", str(tmp_path / "runs")]
+    assert cli.main([*command, "--workers", "0"]) == 2
     assert "`workers` must be >= 1" in capsys.readouterr().err
+    assert cli.main([*command, "--address", "a:1"]) == 2
+    assert "Add --engine ray" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
