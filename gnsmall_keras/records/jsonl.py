@@ -211,7 +211,8 @@ def merge_records(
             for number, record in scan_lines(index, parse):
                 if not isinstance(record, ValueError):
                     count += 1
-                    if record != found.setdefault(record.key, record):
+                    first = found.setdefault(record.key, record)
+                    if record != first:
                         place = f"{index}, line {number}"
                         differing.append(f"{place}: {record.key}")
                     continue
