@@ -209,15 +209,38 @@ def _find(
         key_of({name: one.get(name) for name in _TEACHERS})
         for one in identities
     ]
-    if len(set(teachers)) > 1 or mixed_teachers(found, by_slug):
-        named = [run.record.slug for run in found]
-        raise ValueError(
-            "The runs of an arm learn from teachers of the same weights. "
-            f"Received: arm {name!r} with runs {named}, whose teachers have "
-            "one name and different weights. Take the lines of those of the "
-            "teacher that was replaced out of the index, and train them anew."
-        )
+    replaced = mixed_teachers(found, by_slug)
+    if len(set(teachers)) > 1 or replaced:
+        missing = [] if replaced else _unrecorded(found, by_slug)
+        raise _of_other_teachers(name, found, missing)
     return Arm(name, len(configs), Group(identities[0], found))
+
+
+def _unrecorded(
+    runs: Sequence[Run], by_slug: Mapping[str, RunRecord]
+) -> list[str]:
+    """Teachers of some of the runs alone that have no record."""
+    sources = [{*run.record.sources} for run in runs]
+    own = set[str]().union(*sources) - set[str].intersection(*sources)
+    return sorted(own - by_slug.keys())
+
+
+def _of_other_teachers(
+    name: str, runs: Sequence[Run], missing: Sequence[str]
+) -> ValueError:
+    rule = "The runs of an arm learn from teachers of the same weights."
+    if missing:
+        return ValueError(
+            f"{rule} Received: arm {name!r}, whose teachers have no record "
+            f"that says what they are: {', '.join(missing)}. Give an index "
+            "that has their lines."
+        )
+    named = [run.record.slug for run in runs]
+    return ValueError(
+        f"{rule} Received: arm {name!r} with runs {named}, whose teachers have "
+        "one name and different weights. Take the lines of those of the "
+        "teacher that was replaced out of the index, and train them anew."
+    )
 
 
 def _recorded_slug(config: RunConfig, recorded: Collection[str]) -> str:

@@ -240,6 +240,11 @@ def test_teachers_of_one_name_and_other_weights_are_told_apart(
     ]
     with pytest.raises(ValueError, match="teachers of the same weights"):
         read_study(sweep, runs_of(*records["alone"], *replaced))
+    # Each seed has its own: without their records nothing is known of them.
+    missing = ", ".join(record.slug for record in records["teacher"][1:])
+    recorded = runs_of(records["teacher"][0], *records["kd, big, T=1"])
+    with pytest.raises(ValueError, match=f"what they are: {missing}. Give"):
+        read_study(sweep, recorded)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +269,7 @@ def test_so_are_those_whose_teacher_is_recorded(
     if not refused:
         assert read_study(sweep, runs_of(*records)).arms[1].done == 3
         return
-    with pytest.raises(ValueError, match="teachers of the same weights"):
+    with pytest.raises(ValueError, match="one name and different weights"):
         read_study(sweep, runs_of(*records))
 
 
