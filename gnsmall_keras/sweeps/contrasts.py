@@ -149,7 +149,8 @@ def _check_pairs(contrasts, arms):
             raise ValueError(
                 "`contrasts` are paired by seed, of different runs. Received: "
                 f"{one.treated!r} and {one.control!r} without a pair. Give "
-                "them seeds in common, or leave the contrast out."
+                "them seeds in common, and more than the name to differ in, "
+                "or leave the contrast out."
             )
         pair = frozenset((one.treated, one.control))
         if one.primary and pair in seen:
