@@ -43,7 +43,7 @@ def test_a_fault_is_short(tmp_path):
 def test_an_empty_file_has_no_runs(tmp_path):
     index = tmp_path / "index.jsonl"
     index.write_text("")
-    assert read_runs(index) == ([], [], [], [], [])
+    assert read_runs(index) == ([], [], [], [], [], ())
 
 
 @pytest.mark.usefixtures("no_figures")
