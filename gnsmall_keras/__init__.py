@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gnsmall_keras.config import RunConfig as RunConfig
     from gnsmall_keras.data.augment import normalize as normalize
     from gnsmall_keras.data.dataset import Dataset as Dataset
+    from gnsmall_keras.data.pixels import denormalization as denormalization
     from gnsmall_keras.data.sources import load_data as load_data
     from gnsmall_keras.devices.runtime import TFLiteModel as TFLiteModel
     from gnsmall_keras.distill.cache import cache_teacher as cache_teacher
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from gnsmall_keras.models.ghostnet import (
         ghostnetv3_small_nogate as ghostnetv3_small_nogate,
     )
-    from gnsmall_keras.models.pixels import denormalization as denormalization
     from gnsmall_keras.models.registry import create_model as create_model
     from gnsmall_keras.models.saving.files import load_model as load_model
     from gnsmall_keras.models.saving.files import save_model as save_model
@@ -103,7 +103,7 @@ _MODULES = {
     "models.deploy": "to_deploy",
     "models.saving.files": "load_model save_model",
     "models.ghostnet": "ghostnetv3 ghostnetv3_small ghostnetv3_small_nogate",
-    "models.pixels": "denormalization",
+    "data.pixels": "denormalization",
     "models.registry": "create_model",
     "models.torch.weights": "load_torch_weights to_torch_state_dict",
     "quantization.calibration": "calibration_split",

@@ -49,9 +49,9 @@ def open_classifier(
         ValueError: if there are more or fewer names than classes.
     """
     from gnsmall_keras.data.dataset import some
+    from gnsmall_keras.data.pixels import warn_of_pixels
     from gnsmall_keras.devices.labels import find_labels
     from gnsmall_keras.devices.runtime import TFLiteModel
-    from gnsmall_keras.models.pixels import warn_of_pixels
     from gnsmall_keras.models.saving.files import class_names_of, load_model
     from gnsmall_keras.training import evaluation
 

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from gnsmall_keras.data.pixels import warn_of_pixels
 from gnsmall_keras.models import keras_private
-from gnsmall_keras.models.pixels import warn_of_pixels
 from gnsmall_keras.models.saving.files import (
     class_names_of,
     is_shape,

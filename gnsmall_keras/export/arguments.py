@@ -10,9 +10,9 @@ import numpy as np
 
 from gnsmall_keras.config import TRAINED
 from gnsmall_keras.data.decoding import ASPECTS
+from gnsmall_keras.data.pixels import warn_of_pixels
 from gnsmall_keras.devices.targets import is_int8
 from gnsmall_keras.models.deploy import as_functional
-from gnsmall_keras.models.pixels import warn_of_pixels
 from gnsmall_keras.writing import check_writable
 
 FEWEST_IMAGES = 20  # of a calibration without a warning

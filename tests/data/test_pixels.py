@@ -8,8 +8,8 @@ import pytest
 from keras import layers
 
 from gnsmall_keras.data.augment import normalize
+from gnsmall_keras.data.pixels import denormalization, warn_of_pixels
 from gnsmall_keras.models.ghostnet import ghostnetv3_small
-from gnsmall_keras.models.pixels import denormalization, warn_of_pixels
 
 pytestmark = pytest.mark.any_backend
 
